@@ -1,0 +1,1 @@
+"""Adapters: one file per framework; heavy imports live here only."""

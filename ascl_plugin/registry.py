@@ -1,0 +1,129 @@
+"""Components by name, by dotted path, or from another installed package.
+
+Three ways to name a component of a kind ("loss", "fusion", "collator", "rerank",
+"image_encoder", "text_encoder"):
+
+* a registered name: ``build("loss", "ascl", temperature=.05)``
+* a dotted path: ``build("loss", "mypkg.losses:MyLoss", margin=.2)``
+* an entry point of group ``ascl_plugin.components`` in any installed distribution, its name
+  written ``kind.name``: ``"loss.mine" = "mypkg.losses:MyLoss"``, then ``build("loss", "mine")``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+GROUP = "ascl_plugin.components"
+
+# Our own names are dotted paths too, so that naming a component is what imports it: the base
+# install never touches an adapter's dependencies.
+_BUILT_IN: dict[str, dict[str, str]] = {
+    "loss": {
+        "ascl": "ascl_plugin.losses:AsymmetryLoss",
+        "triplet": "ascl_plugin.losses:TripletLoss",
+    },
+    "collator": {"asymmetry": "ascl_plugin.asymmetry.collator:AsymmetryCollator"},
+    "fusion": {
+        "cross_modal": "ascl_plugin.fusion:CrossModalFusion",
+        "pooled": "ascl_plugin.fusion:PooledSimilarity",
+    },
+    "rerank": {"bidirectional": "ascl_plugin.rerank:rerank"},
+    "image_encoder": {
+        "grid": "ascl_plugin.retrieval.encoders:GridEncoder",
+        "timm_grid": "ascl_plugin.adapters.timm_grid:TimmGrid",
+    },
+    "text_encoder": {
+        "transformer": "ascl_plugin.retrieval.encoders:WordTransformer",
+        "bert": "ascl_plugin.adapters.bert:BertWords",
+    },
+}
+_registered: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def register(kind: str, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Class decorator that makes a component available under `name`; the last one wins."""
+
+    def add(component: Callable[..., Any]) -> Callable[..., Any]:
+        _registered[kind, name] = component
+        return component
+
+    return add
+
+
+def available(kind: str) -> list[str]:
+    """Names that ``build(kind, name)`` knows, sorted; entry points are listed, not imported."""
+    names = set(_BUILT_IN.get(kind, {})) | set(_installed(kind))
+    return sorted(names | {name for k, name in _registered if k == kind})
+
+
+def kinds() -> list[str]:
+    """Every kind of which at least one component is known."""
+    found = set(_BUILT_IN) | {kind for kind, _ in _registered}
+    return sorted(found | {e.name.split(".", 1)[0] for e in entry_points(group=GROUP)})
+
+
+def resolve(kind: str, name: str) -> Callable[..., Any]:
+    """The component itself, not built.
+
+    Raises:
+        KeyError: nothing of that kind has that name; the message lists what there is.
+        ImportError: a dotted path or entry point that cannot be imported.
+    """
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    if ":" in name:
+        return _from_path(name)
+    if name in _BUILT_IN.get(kind, {}):
+        return _from_path(_BUILT_IN[kind][name])
+    installed = _installed(kind)
+    if name in installed:
+        return installed[name].load()
+    names = available(kind)
+    if not names:
+        raise KeyError(f"no component kind {kind!r}; kinds are {', '.join(kinds())}")
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise KeyError(
+        f"no {kind} named {name!r}{hint}; available: {', '.join(names)}, "
+        "or a dotted path 'package.module:Name'"
+    )
+
+
+def build(kind: str, name: str, **options: Any) -> Any:
+    """``resolve(kind, name)(**options)``.
+
+    A function-like component (a re-ranker) is returned as a partial over the options.
+
+    Raises:
+        KeyError, ImportError: as `resolve`.
+        TypeError: an option the component does not take.
+    """
+    component = resolve(kind, name)
+    if kind == "rerank":
+        from functools import partial
+
+        return partial(component, **options)
+    try:
+        return component(**options)
+    except TypeError as error:
+        if "unexpected keyword" in str(error):
+            raise TypeError(f"{kind} {name!r}: {error}") from error
+        raise
+
+
+def _installed(kind: str) -> dict[str, Any]:
+    prefix = f"{kind}."
+    found = entry_points(group=GROUP)
+    return {e.name.removeprefix(prefix): e for e in found if e.name.startswith(prefix)}
+
+
+def _from_path(path: str) -> Callable[..., Any]:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except AttributeError as error:
+        raise ImportError(f"{path!r}: module {module!r} has no {attribute!r}") from error
