@@ -40,6 +40,7 @@ class ImageFeatures:
         return _map(self, lambda x: x[index])
 
     def to(self, device: torch.device | str) -> ImageFeatures:
+        """The same features on `device`."""
         return _map(self, lambda x: x.to(device))
 
 
@@ -65,6 +66,7 @@ class TextFeatures:
         return _map(self, lambda x: x[index])
 
     def to(self, device: torch.device | str) -> TextFeatures:
+        """The same features on `device`."""
         return _map(self, lambda x: x.to(device))
 
 

@@ -1,1 +1,6 @@
+"""What scores an image-text pair."""
 
+from ascl_plugin.fusion.head import CrossModalFusion
+from ascl_plugin.fusion.pooled import PooledSimilarity
+
+__all__ = ["CrossModalFusion", "PooledSimilarity"]

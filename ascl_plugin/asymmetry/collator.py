@@ -1,0 +1,101 @@
+"""Rows of data in, a batch of tensors out, generated positives and seeds of negatives included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
+
+Row = Mapping[str, Any]
+
+
+class AsymmetryCollator:
+    """Makes a batch of image-text pairs, and what asymmetry-sensitive training adds to it.
+
+    Generated positives (Asymmetry-II and -III) are made here, on raw text. Generated negatives
+    (Asymmetry-I) act on embeddings, which exist only in the model: here each pair gets the seed
+    they will be drawn from. Everything drawn is a function of (seed, epoch, row, caption), so a
+    batch is the same with any number of workers or processes.
+
+    Args:
+        texts: list of T strings -> dict of tensors with T rows each (a tokenizer's
+            `input_ids`, `attention_mask`; or `words`, `word_mask` looked up in a cache).
+        images: list of rows -> dict of tensors (`pixel_values`, or `regions` and `pooled`);
+            None leaves images out.
+        positives: "concatenate", "truncate", "mixed" or "none".
+        negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
+        seed: of the run.
+
+    A row has `captions` (list of str) and may have `row` (index in the data, default its place in
+    the batch), `epoch` (default 0), `caption_index` (default: drawn) and what `images` reads.
+
+    Returns:
+        Calling it gives a dict of tensors: what `texts` and `images` return, the same of the
+        generated positives under keys prefixed `positive_`, `noise_seed` and
+        `positive_noise_seed` (N,) int64, `row` and `caption_index` (N,) int64.
+
+    Raises:
+        ValueError: an unknown strategy; a row without captions or with an empty one.
+    """
+
+    def __init__(
+        self,
+        texts: Callable[[list[str]], dict[str, Tensor]],
+        images: Callable[[Sequence[Row]], dict[str, Tensor]] | None = None,
+        positives: str = "mixed",
+        negatives: str = "mixture",
+        seed: int = 0,
+    ) -> None:
+        if positives not in POSITIVES:
+            raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
+        if negatives not in NEGATIVES:
+            raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
+        self.texts = texts
+        self.images = images
+        self.positives = positives
+        self.negatives = negatives
+        self.seed = seed
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The batch of N rows; see the class."""
+        drawn = [self.draw(row, place) for place, row in enumerate(rows)]
+        batch = dict(self.texts([d["caption"] for d in drawn]))
+        if self.images is not None:
+            batch |= self.images(rows)
+        if self.positives != "none":
+            positive = self.texts([d["positive"] for d in drawn])
+            batch |= {f"positive_{key}": value for key, value in positive.items()}
+        for key in ("row", "caption_index", "noise_seed", "positive_noise_seed"):
+            if key in drawn[0]:
+                batch[key] = torch.tensor([d[key] for d in drawn])
+        return batch
+
+    def draw(self, row: Row, place: int = 0) -> dict[str, Any]:
+        """What chance decides for one row: its caption, its T+, the seeds of its negatives."""
+        captions = row["captions"]
+        number = int(row.get("row", place))
+        if not len(captions) or not all(caption.strip() for caption in captions):
+            raise ValueError(
+                f"row {number} (image {row.get('image_id', '?')}) has no captions or an empty one"
+            )
+        place_of_draw = [self.seed, int(row.get("epoch", 0)), number]
+        chosen = row.get("caption_index")
+        if chosen is None:
+            chosen = int(np.random.default_rng(place_of_draw).integers(len(captions)))
+        generator = np.random.default_rng([*place_of_draw, int(chosen)])
+        drawn = {"row": number, "caption_index": int(chosen), "caption": captions[chosen]}
+        # drawn whatever the strategies, so that switching one off leaves the others as they were
+        seeds = generator.integers(2**62, size=2)
+        if self.negatives != "none":
+            drawn["noise_seed"] = int(seeds[0])
+        if self.positives != "none":
+            drawn["positive"] = generate_positive(captions, chosen, self.positives, generator)
+            if self.negatives != "none":
+                drawn["positive_noise_seed"] = int(seeds[1])
+        return drawn

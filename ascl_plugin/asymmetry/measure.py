@@ -1,0 +1,102 @@
+"""Information asymmetry between an image and a text, as sets of facts (ACF-R+ paper, section 3.2).
+
+A is what the image holds, B what the text says, both sets of strings or of anything hashable. For
+photographs nobody knows them; for the embedded scenes they are known exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import Any, Literal
+
+
+def information_asymmetry(
+    image_facts: Collection[Hashable], text_facts: Collection[Hashable]
+) -> frozenset[Hashable]:
+    """Definition 1, equation 1: A symmetric-difference B, the facts that only one side holds.
+
+    Args:
+        image_facts: A.
+        text_facts: B.
+
+    Returns:
+        (A - B) united with (B - A). For a true text (B within A) it is A - B, equation 2.
+
+    >>> sorted(information_asymmetry({"noun:car", "car:red"}, {"noun:car", "noun:kite"}))
+    ['car:red', 'noun:kite']
+    """
+    return frozenset(image_facts) ^ frozenset(text_facts)
+
+
+def asymmetry_type(
+    image_facts: Collection[Hashable],
+    text_facts: Collection[Hashable],
+    variant_facts: Collection[Hashable],
+) -> Literal["I", "II", "III"] | None:
+    """Which kind of variant of a text a second text is, Definitions 2 to 4.
+
+    With A of the image, B of the text and V of the variant:
+
+    - "I" (Definition 2): V = B + X with X not within A: it adds something the image does not hold.
+    - "II" (Definition 3): V = B + X, X not empty and within A - B: it adds true facts only.
+    - "III" (Definition 4): V = B - X, X not empty: it says less and nothing else.
+
+    Definitions 3 and 4 also print that B + X, or B - X, is not within A. Their equations 4 and 5
+    hold for a text within A only, so that clause is taken for a slip and not asked for.
+
+    Args:
+        image_facts: A.
+        text_facts: B.
+        variant_facts: V.
+
+    Returns:
+        The type, or None if V = B or if V both adds to B and takes from it.
+
+    >>> asymmetry_type({"car", "star"}, {"car"}, {"car", "kite"})
+    'I'
+    >>> asymmetry_type({"car", "star"}, {"car"}, {"car", "star"})
+    'II'
+    >>> asymmetry_type({"car", "star"}, {"car", "star"}, {"star"})
+    'III'
+    """
+    image, text, variant = frozenset(image_facts), frozenset(text_facts), frozenset(variant_facts)
+    if variant > text:
+        return "II" if variant - text <= image else "I"
+    return "III" if variant < text else None
+
+
+def asymmetry_statistics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """How unequal images and their captions are, over all pairs of a dataset.
+
+    Args:
+        rows: One per image: `facts` (its A) and `caption_facts` (the B of each caption), as in
+            the rows of `ascl_plugin.data.scenes.make`.
+
+    Returns:
+        `pairs`: the number of image-caption pairs; per pair, the means `image_facts` |A|,
+        `text_facts` |B|, `image_only` |A - B| and `text_only` |B - A|; `image_holds_more`: the
+        share of pairs (0 to 1) with |A| > |B|.
+
+    Raises:
+        ValueError: A row lacks a column, or there are no pairs.
+    """
+    pairs: list[tuple[frozenset[Hashable], frozenset[Hashable]]] = []
+    for number, row in enumerate(rows):
+        for column in ("facts", "caption_facts"):
+            if column not in row:
+                raise ValueError(
+                    f"row {number} has no column {column!r}: information sets are known for the "
+                    "embedded scenes only (ascl_plugin.data.scenes)"
+                )
+        pairs += [(frozenset(row["facts"]), frozenset(facts)) for facts in row["caption_facts"]]
+    if not pairs:
+        raise ValueError("no image-caption pairs: the rows are empty or have no captions")
+    total = len(pairs)
+    return {
+        "pairs": total,
+        "image_facts": sum(len(a) for a, _ in pairs) / total,
+        "text_facts": sum(len(b) for _, b in pairs) / total,
+        "image_only": sum(len(a - b) for a, b in pairs) / total,
+        "text_only": sum(len(b - a) for a, b in pairs) / total,
+        "image_holds_more": sum(len(a) > len(b) for a, b in pairs) / total,
+    }

@@ -1,0 +1,242 @@
+"""Caption files: Karpathy's JSON (COCO, Flickr30K, Flickr8k) and COCO's own captions JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ascl_plugin.data.image_files import Coco2017Names, find_folder
+from ascl_plugin.data.rows import (
+    SPLITS,
+    clean_captions,
+    refuse_duplicates,
+    refuse_outside,
+    split_named,
+    to_dataset,
+)
+
+# the folders that the archives of Flickr30K and Flickr8k unpack into
+_ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
+
+
+def read_karpathy(path: str | Path, image_root: str | Path | None = None) -> datasets.DatasetDict:
+    """Karpathy's JSON: ``{"images": [{"filename", "split", "sentences": [{"raw"}]}]}``.
+
+    An image's id is its ``cocoid``, where there is none its file name; a caption's is its
+    ``sentid``, else "image id#number". ``restval`` joins ``train``. Images are found in
+    `image_root` under ``filepath/``, ``images/``, ``images/filepath/``, ``flickr30k-images/``,
+    ``Flicker8k_Dataset/`` or nothing, and COCO's in ``train2017/`` and ``val2017/`` under the names
+    they have there.
+
+    Args:
+        path: the JSON file.
+        image_root: folder of the images; the file's own by default.
+
+    Returns:
+        The splits the file has, in its order of images; rows as `ascl_plugin.data.rows.ROW`.
+
+    Raises:
+        FileNotFoundError: no such file, or the first image of a split is nowhere to be found.
+        KeyError: an entry lacks a field.
+        ValueError: no JSON; an unknown split; an image without captions or with an empty one; an
+            image id that occurs twice; an image path that leaves `image_root`.
+    """
+    path = Path(path)
+    images = _Images(path, Path(image_root or path.parent))
+    rows = [images.row(index, entry) for index, entry in enumerate(_entries(path, "images"))]
+    refuse_duplicates((row["image_id"] for row in rows), str(path))
+    splits = {name: [row for row in rows if row["split"] == name] for name in SPLITS}
+    return datasets.DatasetDict({k: to_dataset(v) for k, v in splits.items() if v})
+
+
+def read_coco_captions(
+    path: str | Path,
+    image_root: str | Path | None = None,
+    split: str | None = None,
+    ids: Sequence[int] | str | Path | None = None,
+) -> datasets.Dataset:
+    """COCO's captions JSON: images of `id, file_name`, annotations of `image_id, caption`.
+
+    Images are found in `image_root` under ``val2014/`` (whatever split and year the file's name
+    tells), ``images/val2014/``, ``images/`` or nothing.
+
+    Args:
+        path: the JSON file.
+        image_root: folder of the images; by default the file's own, or the one above when that is
+            called ``annotations``.
+        split: "train", "val" or "test"; by default what the file's name says.
+        ids: image ids to keep, in this order; or a file of them, one a line or `.npy`.
+
+    Returns:
+        One split, in the order of `ids` or of the file; rows as `ascl_plugin.data.rows.ROW`.
+
+    Raises:
+        FileNotFoundError: no such file, or the first image is nowhere to be found.
+        KeyError: an entry lacks a field, or an id is not in the file.
+        ValueError: no JSON; a name that tells no split; an image without captions or with an empty
+            one; an image id that occurs twice; an image path that leaves `image_root`.
+    """
+    path = Path(path)
+    told = re.search(r"(train|val|test)(\d{4})?", path.stem)
+    if split is None and told is None:
+        raise ValueError(f"{path}: the name tells neither train, val nor test; split= says it")
+    split = split_named(split or told[1], str(path))  # type: ignore[index]
+    if image_root is None:
+        image_root = path.parent.parent if path.parent.name == "annotations" else path.parent
+
+    content = _load(path)
+    names: dict[int, str] = {}
+    entries = _list_of(content, "images", path)
+    for index, entry in enumerate(entries):
+        where = f"{path}: images[{index}]"
+        image_id = _field(entry, "id", where)
+        names[image_id] = refuse_outside(_field(entry, "file_name", where), where)
+    refuse_duplicates((str(entry["id"]) for entry in entries), str(path))
+
+    captions: dict[int, list[tuple[str, Any]]] = {image_id: [] for image_id in names}
+    caption_ids = set()
+    for index, entry in enumerate(_list_of(content, "annotations", path)):
+        where = f"{path}: annotations[{index}]"
+        image_id = _field(entry, "image_id", where)
+        if image_id not in captions:
+            raise KeyError(f"{where}: image_id {image_id} is not among the file's images")
+        caption_id = entry.get("id", f"{image_id}#{len(captions[image_id])}")
+        caption_ids.add(caption_id)
+        captions[image_id].append((str(caption_id), _field(entry, "caption", where)))
+
+    kept = list(names) if ids is None else _ids(ids)
+    for image_id in kept:
+        if image_id not in names:
+            hint = " (it is the id of a caption)" if image_id in caption_ids else ""
+            raise KeyError(f"{path}: no image with id {image_id}{hint}")
+    refuse_duplicates(map(str, kept), f"{path}, list of ids")
+    if not kept:
+        return to_dataset([])
+
+    year = f"{told[1]}{told[2] or ''}" if told else split
+    folders = (year, f"images/{year}", "images", "")
+    folder = find_folder(Path(image_root), names[kept[0]], folders, f"{path}: image {kept[0]}")
+    return to_dataset(
+        [
+            {
+                "image_id": str(image_id),
+                "image": {"path": str(folder / names[image_id]), "bytes": None},
+                "captions": clean_captions(
+                    [text for _, text in captions[image_id]], f"{path}: image {image_id}"
+                ),
+                "caption_ids": [caption_id for caption_id, _ in captions[image_id]],
+                "split": split,
+            }
+            for image_id in kept
+        ]
+    )
+
+
+def is_karpathy(path: str | Path) -> bool:
+    """True for Karpathy's JSON, False for COCO's.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or no JSON.
+    """
+    images = _entries(Path(path), "images")
+    return bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
+
+
+class _Images:
+    """Rows of the entries of one Karpathy JSON."""
+
+    def __init__(self, path: Path, image_root: Path):
+        self.path, self.image_root = path, image_root
+        self.folders: dict[tuple[str, str], Path | None] = {}
+        self.renamed: Coco2017Names | None = None
+
+    def row(self, index: int, entry: Any) -> dict[str, Any]:
+        where = f"{self.path}: images[{index}]"
+        name = refuse_outside(_field(entry, "filename", where), where)
+        image_id = str(entry.get("cocoid", name))
+        split = split_named(_field(entry, "split", where), where)
+        sentences = _field(entry, "sentences", where)
+        captions = [_field(s, "raw", f"{where}.sentences[{i}]") for i, s in enumerate(sentences)]
+        ids = [str(s.get("sentid", f"{image_id}#{i}")) for i, s in enumerate(sentences)]
+        return {
+            "image_id": image_id,
+            "image": {"path": str(self._file(entry, name, split, where)), "bytes": None},
+            "captions": clean_captions(captions, f"{self.path}: image {image_id}"),
+            "caption_ids": ids,
+            "split": split,
+        }
+
+    def _file(self, entry: dict[str, Any], name: str, split: str, where: str) -> Path:
+        below = entry.get("filepath") or ""
+        if below:
+            refuse_outside(below, where)
+        if (split, below) not in self.folders:
+            self.folders[split, below] = self._folder(entry, name, below, where)
+        folder = self.folders[split, below]
+        if folder is not None:
+            return folder / name
+        assert self.renamed is not None
+        found = self.renamed.path(entry.get("cocoid"))
+        if found is None:
+            raise FileNotFoundError(
+                f"{where}: image {entry.get('cocoid')} is in no COCO 2017 folder"
+            )
+        return found
+
+    def _folder(self, entry: dict[str, Any], name: str, below: str, where: str) -> Path | None:
+        """The folder of a split's images; None for COCO's in the 2017 folders."""
+        folders = (below, "images", f"images/{below}", *_ARCHIVES, "")
+        try:
+            return find_folder(self.image_root, name, folders, where)
+        except FileNotFoundError:
+            self.renamed = self.renamed or Coco2017Names(self.image_root)
+            if self.renamed.path(entry.get("cocoid")) is None:
+                raise
+            return None
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON, line {error.lineno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not JSON, byte {error.start} is no UTF-8") from error
+
+
+def _list_of(content: Any, field: str, path: Path) -> list[Any]:
+    values = _field(content, field, str(path))
+    if not isinstance(values, list):
+        raise ValueError(f"{path}: {field!r} is a {type(values).__name__}, expected a list")
+    return values
+
+
+def _entries(path: Path, field: str) -> list[Any]:
+    return _list_of(_load(path), field, path)
+
+
+def _field(entry: Any, name: str, where: str) -> Any:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: expected an object with {name!r}, got {type(entry).__name__}")
+    if name not in entry:
+        raise KeyError(f"{where}: field {name!r} is missing; it has {', '.join(entry) or 'none'}")
+    return entry[name]
+
+
+def _ids(ids: Sequence[int] | str | Path) -> list[int]:
+    if not isinstance(ids, (str, Path)):
+        return [int(i) for i in ids]
+    path = Path(ids)
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False).ravel().tolist()
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    for number, line in enumerate(lines, start=1):
+        if line and not line.isdigit():
+            raise ValueError(f"{path}, line {number}: expected an image id, got {line!r}")
+    return [int(line) for line in lines if line]

@@ -1,0 +1,54 @@
+"""A cell of the `image` column, decoded: RGB, upright, whole, or one error that names the file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+try:
+    from PIL import Image, ImageOps
+except ImportError as error:
+    raise ImportError('decoding images needs Pillow: pip install "ascl-plugin[recipes]"') from error
+
+
+def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Image:
+    """The picture of one row, as RGB, turned upright by its EXIF orientation.
+
+    A picture of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million unless changed; None
+    lifts the limit) is refused, where Pillow itself only warns: a few kilobytes can claim
+    gigabytes of pixels.
+
+    Args:
+        cell: ``{"path": ..., "bytes": ...}`` as `datasets.Image(decode=False)` gives it, bytes
+            first where both are there; or a PIL image.
+        image_id: of the row, for errors.
+
+    Returns:
+        A picture held in memory, its file closed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: neither path nor bytes; not an image, a damaged or truncated one; too large.
+    """
+    if isinstance(cell, Image.Image):
+        return ImageOps.exif_transpose(cell).convert("RGB")
+    data, path = cell.get("bytes"), cell.get("path")
+    source = io.BytesIO(data) if data is not None else path
+    if source is None:
+        raise ValueError(f"image {image_id}: the row has neither a path nor bytes")
+    where = f"image {image_id} ({path if path else 'embedded'})"
+    try:
+        with Image.open(source) as picture:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and picture.width * picture.height > limit:
+                raise Image.DecompressionBombError(
+                    f"{picture.width} x {picture.height} pixels, more than "
+                    f"PIL.Image.MAX_IMAGE_PIXELS = {limit}"
+                )
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: no such file") from error
+    # Pillow's decoders fail on damaged files in many ways: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise ValueError(f"{where} does not decode: {error}") from error

@@ -1,0 +1,289 @@
+"""The embedded dataset: drawn scenes whose information sets are known exactly.
+
+A scene is three to five groups of objects on a ground. What the picture holds is a set of facts,
+the A of Definition 1 (ACF-R+ paper, section 3.2); what a caption says is a set of facts, its B:
+
+    noun:car  car:red  car:large  car:left  count:car:1  ground:snow
+
+- Nouns are distinct within a scene, so "car" always means one group.
+- A number is always said and always exact: "a car" says `count:car:1` and "two cars" says
+  `count:car:2`, so "a car" is never said of two.
+- A place is a fact of a group only if it holds for each of its members: `left`, `right`, `top`,
+  `bottom` are the outer columns and rows of a 3 x 3 layout, `middle` is its centre; a group may
+  have two ("at the top left"), one or none.
+
+Beside five captions every row carries the three variants of its caption 0 (Definitions 2-4):
+`negative` adds an absent object (Asymmetry-I), `richer` a present one that caption 0 left out
+(Asymmetry-II), `shorter` drops one that caption 0 mentions (Asymmetry-III). `negative` and `richer`
+are the same sentence but for one noun, at a random place among the mentions: nothing in the wording
+gives them away, only the picture does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ascl_plugin.data.drawing import COLOURS, GROUNDS, UNSEEN, Item, draw, png
+from ascl_plugin.data.rows import ROW
+from ascl_plugin.data.sentences import JOINERS, OPENINGS, Mention, Sentence
+from ascl_plugin.data.shapes import NOUNS
+
+try:
+    import datasets
+except ImportError as error:
+    raise ImportError('scenes need datasets: pip install "ascl-plugin[recipes]"') from error
+
+Cell = tuple[int, int]
+
+#: The rows of every source of data, with what only scenes know.
+COLUMNS = datasets.Features(
+    {
+        **ROW,
+        "facts": datasets.List(datasets.Value("string")),
+        "caption_facts": datasets.List(datasets.List(datasets.Value("string"))),
+        "negative": datasets.Value("string"),
+        "negative_facts": datasets.List(datasets.Value("string")),
+        "richer": datasets.Value("string"),
+        "richer_facts": datasets.List(datasets.Value("string")),
+        "shorter": datasets.Value("string"),
+        "shorter_facts": datasets.List(datasets.Value("string")),
+    }
+)
+
+# In image widths: side of an object's box, distance of the layout's columns, reach of the jitter.
+# Large objects are as wide as fits beside a small one, and stay in place.
+_SIZES = {"large": 0.37, "small": 0.26}
+_PITCH = (1 - _SIZES["large"]) / 2
+_JITTER = {"large": 0.0, "small": 0.02}
+_ROWS, _COLUMNS = {0: "top", 2: "bottom"}, {0: "left", 2: "right"}
+_WORDS_MIN, _WORDS_MAX = 6, 14
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything a picture shows.
+
+    Attributes:
+        groups: Complete mentions, nothing left out.
+        cells: For each group, the (column, row) cells of its members in the 3 x 3 layout.
+        ground: A key of `GROUNDS`.
+    """
+
+    groups: tuple[Mention, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    ground: str
+
+    def facts(self) -> set[str]:
+        """The information set A of the picture."""
+        return Sentence(self.groups, self.ground, "", "and").facts()
+
+
+def make(split: str, size: int, seed: int = 0, image_size: int = 96) -> datasets.Dataset:
+    """Draw and describe the first `size` scenes of a split.
+
+    Scene number n depends on `seed`, `split` and n alone: a smaller size is a prefix of a larger.
+
+    Args:
+        split: Name of the split, such as "train", "val" or "test"; other names give other scenes.
+        size: Number of scenes, at least 1.
+        seed: Other seeds give other scenes.
+        image_size: Side of the square pictures in pixels, at least 48.
+
+    Returns:
+        One row per scene with the columns of `COLUMNS`; `image` holds {"bytes": PNG, "path": None}.
+
+    Raises:
+        ValueError: `size` or `image_size` is too small.
+    """
+    if size < 1:
+        raise ValueError(f"size is {size}; a split needs at least 1 scene")
+    if image_size < 48:
+        raise ValueError(
+            f"image_size is {image_size}; objects cannot be told apart below 48 pixels"
+        )
+    rows = [_row(split, number, seed, image_size) for number in range(size)]
+    return datasets.Dataset.from_list(rows, features=COLUMNS)
+
+
+def is_true(facts_b: Collection[str], facts_a: Collection[str]) -> bool:
+    """Whether a text with facts B is true of an image with facts A: B is a subset of A."""
+    return set(facts_b) <= set(facts_a)
+
+
+def ceiling(dataset: datasets.Dataset) -> dict[str, float]:
+    """The best expected R@1 that the captions allow, since a caption can be true of several scenes.
+
+    A caption t is true of n(t) scenes of the dataset, its own among them. To a scorer that knows of
+    each caption and image only what they say and show, these scenes are equally likely to be its
+    own: whichever it ranks first is right with probability 1 / n(t).
+
+    - T2I: the mean over captions of 1 / n(t).
+    - I2T: for an image, the scorer ranks first the caption it can be most certain of: among all
+      captions true of the image (its own or another's), one with the least n(t). That is right with
+      probability 1 / n(t). The mean over images of this greatest 1 / n(t).
+
+    Args:
+        dataset: Rows with `facts` and `caption_facts`.
+
+    Returns:
+        `i2t_r1` and `t2i_r1`, in percent.
+    """
+    images, texts = dataset["facts"], [facts for row in dataset["caption_facts"] for facts in row]
+    index = {fact: k for k, fact in enumerate(sorted({f for s in (*images, *texts) for f in s}))}
+
+    def indicator(sets: Sequence[Sequence[str]]) -> np.ndarray:
+        matrix = np.zeros((len(sets), len(index)), dtype=np.float32)
+        for row, facts in enumerate(sets):
+            matrix[row, [index[fact] for fact in facts]] = 1
+        return matrix
+
+    said = indicator(texts)
+    true = said @ indicator(images).T == said.sum(1, keepdims=True)  # (texts, images)
+    certainty = 1 / true.sum(1)
+    best = np.where(true, certainty[:, None], 0).max(0)
+    return {"i2t_r1": 100 * float(best.mean()), "t2i_r1": 100 * float(certainty.mean())}
+
+
+def _row(split: str, number: int, seed: int, image_size: int) -> dict[str, Any]:
+    rng = random.Random(f"{seed}/{split}/{number}")
+    scene = _scene(rng)
+    captions = _captions(rng, scene)
+    variants = _variants(rng, scene, captions[0])
+    image_id = f"scene-{split}-{number:05d}"
+    row: dict[str, Any] = {
+        "image_id": image_id,
+        "image": {"bytes": _picture(rng, scene, image_size), "path": None},
+        "captions": [caption.words() for caption in captions],
+        "caption_ids": [f"{image_id}-{k}" for k in range(len(captions))],
+        "split": split,
+        "facts": sorted(scene.facts()),
+        "caption_facts": [sorted(caption.facts()) for caption in captions],
+    }
+    for name, sentence in variants.items():
+        row[name], row[f"{name}_facts"] = sentence.words(), sorted(sentence.facts())
+    return row
+
+
+def _scene(rng: random.Random) -> Scene:
+    ground = rng.choice(list(GROUNDS))
+    colours = [colour for colour in COLOURS if colour not in UNSEEN.get(ground, ())]
+    counts, cells = _layout(rng, rng.choice((3, 4, 4, 5, 5)))
+    large: set[Cell] = set()
+    groups = []
+    for noun, count, own in zip(rng.sample(list(NOUNS), len(counts)), counts, cells, strict=True):
+        # Two large objects side by side would overlap, and so would the members of a large group.
+        x, y = own[0]
+        crowded = large & {(x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)}
+        size = "small" if count > 1 or crowded or rng.random() < 0.3 else "large"
+        large |= {(x, y)} if size == "large" else set()
+        groups.append(Mention(noun, count, rng.choice(colours), size, _places(own)))
+    order = rng.sample(range(len(groups)), len(groups))
+    return Scene(tuple(groups[k] for k in order), tuple(cells[k] for k in order), ground)
+
+
+def _layout(rng: random.Random, groups: int) -> tuple[list[int], list[tuple[Cell, ...]]]:
+    """Draw the groups' sizes and give each a straight run of free cells, the longest first."""
+    while True:
+        counts = sorted(rng.choices((1, 2, 3), (6, 3, 1), k=groups), reverse=True)
+        free = {(x, y) for x in range(3) for y in range(3)}
+        cells: list[tuple[Cell, ...]] = []
+        for count in counts:
+            runs = {
+                tuple((x + dx * k, y + dy * k) for k in range(count))
+                for x, y in free
+                for dx, dy in ((1, 0), (0, 1))
+            }
+            open_runs = sorted(run for run in runs if free.issuperset(run))
+            if not open_runs:
+                break
+            cells.append(rng.choice(open_runs))
+            free.difference_update(cells[-1])
+        else:
+            return counts, cells
+
+
+def _places(cells: Sequence[Cell]) -> tuple[str, ...]:
+    if set(cells) == {(1, 1)}:
+        return ("middle",)
+    columns, rows = ({cell[axis] for cell in cells} for axis in (0, 1))
+    row = _ROWS.get(min(rows)) if len(rows) == 1 else None
+    column = _COLUMNS.get(min(columns)) if len(columns) == 1 else None
+    return tuple(place for place in (row, column) if place)
+
+
+def _picture(rng: random.Random, scene: Scene, image_size: int) -> bytes:
+    items = []
+    for group, cells in zip(scene.groups, scene.cells, strict=True):
+        reach = _JITTER[group.size]
+        for x, y in cells:
+            across = 0.5 + (x - 1) * _PITCH + rng.uniform(-reach, reach)
+            down = 0.5 + (y - 1) * _PITCH + rng.uniform(-reach, reach)
+            items.append(Item(group.noun, group.colour, across, down, _SIZES[group.size]))
+    return png(draw(items, scene.ground, image_size, rng))
+
+
+def _captions(rng: random.Random, scene: Scene) -> list[Sentence]:
+    """Five sentences with five different information sets that together mention every group.
+
+    Each is about another two or three of the groups, as far as there are five such choices. The
+    first leaves out at least one group, so that a true one can still be added to it.
+    """
+    choices = [some for size in (2, 3) for some in itertools.combinations(scene.groups, size)]
+    while True:
+        rng.shuffle(choices)
+        chosen = (choices * 2)[:5]
+        if len(chosen[0]) == len(scene.groups) or set(scene.groups) != set().union(*chosen):
+            continue
+        captions = [_sentence(rng, scene, some) for some in chosen]
+        if len({frozenset(caption.facts()) for caption in captions}) == len(captions):
+            return captions
+
+
+def _sentence(rng: random.Random, scene: Scene, groups: tuple[Mention, ...]) -> Sentence:
+    while True:
+        order = rng.sample(groups, len(groups))
+        sentence = Sentence(
+            tuple(_mention(rng, group, 0.5 if len(groups) == 2 else 0.25) for group in order),
+            scene.ground if rng.random() < 0.3 else "",
+            rng.choice(OPENINGS),
+            rng.choice(JOINERS),
+        )
+        if _WORDS_MIN <= len(sentence.words().split()) <= _WORDS_MAX:
+            return sentence
+
+
+def _mention(rng: random.Random, group: Mention, detail: float) -> Mention:
+    """Say the size and the place, or one of two places, with probability `detail` each."""
+    places = group.places if rng.random() < detail else ()
+    if len(places) == 2 and rng.random() < 0.5:
+        places = (rng.choice(places),)
+    colour = group.colour if rng.random() < 0.9 else ""
+    return replace(
+        group, colour=colour, size=group.size if rng.random() < detail else "", places=places
+    )
+
+
+def _variants(rng: random.Random, scene: Scene, caption: Sentence) -> dict[str, Sentence]:
+    said = {mention.noun for mention in caption.mentions}
+    present = [group.noun for group in scene.groups]
+    left_out = rng.choice([group for group in scene.groups if group.noun not in said])
+    absent = rng.choice([noun for noun in NOUNS if noun not in present])
+    added = _mention(rng, left_out, 0.5)
+    at = rng.randint(0, len(caption.mentions))
+    dropped = rng.randrange(len(caption.mentions))
+
+    def with_added(mention: Mention) -> Sentence:
+        return replace(caption, mentions=(*caption.mentions[:at], mention, *caption.mentions[at:]))
+
+    kept = tuple(m for k, m in enumerate(caption.mentions) if k != dropped)
+    return {
+        "negative": with_added(replace(added, noun=absent)),
+        "richer": with_added(added),
+        "shorter": replace(caption, mentions=kept),
+    }

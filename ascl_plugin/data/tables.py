@@ -1,0 +1,182 @@
+"""Whatever `datasets` reads - Parquet, a folder of images with metadata, a hub id - as our rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetGenerationError
+
+from ascl_plugin.data.rows import (
+    ROW,
+    SPLITS,
+    clean_captions,
+    refuse_duplicates,
+    refuse_outside,
+    split_named,
+)
+
+#: Names a column goes by; the first that is present is taken.
+IMAGE = ("image", "jpg", "png", "img", "picture")
+CAPTIONS = ("captions", "caption", "sentences_raw", "sentences", "texts", "text")
+IMAGE_ID = ("image_id", "img_id", "imgid", "cocoid", "id", "__key__", "filename", "file_name")
+CAPTION_ID = ("caption_ids", "caption_id", "sentids", "sentid")
+
+
+def read_table(source: str | Path, splits: Mapping[str, str] | None = None) -> datasets.DatasetDict:
+    """Rows of a Parquet file, of a folder (Parquet, images with metadata) or of a hub data set.
+
+    Columns are found by their usual names: an image (or its path below the folder) in one of
+    `IMAGE`, captions in one of `CAPTIONS`, ids in one of `IMAGE_ID` and `CAPTION_ID`. Where a row
+    has one caption, not a list, the rows of one image id become one; without ids, those of one
+    image file; where images are embedded in the table and have no id, each row is an image.
+    A column ``split`` decides over the split that a file belongs to; without it a single Parquet
+    file is ``train``.
+
+    Args:
+        source: a Parquet file, a folder, or a hub id ("user/name").
+        splits: the source's name for each of "train", "val", "test"; by default all it has that go
+            by a usual name.
+
+    Returns:
+        Rows as `ascl_plugin.data.rows.ROW`, in the order of the source.
+
+    Raises:
+        FileNotFoundError: nothing to read there, or a hub that does not answer.
+        KeyError: no column for images or captions, or a split of `splits` that is not there.
+        ValueError: a file that is damaged; an image without captions or with an empty one; an image
+            id that occurs twice; an image path that leaves the folder.
+    """
+    parts = _by_split(_load(source), source)
+    if splits is None:
+        wanted = [(split_named(name, str(source)), name) for name in parts]
+    else:
+        wanted = list(splits.items())
+    found: dict[str, list[datasets.Dataset]] = {}
+    for ours, theirs in wanted:
+        if theirs not in parts:
+            raise KeyError(f"{source}: no split {theirs!r}; it has {', '.join(parts)}")
+        found.setdefault(ours, []).append(_rows(parts[theirs], ours, theirs, source))
+    joined = {k: datasets.concatenate_datasets(found[k]) for k in SPLITS if k in found}
+    for name, split in joined.items():
+        refuse_duplicates(split["image_id"][:], f"{source}, split {name}")
+    return datasets.DatasetDict(joined)
+
+
+def _load(source: str | Path) -> datasets.DatasetDict:
+    try:
+        if Path(source).is_file():
+            return datasets.load_dataset("parquet", data_files=str(source))
+        return datasets.load_dataset(str(source))
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(f"{source} cannot be read: {error.__cause__ or error}") from error
+    except OSError as error:  # not found, nothing in it, or the hub out of reach
+        raise FileNotFoundError(
+            f"{source}: neither a folder or Parquet file with data in it, nor a data set that the "
+            f"hub gives ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _by_split(loaded: datasets.DatasetDict, source: str | Path) -> dict[str, datasets.Dataset]:
+    """Tables by the source's name of their split."""
+    parts: dict[str, list[datasets.Dataset]] = {}
+    for name, table in loaded.items():
+        if "split" not in table.column_names:
+            parts.setdefault(str(name), []).append(table)
+            continue
+        rows: dict[str, list[int]] = {}
+        for row, told in enumerate(table["split"][:]):
+            rows.setdefault(told, []).append(row)
+        for told, those in rows.items():
+            split_named(told, f"{source}: row {those[0]}")
+            parts.setdefault(told, []).append(table.select(those))
+    return {name: datasets.concatenate_datasets(tables) for name, tables in parts.items()}
+
+
+def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) -> datasets.Dataset:
+    """One table in our columns; images stay in the file that brought them."""
+    where = f"{source}, split {theirs}"
+    image = _column(table, IMAGE, where, "images")
+    column = _column(table, CAPTIONS, where, "captions")
+    one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
+    captions = [[c] if one_a_row else c or [] for c in table[column][:]]
+    images = _images(table.select_columns([image]), image, source, where)
+    ids = _image_ids(table, images, theirs, source)
+
+    given = next((n for n in CAPTION_ID if n in table.column_names), None)
+    caption_ids = table[given][:] if given else [None] * len(ids)
+    first: dict[str, int] = {}
+    texts: dict[str, list[Any]] = {}
+    numbers: dict[str, list[str]] = {}
+    if not one_a_row:
+        refuse_duplicates(ids, where)
+    for row, image_id in enumerate(ids):
+        first.setdefault(image_id, row)
+        mine = texts.setdefault(image_id, [])
+        named = _names(caption_ids[row], image_id, len(mine), len(captions[row]))
+        numbers.setdefault(image_id, []).extend(named)
+        # some tables hold each caption as {"raw": ..., "tokens": ...}
+        mine += [c.get("raw") if isinstance(c, dict) else c for c in captions[row]]
+
+    columns = {
+        "image_id": list(first),
+        "captions": [clean_captions(texts[i], f"{where}: image {i}") for i in first],
+        "caption_ids": [numbers[i] for i in first],
+        "split": [split] * len(first),
+    }
+    words = datasets.Dataset.from_dict(
+        columns, features=datasets.Features({name: ROW[name] for name in columns})
+    )
+    if len(first) < len(images):
+        images = images.select(list(first.values()))
+    return datasets.concatenate_datasets([images, words], axis=1).select_columns(list(ROW))
+
+
+def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str) -> str:
+    for name in names:
+        if name in table.column_names:
+            return name
+    raise KeyError(
+        f"{where}: no column for {what}; it has {', '.join(table.column_names)}, "
+        f"expected one of {', '.join(names)}"
+    )
+
+
+def _images(
+    table: datasets.Dataset, column: str, source: str | Path, where: str
+) -> datasets.Dataset:
+    """A table of the one column "image", undecoded; paths are resolved below the source."""
+    if table.features[column] == datasets.Value("string"):
+        root = Path(source) if Path(source).is_dir() else Path(source).parent
+        names = [
+            refuse_outside(name, f"{where}: row {row}") for row, name in enumerate(table[column][:])
+        ]
+        cells = [{"path": os.path.abspath(root / name), "bytes": None} for name in names]
+        features = datasets.Features({"image": ROW["image"]})
+        return datasets.Dataset.from_dict({"image": cells}, features=features)
+    named = table if column == "image" else table.rename_column(column, "image")
+    return named.cast_column("image", ROW["image"])
+
+
+def _image_ids(
+    table: datasets.Dataset, images: datasets.Dataset, theirs: str, source: str | Path
+) -> list[str]:
+    """The id column; else paths below the source; else row numbers."""
+    for name in IMAGE_ID:
+        if name in table.column_names:
+            return [str(image_id) for image_id in table[name][:]]
+    # the path of an embedded image is the name it once had, and many may have had the same
+    if len(images) and images[0]["image"]["bytes"] is None:
+        return [os.path.relpath(cell["path"], source) for cell in images["image"][:]]
+    return [f"{theirs}-{row}" for row in range(len(images))]
+
+
+def _names(given: Any, image_id: str, start: int, count: int) -> list[str]:
+    """Ids of the captions of one row."""
+    listed = given if isinstance(given, list) else [given]
+    if given is None or len(listed) != count:
+        return [f"{image_id}#{start + i}" for i in range(count)]
+    return [str(name) for name in listed]

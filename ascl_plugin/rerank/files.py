@@ -1,0 +1,186 @@
+"""Similarity matrices and caption maps in files: npy, npz and safetensors; nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ascl_plugin.rerank.similarity import Array
+
+SUFFIXES = (".npy", ".npz", ".safetensors")
+
+
+def read_array(path: Path, name: str) -> Array:
+    """The one array of a file, or the one called `name` where there are several.
+
+    Args:
+        path: ``.npy`` (mapped, not read; the file cannot be written through it), ``.npz`` or
+            ``.safetensors``.
+        name: the key, as "sim".
+
+    Returns:
+        Numpy from npy and npz, a CPU tensor from safetensors (which may be bfloat16).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: safetensors is not installed.
+        ValueError: another suffix, an unreadable file, pickled objects inside, several arrays and
+            none called `name`.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        if path.suffix == ".npy":
+            return np.lib.format.open_memmap(path, mode="c")
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return arrays[_key(list(arrays), name)]
+        return _read_safetensors(path, name)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_caption_to_image(path: Path) -> np.ndarray:
+    """A caption's image index each: ``.npy``, a ``.json`` list, or text with one integer a line.
+
+    Returns:
+        (T,) as the file has it; `retrieval_metrics` says whether it fits a matrix.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what the file holds is no such list; names the line or entry.
+    """
+    if path.suffix == ".npy":
+        return np.asarray(read_array(path, "caption_to_image"))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: neither .npy nor text: {error}") from error
+    if path.suffix == ".json":
+        try:
+            entries = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        if not isinstance(entries, list):
+            raise ValueError(f"{path}: expected a list of integers, got {type(entries).__name__}")
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, int) or isinstance(entry, bool):
+                raise ValueError(f"{path}: entry {number} is {entry!r}, expected an integer")
+        return np.asarray(entries)
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found.append(int(line))
+        except ValueError:
+            raise ValueError(f"{path}: line {number} is {line!r}, expected an integer") from None
+    return np.asarray(found)
+
+
+def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
+    """Write named arrays in the format that the suffix of `path` asks for.
+
+    npz and safetensors hold them by name in one file; npy holds one array, so ``OUT.npy`` becomes
+    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        ValueError: another suffix; bfloat16 for a numpy format, which has none.
+    """
+    check_suffix(path)
+    if path.suffix == ".safetensors":
+        tensors = {
+            name: value if isinstance(value, Tensor) else torch.from_numpy(value)
+            for name, value in arrays.items()
+        }
+        payload = _safetensors().torch.save(tensors)
+        return [_replace(path, lambda file: file.write(payload))]
+    plain: dict[str, Any] = {name: _as_numpy(value, path) for name, value in arrays.items()}
+    if path.suffix == ".npz":
+        return [_replace(path, lambda file: np.savez(file, **plain))]
+    return [
+        _replace(path.with_suffix(f".{name}.npy"), partial(np.save, arr=value))
+        for name, value in plain.items()
+    ]
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file whose format is not known.
+
+    Raises:
+        ValueError: the suffix is none of npy, npz, safetensors.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: unknown format {path.suffix!r}; use {', '.join(SUFFIXES)}")
+
+
+def _read_safetensors(path: Path, name: str) -> Tensor:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            return tensors.get_tensor(_key(list(tensors.keys()), name))
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _key(keys: list[str], name: str) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    if name in keys:
+        return name
+    raise ValueError(
+        f"expected one array or one named {name!r}, found {', '.join(sorted(keys)) or 'none'}"
+    )
+
+
+def _as_numpy(value: Array, path: Path) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    if value.dtype == torch.bfloat16:
+        raise ValueError(f"{path}: numpy has no bfloat16; write to a .safetensors file")
+    return value.numpy()
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError(
+            'safetensors files need safetensors: pip install "ascl-plugin[recipes]"'
+        ) from error
+    return safetensors
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
+    with _aside(path) as file:
+        write(file)
+    return path
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[BinaryIO]:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            yield file
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""Two small encoders that train from scratch in minutes: for the embedded data, and as examples.
+
+An image encoder turns pixels into `ImageFeatures` and says how pixels are made of a picture; a text
+encoder turns token ids into `TextFeatures` and says how they are made of a string. Adapters offer
+the same members for pretrained ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+PAD, UNKNOWN = 0, 1
+
+
+class GridEncoder(nn.Module):
+    """Convolutions down to a grid of cells; the cells are the regions.
+
+    Args:
+        width: channels of the last stage, D_v.
+        grid: cells a side; K = grid squared. The picture is resized to 16 * grid pixels a side.
+
+    Shapes:
+        pixel_values (I, 3, 16 grid, 16 grid) in [-1, 1] -> regions (I, K, width), pooled (I, width).
+    """
+
+    frozen = False
+
+    def __init__(self, width: int = 128, grid: int = 6) -> None:
+        super().__init__()
+        self.grid = grid
+        self.region_dim = self.pooled_dim = width
+        widths = [3, width // 4, width // 2, width, width]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            # GroupNorm: unlike batch norm it lets no picture see its neighbours in the batch
+            layers += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(8 if after % 8 == 0 else 1, after),
+                nn.ReLU(inplace=True),
+            ]
+        self.stages = nn.Sequential(*layers)
+        self.mix = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.GroupNorm(8 if width % 8 == 0 else 1, width),
+            nn.ReLU(inplace=True),
+        )
+        self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
+        nn.init.normal_(self.position, std=0.02)
+
+    def preprocess(self, picture) -> Tensor:
+        """PIL picture -> (3, S, S) in [-1, 1]."""
+        side = 16 * self.grid
+        if picture.size != (side, side):
+            picture = picture.resize((side, side))
+        pixels = np.asarray(picture, dtype=np.float32)
+        return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+    def forward(self, pixel_values: Tensor) -> ImageFeatures:
+        """The grid's cells, row by row, and their mean."""
+        cells = self.stages(pixel_values)
+        cells = cells + self.mix(cells + self.position)
+        regions = cells.flatten(2).transpose(1, 2)
+        return ImageFeatures(regions, None, regions.mean(1))
+
+
+class WordTransformer(nn.Module):
+    """A small transformer over words of a vocabulary built from the captions.
+
+    Args:
+        vocabulary: the known words; everything else is one unknown word.
+        width: D_w.
+        layers, num_heads: of the transformer.
+        max_words: longer texts are cut.
+
+    Shapes:
+        input_ids (T, L), attention_mask (T, L) -> words (T, L, width).
+    """
+
+    frozen = False
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        width: int = 128,
+        layers: int = 1,
+        num_heads: int = 4,
+        max_words: int = 64,
+    ) -> None:
+        super().__init__()
+        self.ids = {word: number for number, word in enumerate(vocabulary, start=2)}
+        self.word_dim = width
+        self.max_words = max_words
+        self.embed = nn.Embedding(len(vocabulary) + 2, width, padding_idx=PAD)
+        self.position = nn.Parameter(torch.zeros(max_words, width))
+        nn.init.normal_(self.position, std=0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, num_heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        # the nested-tensor fast path of eval mode would shorten the padding away
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    @staticmethod
+    def vocabulary(captions: Iterable[str], minimum: int = 1) -> list[str]:
+        """Words that occur at least `minimum` times, most frequent first, ties in alphabet."""
+        counts = Counter(word for caption in captions for word in words_of(caption))
+        kept = [word for word, count in counts.items() if count >= minimum]
+        return sorted(kept, key=lambda word: (-counts[word], word))
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Strings -> `input_ids` and `attention_mask`, padded to the longest; no word -> unknown."""
+        rows = [
+            [self.ids.get(w, UNKNOWN) for w in words_of(text)][: self.max_words] or [UNKNOWN]
+            for text in texts
+        ]
+        ids = torch.full((len(rows), max(map(len, rows))), PAD)
+        for row, numbers in enumerate(rows):
+            ids[row, : len(numbers)] = torch.tensor(numbers)
+        return {"input_ids": ids, "attention_mask": ids != PAD}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        """Words in their context; padding is masked."""
+        mask = attention_mask.bool()
+        words = self.embed(input_ids) + self.position[: input_ids.shape[1]]
+        return TextFeatures(self.layers(words, src_key_padding_mask=~mask), mask)
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words of a text, punctuation left out."""
+    return _WORD.findall(text.lower())

@@ -1,0 +1,185 @@
+"""RetrievalModel: image encoder + text encoder + fusion, saved and loaded as one thing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ascl_plugin import registry
+from ascl_plugin.asymmetry.embedding import generate_negatives
+from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.losses.distributed import gather, gather_features
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin
+    from safetensors.torch import load_file, save_file
+except ImportError as error:
+    raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
+
+NORMS = ("layer", "l2", "none")
+
+
+class RetrievalModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="ascl_plugin",
+    tags=["image-text-retrieval"],
+    license="apache-2.0",
+):
+    """Encoders, projections to the joint width, and a fusion head that scores pairs.
+
+    Every option is JSON, so `save_pretrained` writes all that `from_pretrained` needs, but for the
+    weights of frozen encoders: those are named, not copied, and fetched again by name.
+
+    Args:
+        image_encoder, text_encoder, fusion: `{"name": ..., **options}` for `registry.build`.
+        dim: joint width D; handed to the fusion.
+        feature_norm: of projected regions, words and pooled features: "layer" (zero mean, unit
+            variance), "l2" (unit length) or "none". The papers say "normalized" and no more.
+
+    Shapes:
+        N pairs in, score blocks (N, N) out, N over all processes.
+    """
+
+    def __init__(
+        self,
+        image_encoder: dict[str, Any],
+        text_encoder: dict[str, Any],
+        fusion: dict[str, Any] | None = None,
+        dim: int = 1024,
+        feature_norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        if feature_norm not in NORMS:
+            raise ValueError(f"feature_norm must be one of {', '.join(NORMS)}, got {feature_norm!r}")
+        self.feature_norm = feature_norm
+        self.image_encoder = _build("image_encoder", image_encoder)
+        self.text_encoder = _build("text_encoder", text_encoder)
+        self.fusion = _build("fusion", {"name": "cross_modal", **(fusion or {}), "dim": dim})
+        self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
+        self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
+        self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
+
+    def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
+        """Projected features of N images from `pixel_values`, or from cached `regions`, `pooled`."""
+        if "regions" in batch:
+            raw = ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
+        else:
+            raw = self.image_encoder(batch["pixel_values"])
+        regions = self._normalise(self.region_projection(raw.regions))
+        return ImageFeatures(
+            regions, raw.mask, self._normalise(self.pooled_projection(raw.pooled))
+        )
+
+    def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
+        """Projected words of N texts from `input_ids`, `attention_mask`, or from cached `words`."""
+        if f"{prefix}words" in batch:
+            raw = TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
+        else:
+            ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
+            raw = self.text_encoder(ids, mask)
+        return TextFeatures(self._normalise(self.word_projection(raw.words)), raw.mask)
+
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        negatives: str = "mixture",
+        strength: float | None = None,
+    ) -> dict[str, Tensor]:
+        """Score blocks of a batch from `AsymmetryCollator`, over the pairs of all processes.
+
+        Args:
+            batch: of this process.
+            negatives, strength: of `generate_negatives`, where the batch brings seeds.
+
+        Returns:
+            `sim`, and as far as the batch goes `negative_sim`, `positive_sim`,
+            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. Each process
+            scores its own images against all texts; rows are gathered with gradients.
+        """
+        images = self.encode_images(batch)
+        blocks: dict[str, Tensor] = {}
+        for prefix, names in (
+            ("", ("sim", "negative_sim")),
+            ("positive_", ("positive_sim", "positive_negative_sim")),
+        ):
+            if f"{prefix}input_ids" not in batch and f"{prefix}words" not in batch:
+                continue
+            texts = self.encode_texts(batch, prefix)
+            groups = [gather_features(texts)]
+            if f"{prefix}noise_seed" in batch:
+                seeds = batch[f"{prefix}noise_seed"]
+                groups.append(gather_features(generate_negatives(texts, seeds, negatives, strength)))
+            scores = gather(self.fusion(images, concatenate(groups)))
+            blocks |= zip(names, scores.split(len(groups[0]), dim=1), strict=False)
+        return blocks
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        if self.feature_norm == "layer":
+            return nn.functional.layer_norm(x, x.shape[-1:])
+        return nn.functional.normalize(x, dim=-1) if self.feature_norm == "l2" else x
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The state dict less the encoders that are frozen."""
+        left_out = tuple(
+            f"{name}."
+            for name in ("image_encoder", "text_encoder")
+            if getattr(self, name).frozen
+        )
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out or "\0")}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `trained_state`.
+
+        Raises:
+            ValueError: names or shapes that are not this model's; the message names the first.
+        """
+        own = self.trained_state()
+        for name in sorted(own.keys() ^ state.keys()):
+            where = "the file lacks" if name in own else "the model does not know"
+            raise ValueError(f"weights do not fit the model: {where} {name!r}")
+        for name, value in own.items():
+            if value.shape != state[name].shape:
+                raise ValueError(
+                    f"weights do not fit the model: {name!r} is {tuple(state[name].shape)} in the "
+                    f"file and {tuple(value.shape)} in the model"
+                )
+        self.load_state_dict(state, strict=False)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {k: v.detach().cpu().contiguous() for k, v in self.trained_state().items()}
+        save_file(state, Path(save_directory) / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+        model.load_trained_state(load_file(model_file, device=str(map_location)))
+        return model
+
+    def config_json(self) -> str:
+        """The options the model was built with, as `save_pretrained` writes them."""
+        return json.dumps(self._hub_mixin_config, indent=2, sort_keys=True)
+
+
+def _build(kind: str, options: dict[str, Any]) -> nn.Module:
+    options = dict(options)
+    return registry.build(kind, options.pop("name"), **options)
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """(trained, frozen) parameters."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trained, sum(p.numel() for p in model.parameters()) - trained
+
+
+@torch.no_grad()
+def to_inputs(batch: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """The batch on a device; seeds and row numbers stay where they are."""
+    stay = ("row", "caption_index")
+    return {
+        k: v if k in stay or k.endswith("noise_seed") else v.to(device, non_blocking=True)
+        for k, v in batch.items()
+    }

@@ -1,0 +1,85 @@
+"""Information asymmetry: the definitions of the paper's section 3.2 on sets small enough to see."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascl_plugin.asymmetry.measure import (
+    asymmetry_statistics,
+    asymmetry_type,
+    information_asymmetry,
+)
+
+SETS = st.frozensets(st.sampled_from("abcdef"))
+
+
+def test_information_asymmetry_is_what_one_side_holds_alone():
+    """A = {a, b, c}, B = {b, d}: A - B = {a, c} and B - A = {d}."""
+    assert information_asymmetry(["a", "b", "c"], ["b", "d"]) == {"a", "c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind"),
+    [
+        ("abx", "I"),  # x is not in the image
+        ("abcx", "I"),  # one true and one false addition: still not within A
+        ("abc", "II"),
+        ("abcd", "II"),  # everything the image holds
+        ("a", "III"),
+        ("", "III"),
+        ("ab", None),  # nothing changed
+        ("ac", None),  # one added, one taken
+        ("ax", None),
+    ],
+)
+def test_types_by_hand(variant, kind):
+    """The image holds {a, b, c, d}, the text says {a, b}."""
+    assert asymmetry_type("abcd", "ab", variant) == kind
+
+
+@settings(deadline=None)
+@given(SETS, SETS, SETS)
+def test_equations_3_to_5(image, added, text):
+    """For a true text the asymmetry grows by X, shrinks by X and grows by X."""
+    text &= image
+    asymmetry = information_asymmetry(image, text)
+    noise = added - image
+    assert information_asymmetry(image, text | noise) == asymmetry | noise  # equation 3
+    assert asymmetry_type(image, text, text | noise) == ("I" if noise else None)
+    true = added & (image - text)
+    assert information_asymmetry(image, text | true) == asymmetry - true  # equation 4
+    assert asymmetry_type(image, text, text | true) == ("II" if true else None)
+    taken = added & text
+    assert information_asymmetry(image, text - taken) == asymmetry | taken  # equation 5
+    assert asymmetry_type(image, text, text - taken) == ("III" if taken else None)
+
+
+def test_statistics_by_hand():
+    """Pairs (A, B): ({a, b, c}, {a}), ({a, b, c}, {a, x}), ({d}, {d}).
+
+    |A| 3 3 1, |B| 1 2 1, |A - B| 2 2 0, |B - A| 0 1 0; the image holds more in two of three.
+    """
+    rows = [
+        {"facts": ["a", "b", "c"], "caption_facts": [["a"], ["a", "x"]]},
+        {"facts": ["d"], "caption_facts": [["d"]]},
+    ]
+    assert asymmetry_statistics(rows) == {
+        "pairs": 3,
+        "image_facts": pytest.approx(7 / 3),
+        "text_facts": pytest.approx(4 / 3),
+        "image_only": pytest.approx(4 / 3),
+        "text_only": pytest.approx(1 / 3),
+        "image_holds_more": pytest.approx(2 / 3),
+    }
+
+
+def test_rows_without_information_sets_are_refused():
+    with pytest.raises(ValueError, match="row 1 has no column 'caption_facts'"):
+        asymmetry_statistics([{"facts": [], "caption_facts": []}, {"facts": []}])
+
+
+def test_no_pairs_are_refused():
+    with pytest.raises(ValueError, match="no image-caption pairs"):
+        asymmetry_statistics([])

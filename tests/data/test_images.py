@@ -1,0 +1,94 @@
+"""A picture comes out RGB, upright and whole, or an error names it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import pytest
+
+pytest.importorskip("PIL")
+from PIL import Image
+
+from ascl_plugin.data.images import load_image
+
+
+def encoded(picture: Image.Image, form: str = "PNG", **options) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, form, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "CMYK"])
+def test_every_mode_comes_out_rgb(tmp_path, mode):
+    picture = Image.new("RGB", (6, 4), "white").convert(mode)
+    form = "TIFF" if mode == "CMYK" else "PNG"
+    (tmp_path / "a").write_bytes(encoded(picture, form))
+    for cell in (
+        {"path": str(tmp_path / "a"), "bytes": None},
+        {"path": None, "bytes": encoded(picture, form)},
+        picture,
+    ):
+        loaded = load_image(cell, "1")
+        assert (loaded.mode, loaded.size) == ("RGB", (6, 4))
+        assert loaded.getpixel((5, 3)) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied():
+    """Orientation 6: the camera was turned, so the picture is shown turned clockwise by 90 degrees.
+
+    Left red, right blue in the file becomes top red, bottom blue; 40 x 20 becomes 20 x 40.
+    """
+    picture = Image.new("RGB", (40, 20), "blue")
+    picture.paste("red", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture, "PNG", exif=exif)
+    for cell in ({"path": None, "bytes": data}, Image.open(io.BytesIO(data))):
+        loaded = load_image(cell, "1")
+        assert loaded.size == (20, 40)
+        assert loaded.getpixel((10, 5)) == (255, 0, 0)
+        assert loaded.getpixel((10, 35)) == (0, 0, 255)
+
+
+def test_bytes_go_before_the_path():
+    cell = {"path": "was/once/here.png", "bytes": encoded(Image.new("RGB", (3, 3)))}
+    assert load_image(cell, "1").size == (3, 3)
+
+
+@pytest.mark.parametrize("fault", ["text", "empty", "truncated"])
+def test_what_does_not_decode_is_named(tmp_path, fault):
+    good = encoded(Image.effect_noise((64, 64), 50), "JPEG")
+    data = {"text": b"hello", "empty": b"", "truncated": good[: len(good) // 2]}[fault]
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"image 42 \({path}\) does not decode"):
+        load_image({"path": str(path), "bytes": None}, "42")
+    with pytest.raises(ValueError, match=r"image 42 \(embedded\) does not decode"):
+        load_image({"path": None, "bytes": data}, "42")
+
+
+def test_missing_file_and_empty_cell(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"image 42 \(.*none.png\): no such file"):
+        load_image({"path": str(tmp_path / "none.png"), "bytes": None}, "42")
+    with pytest.raises(ValueError, match="image 42: the row has neither a path nor bytes"):
+        load_image({"path": None, "bytes": None}, "42")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_before_it_is_decoded():
+    """33 bytes of PNG header that claim 10,000 x 10,000 pixels, 100 million: Pillow only warns."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    data += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    with pytest.raises(ValueError, match="10000 x 10000 pixels, more than"):
+        load_image({"path": None, "bytes": data}, "42")
+
+
+def test_the_limit_is_pillows_own(monkeypatch):
+    data = encoded(Image.new("RGB", (10, 10)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert load_image({"path": None, "bytes": data}, "42").size == (10, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert load_image({"path": None, "bytes": data}, "42").size == (10, 10)

@@ -1,0 +1,207 @@
+"""`rerank` against the equations written out with lists, and its promises one by one."""
+
+from __future__ import annotations
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascl_plugin.rerank import rerank, similarity
+from ascl_plugin.rerank.neighbors import nearest_texts
+
+
+def ranked(scores):
+    """Indices from high to low, ties to the lower index."""
+    return sorted(range(len(scores)), key=lambda i: -scores[i])  # sorted is stable
+
+
+def handed_out(scores, old, new):
+    """The scores of the items `old`, from high to low, given to the items `new` in that order."""
+    result = list(scores)
+    for item, score in zip(new, [scores[i] for i in old], strict=True):
+        result[item] = score
+    return result
+
+
+def twin(sim, k, reverse_k, groups):
+    """Eqs 19-29 as printed; sim a list of rows, groups[t] the neighbours G(t, K') of text t."""
+    images, texts = range(len(sim)), range(len(sim[0]))
+    columns = [[sim[i][t] for i in images] for t in texts]
+    limit = len(sim) + len(sim[0]) if reverse_k is None else reverse_k
+    text_lists = [ranked(columns[t]) for t in texts]  # images, as text t ranks them
+    image_lists = [ranked(sim[i]) for i in images]  # texts, as image i ranks them
+    i2t = []
+    for i in images:
+        first = image_lists[i][:k]  # eq 19
+        p = {t: min(text_lists[t].index(i), limit) for t in first}  # eqs 20-22
+        i2t.append(handed_out(sim[i], first, sorted(first, key=p.__getitem__)))  # eq 23
+    t2i_columns = []
+    for t in texts:
+        first = text_lists[t][:k]  # eq 24
+        p = {i: min(limit, *(image_lists[i].index(g) for g in groups[t])) for i in first}
+        t2i_columns.append(handed_out(columns[t], first, sorted(first, key=p.__getitem__)))
+    return i2t, [[column[i] for column in t2i_columns] for i in images]
+
+
+def sims(ties):
+    shape = st.tuples(st.integers(1, 8), st.integers(1, 11))
+    few = st.integers(-2, 2).map(float)
+    many = st.floats(-10, 10, width=16)
+    return hnp.arrays(np.float64, shape, elements=few if ties else many)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    sim=st.booleans().flatmap(sims),
+    k=st.integers(1, 13),
+    reverse_k=st.none() | st.integers(1, 9),
+    text_neighbors=st.integers(1, 13),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    chunk=st.sampled_from([1, 17, 2**20]),
+)
+def test_equals_the_equations(sim, k, reverse_k, text_neighbors, dtype, chunk):
+    scores = torch.from_numpy(sim).to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "CHUNK_SCORES", chunk)
+        result = rerank(scores, k, reverse_k, text_neighbors)
+        groups = nearest_texts(scores, min(text_neighbors, sim.shape[1])).tolist()
+    i2t, t2i = twin(scores.tolist(), k, reverse_k, groups)
+    assert result.i2t.tolist() == i2t
+    assert result.t2i.tolist() == t2i
+    assert result.i2t.dtype == result.t2i.dtype == dtype
+
+
+def test_worked_by_hand():
+    """Three images, three texts, scores without ties.
+
+             t0  t1  t2      places of the images in the texts' lists: t0: i1 i0 i2
+        i0   .8  .7  .6                                                t1: i0 i2 i1
+        i1   .9  .2  .3                                                t2: i2 i0 i1
+        i2   .1  .5  .95
+
+    Image 0 lists t0 t1 t2, and is at place 1, 0, 1 for them: new order t1 t0 t2, so t1 gets .8 and
+    t0 gets .7. Image 1 lists t0 t2 t1, places 0, 2, 2: unchanged. Image 2 lists t2 t1 t0, places
+    0, 1, 2: unchanged.
+    Text 0 lists i1 i0 i2 and is at place 0, 0, 2 of theirs: unchanged. Text 1 lists i0 i2 i1,
+    places 1, 1, 2: unchanged. Text 2 lists i2 i0 i1, places 0, 2, 1: new order i2 i1 i0, so i1 gets
+    .6 and i0 gets .3.
+    """
+    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
+    result = rerank(sim)
+    assert result.i2t.tolist() == [[0.7, 0.8, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]]
+    assert result.t2i.tolist() == [[0.8, 0.7, 0.3], [0.9, 0.2, 0.6], [0.1, 0.5, 0.95]]
+
+
+def test_only_the_first_k_move():
+    """Same matrix: with k=2 text 2's candidates are i2 and i0, places 0 and 2: nothing moves."""
+    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
+    result = rerank(sim, k=2)
+    assert result.t2i.tolist() == sim.tolist()
+    assert result.i2t.tolist() == [[0.7, 0.8, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]]
+
+
+def test_places_beyond_reverse_k_tie():
+    """Same matrix: from place 1 on all alike, i0 and i1 keep their order in text 2's list."""
+    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
+    assert rerank(sim, reverse_k=1).t2i.tolist() == sim.tolist()
+    assert rerank(sim, reverse_k=2).t2i.tolist() != sim.tolist()
+
+
+def test_a_neighbour_speaks_for_a_text():
+    """Image 0 lists t0 t3 t1 t2, image 1 lists t2 t1 t0 t3.
+
+    Text 1 lists i0 i1 and is at place 2 of i0's list and 1 of i1's: alone, i1 comes first. Its
+    neighbour text 3 (by embedding) is at 1 and 3: together min(2, 1) and min(1, 3) are equal, and
+    the initial order stays. Text 3 alone, 1 and 3, changes nothing.
+    """
+    sim = np.array([[0.9, 0.6, 0.5, 0.8], [0.3, 0.4, 0.7, 0.2]])
+    embeddings = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]], dtype=np.float32)
+    alone = rerank(sim)
+    assert alone.t2i[:, 1].tolist() == [0.4, 0.6]
+    assert alone.t2i[:, 3].tolist() == [0.8, 0.2]
+    paired = rerank(sim, text_neighbors=2, text_embeddings=embeddings)
+    assert paired.t2i[:, 1].tolist() == [0.6, 0.4]
+    assert paired.i2t.tolist() == alone.i2t.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sim=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(-5, 5, width=16),
+        unique=True,
+    ),
+    k=st.integers(1, 10),
+    neighbors=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_permuting_the_items_permutes_the_result(sim, k, neighbors, seed):
+    images, texts = sim.shape
+    order = np.random.default_rng(seed)
+    rows, columns = order.permutation(images), order.permutation(texts)
+    embeddings = order.normal(size=(texts, 4))
+    plain = rerank(sim, k, text_neighbors=neighbors, text_embeddings=embeddings)
+    moved = rerank(
+        sim[rows][:, columns], k, text_neighbors=neighbors, text_embeddings=embeddings[columns]
+    )
+    np.testing.assert_array_equal(moved.i2t, plain.i2t[rows][:, columns])
+    np.testing.assert_array_equal(moved.t2i, plain.t2i[rows][:, columns])
+
+
+@settings(deadline=None, max_examples=60)
+@given(sim=st.booleans().flatmap(sims), k=st.integers(1, 12), neighbors=st.integers(1, 4))
+def test_scores_only_change_places_and_the_input_not_at_all(sim, k, neighbors):
+    before = sim.copy()
+    result = rerank(sim, k, text_neighbors=neighbors)
+    np.testing.assert_array_equal(sim, before)
+    np.testing.assert_array_equal(np.sort(result.i2t, axis=1), np.sort(sim, axis=1))
+    np.testing.assert_array_equal(np.sort(result.t2i, axis=0), np.sort(sim, axis=0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(sim=sims(ties=False), count=st.integers(1, 11))
+def test_neighbours_are_the_nearest_profiles(sim, count):
+    """Up to rounding: no text left out is nearer than one taken, the text itself is the first."""
+    count = min(count, sim.shape[1])
+    profiles = sim.T - sim.T.mean(axis=0)
+    norms = np.maximum(np.linalg.norm(profiles, axis=1, keepdims=True), 1e-12)
+    cosines = (profiles / norms) @ (profiles / norms).T
+    found = nearest_texts(torch.from_numpy(sim), count).numpy()
+    assert found[:, 0].tolist() == list(range(sim.shape[1]))
+    for text, taken in enumerate(found):
+        assert len(set(taken)) == count
+        left_out = np.setdiff1d(np.arange(sim.shape[1]), taken)
+        if count > 1 and len(left_out):
+            assert cosines[text, taken[1:]].min() >= cosines[text, left_out].max() - 1e-6
+
+
+def test_chunks_do_not_change_the_neighbours(monkeypatch):
+    scores = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+    wanted = nearest_texts(scores, 4)
+    monkeypatch.setattr(similarity, "CHUNK_SCORES", 70)
+    assert torch.equal(nearest_texts(scores, 4), wanted)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_neighbours_do_not_depend_on_scale(scale):
+    scores = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+    wanted = nearest_texts(scores, 4)
+    assert torch.equal(nearest_texts(scores * scale, 4), wanted)
+
+
+def test_the_default_neighbours_do_not_hurt():
+    """Five noisy captions an image: both directions must not lose (a check of the default)."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(100, 24, generator=generator)
+    texts = images.repeat_interleave(5, 0) + torch.randn(500, 24, generator=generator)
+    sim = torch.nn.functional.normalize(images, dim=1) @ torch.nn.functional.normalize(texts).T
+    owner = torch.arange(500) // 5
+    result = rerank(sim)
+    assert (owner[result.i2t.argmax(1)] == torch.arange(100)).sum() >= (
+        owner[sim.argmax(1)] == torch.arange(100)
+    ).sum()
+    assert (result.t2i.argmax(0) == owner).sum() >= (sim.argmax(0) == owner).sum()
