@@ -1,1 +1,1 @@
-
+"""Where pairs come from."""

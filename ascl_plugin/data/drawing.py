@@ -1,6 +1,6 @@
 """Paint the objects of the embedded scenes on their grounds, and lay scenes out on one sheet.
 
-Everything is outlined in the detail ink, near-black (near-white on black objects), so that an
+Everything is outlined in the detail ink, near-black (grey on black objects), so that an
 object stays visible on its ground. Painting happens at twice the wanted size and is halved at the
 end, which gives clean edges.
 """
@@ -49,7 +49,7 @@ GROUNDS: dict[str, tuple[RGB, RGB]] = {
 UNSEEN: dict[str, tuple[str, ...]] = {"snow": ("white",), "night": ("black", "blue")}
 
 _DARK: RGB = (34, 30, 38)
-_LIGHT: RGB = (236, 236, 236)
+_LIGHT: RGB = (160, 160, 168)
 
 # What the contact sheet says beside a picture: column of the row, label, colour of the label.
 _LINES: tuple[tuple[str, str, RGB], ...] = (

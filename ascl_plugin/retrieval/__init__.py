@@ -1,1 +1,1 @@
-
+"""Models, scores, metrics, and what keeps them honest."""

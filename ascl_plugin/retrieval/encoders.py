@@ -7,6 +7,7 @@ the same members for pretrained ones.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ class GridEncoder(nn.Module):
         self.region_dim = self.pooled_dim = width
         widths = [3, width // 4, width // 2, width, width]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             # GroupNorm: unlike batch norm it lets no picture see its neighbours in the batch
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
@@ -116,7 +117,7 @@ class WordTransformer(nn.Module):
         return sorted(kept, key=lambda word: (-counts[word], word))
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Strings -> `input_ids` and `attention_mask`, padded to the longest; no word -> unknown."""
+        """Strings -> `input_ids`, `attention_mask`, padded to the longest; no word -> unknown."""
         rows = [
             [self.ids.get(w, UNKNOWN) for w in words_of(text)][: self.max_words] or [UNKNOWN]
             for text in texts

@@ -55,7 +55,9 @@ class RetrievalModel(
     ) -> None:
         super().__init__()
         if feature_norm not in NORMS:
-            raise ValueError(f"feature_norm must be one of {', '.join(NORMS)}, got {feature_norm!r}")
+            raise ValueError(
+                f"feature_norm must be one of {', '.join(NORMS)}, got {feature_norm!r}"
+            )
         self.feature_norm = feature_norm
         self.image_encoder = _build("image_encoder", image_encoder)
         self.text_encoder = _build("text_encoder", text_encoder)
@@ -65,15 +67,13 @@ class RetrievalModel(
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
-        """Projected features of N images from `pixel_values`, or from cached `regions`, `pooled`."""
+        """Projected features of N images from `pixel_values`, or cached `regions`, `pooled`."""
         if "regions" in batch:
             raw = ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
         else:
             raw = self.image_encoder(batch["pixel_values"])
         regions = self._normalise(self.region_projection(raw.regions))
-        return ImageFeatures(
-            regions, raw.mask, self._normalise(self.pooled_projection(raw.pooled))
-        )
+        return ImageFeatures(regions, raw.mask, self._normalise(self.pooled_projection(raw.pooled)))
 
     def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
         """Projected words of N texts from `input_ids`, `attention_mask`, or from cached `words`."""
@@ -113,7 +113,9 @@ class RetrievalModel(
             groups = [gather_features(texts)]
             if f"{prefix}noise_seed" in batch:
                 seeds = batch[f"{prefix}noise_seed"]
-                groups.append(gather_features(generate_negatives(texts, seeds, negatives, strength)))
+                groups.append(
+                    gather_features(generate_negatives(texts, seeds, negatives, strength))
+                )
             scores = gather(self.fusion(images, concatenate(groups)))
             blocks |= zip(names, scores.split(len(groups[0]), dim=1), strict=False)
         return blocks
@@ -126,9 +128,7 @@ class RetrievalModel(
     def trained_state(self) -> dict[str, Tensor]:
         """The state dict less the encoders that are frozen."""
         left_out = tuple(
-            f"{name}."
-            for name in ("image_encoder", "text_encoder")
-            if getattr(self, name).frozen
+            f"{name}." for name in ("image_encoder", "text_encoder") if getattr(self, name).frozen
         )
         return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out or "\0")}
 

@@ -1,1 +1,1 @@
-
+"""Training, driven by Hugging Face Accelerate."""

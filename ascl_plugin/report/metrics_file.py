@@ -1,0 +1,28 @@
+"""Results as a table on the terminal and as JSON in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ascl_plugin.report.tables import markdown_table, results_table
+
+
+def print_results(results: dict[str, Any], title: str) -> None:
+    """One table of recalls before and after re-ranking; a second of the asymmetry benchmark."""
+    recalls = {k: results[k] for k in ("initial", "reranked") if k in results}
+    print(f"\n{title}\n\n{results_table(recalls)}")
+    if "asymmetry" in results:
+        print(f"\n{markdown_table([results['asymmetry']])}")
+    print(flush=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Written aside and moved into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(aside, path)

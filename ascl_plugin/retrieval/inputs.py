@@ -1,0 +1,106 @@
+"""Rows and strings into a model's input tensors, straight or from a cache of frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ascl_plugin.data.images import load_image
+from ascl_plugin.data.store import FeatureStore, fill, image_key
+
+Row = Mapping[str, Any]
+
+
+class ImageInputs:
+    """Rows -> `pixel_values`; of a frozen encoder with a cache, `regions` and `pooled`.
+
+    Args:
+        encoder: has `preprocess`, and if frozen `fingerprint`.
+        cache_dir: root of the caches; None encodes every time.
+    """
+
+    def __init__(self, encoder: Any, cache_dir: str | Path | None = None) -> None:
+        self.encoder = encoder
+        self.store = _store(encoder, cache_dir)
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Tensors of N rows."""
+        if self.store is None:
+            return {"pixel_values": self._pixels(rows)}
+        entries = [self.store[_key(row)] for row in rows]
+        return {name: torch.stack([e[name] for e in entries]) for name in ("regions", "pooled")}
+
+    def prepare(self, rows: Sequence[Row], batch_size: int, **sharing: Any) -> None:
+        """Encodes what the cache lacks of `rows`; `sharing` is `fill`'s progress, rank, world_size.
+
+        Raises:
+            FileNotFoundError, ValueError: an image that is not there or does not decode.
+        """
+        if self.store is None:
+            return
+        device = next(self.encoder.parameters()).device
+
+        def encode(batch: list[Row]) -> list[dict[str, Tensor]]:
+            features = self.encoder(self._pixels(batch).to(device))
+            pairs = zip(features.regions, features.pooled, strict=True)
+            return [{"regions": r, "pooled": p} for r, p in pairs]
+
+        keys = [_key(row) for row in rows]
+        fill(self.store, rows, keys, encode, batch_size, "encoding images", **sharing)
+
+    def _pixels(self, rows: Sequence[Row]) -> Tensor:
+        prepare = self.encoder.preprocess
+        return torch.stack([prepare(load_image(r["image"], r["image_id"])) for r in rows])
+
+
+class TextInputs:
+    """Strings -> `input_ids`, `attention_mask`; of a frozen encoder with a cache, its words.
+
+    Args:
+        encoder: has `tokenize`, and if frozen `fingerprint`.
+        cache_dir: root of the caches; None encodes every time.
+    """
+
+    def __init__(self, encoder: Any, cache_dir: str | Path | None = None) -> None:
+        self.encoder = encoder
+        self.store = _store(encoder, cache_dir)
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Tensors of T strings, padded to the longest."""
+        if self.store is None:
+            return self.encoder.tokenize(list(texts))
+        words = [self.store[text]["words"] for text in texts]
+        lengths = torch.tensor([len(w) for w in words])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return {"words": pad_sequence(words, batch_first=True), "word_mask": mask}
+
+    def prepare(self, texts: Sequence[str], batch_size: int, **sharing: Any) -> None:
+        """Encodes what the cache lacks of `texts`, each string once."""
+        if self.store is None:
+            return
+        device = next(self.encoder.parameters()).device
+
+        def encode(batch: list[str]) -> list[dict[str, Tensor]]:
+            tokens = {k: v.to(device) for k, v in self.encoder.tokenize(batch).items()}
+            features = self.encoder(**tokens)
+            pairs = zip(features.words, features.mask, strict=True)
+            return [{"words": words[mask]} for words, mask in pairs]
+
+        # texts of a length together: a batch is as long as its longest
+        texts = sorted(dict.fromkeys(texts), key=len)
+        fill(self.store, texts, texts, encode, batch_size, "encoding texts", **sharing)
+
+
+def _store(encoder: Any, cache_dir: str | Path | None) -> FeatureStore | None:
+    if cache_dir is None or not encoder.frozen:
+        return None
+    return FeatureStore(cache_dir, encoder.fingerprint())
+
+
+def _key(row: Row) -> str:
+    return image_key(row["image"], row["image_id"])

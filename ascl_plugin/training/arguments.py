@@ -1,0 +1,210 @@
+"""Every option of a recipe: dataclasses, read from a yaml file and from flags that override it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+try:
+    import yaml
+    from transformers import HfArgumentParser
+except ImportError as error:
+    raise ImportError('training needs `pip install "ascl-plugin[recipes]"`') from error
+
+
+def _option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
+    metadata: dict[str, Any] = {"help": text}
+    if choices:
+        metadata["choices"] = list(choices)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataArguments:
+    """Where pairs come from."""
+
+    data_root: str | None = _option(
+        None, "folder, Parquet file or hub id; without it, drawn scenes"
+    )
+    annotations: str | None = _option(None, "captions file, where data_root holds several")
+    image_root: str | None = _option(None, "folder of the images, where it is not data_root")
+    scenes_train: int = _option(4000, "drawn scenes to train on")
+    scenes_val: int = _option(200, "drawn scenes to validate on")
+    scenes_test: int = _option(500, "drawn scenes to test on")
+    scenes_seed: int = _option(0, "seed of the drawing; the run has its own")
+    captions_per_epoch: int = _option(0, "captions of each image seen in an epoch; 0 = all of them")
+    cache_dir: str = _option(
+        "~/.cache/ascl_plugin/features", "where outputs of frozen encoders are kept"
+    )
+    cache_images: bool = _option(True, "keep outputs of a frozen image encoder on disk")
+    cache_texts: bool = _option(True, "keep outputs of a frozen text encoder on disk")
+    num_workers: int = _option(0, "processes that prepare batches")
+
+
+@dataclass
+class ModelArguments:
+    """Encoders and head."""
+
+    image_encoder: str = _option("grid", "registered name or dotted path: grid, timm_grid")
+    image_model: str = _option("resnet152", "timm_grid: name of the timm model")
+    image_checkpoint: str | None = _option(None, "timm_grid: weights, a file or package:NAME/path")
+    image_pretrained: bool = _option(False, "timm_grid: fetch pretrained weights from the hub")
+    num_regions: int = _option(36, "regions K of an image, a square for grids")
+    text_encoder: str = _option("transformer", "registered name or dotted path: transformer, bert")
+    text_model: str = _option("bert-base-uncased", "bert: hub id, folder or package:NAME/path")
+    max_words: int = _option(64, "longer texts are cut")
+    keep_special_tokens: bool = _option(True, "bert: keep [CLS] and [SEP] as words")
+    freeze_encoders: bool = _option(True, "timm_grid, bert: leave pretrained weights as they are")
+    encoder_width: int = _option(64, "grid, transformer: width of the small encoders")
+    fusion: str = _option("cross_modal", "cross_modal, pooled (no fusion), or a dotted path")
+    pooled_image: str = _option(
+        "regions", "pooled: what stands for an image", ["regions", "pooled"]
+    )
+    dim: int = _option(1024, "joint width D")
+    num_heads: int = _option(8, "attention heads H")
+    attention: str = _option("projected", "attention", ["projected", "parameter-free"])
+    local_weight: float = _option(0.8, "u2: weight of the local score")
+    direction_weight: float = _option(0.5, "u1: weight of regions-to-words in the local score")
+    feature_norm: str = _option("layer", "of projected features", ["layer", "l2", "none"])
+
+
+@dataclass
+class LossArguments:
+    """The objective and what is generated for it."""
+
+    loss: str = _option("ascl", "ascl, triplet, or a dotted path")
+    temperature: float = _option(0.05, "ascl: divides the scores")
+    form: str = _option("nll", "ascl: -log of each ratio, or minus the ratio", ["nll", "ratio"])
+    margin: float = _option(0.2, "triplet: margin of the hinge")
+    balance: float = _option(0.5, "weight of L_I against L_II&III")
+    positives: str = _option(
+        "mixed", "generated positives", ["concatenate", "truncate", "mixed", "none"]
+    )
+    negatives: str = _option(
+        "mixture",
+        "generated negatives",
+        ["gaussian", "shuffle", "token_cutoff", "feature_cutoff", "dropout", "mixture", "none"],
+    )
+    noise_strength: float | None = _option(None, "of the negatives; each noise has its own default")
+
+
+@dataclass
+class TrainArguments:
+    """How the weights move, and what is kept of it."""
+
+    output_dir: str | None = _option(None, "folder of the run; default: the first free runs/NAME-n")
+    resume: bool = _option(False, "go on from the last checkpoint in output_dir")
+    seed: int = _option(0, "of weights, order of data, captions, augmentation and noise")
+    batch_size: int = _option(64, "pairs in a batch, over all processes")
+    epochs: int = _option(20, "passes over the data, as captions_per_epoch counts them")
+    max_steps: int = _option(0, "stop after so many steps; 0 = after all epochs")
+    learning_rate: float = _option(5e-4, "at the start, after warm-up")
+    optimizer: str = _option("adam", "optimiser", ["adam", "adamw"])
+    weight_decay: float = _option(0.0, "of the optimiser")
+    schedule: str = _option("step", "of the learning rate", ["step", "cosine", "constant"])
+    decay_every: int = _option(10, "step: epochs between decays")
+    decay_factor: float = _option(0.9, "step: what the rate is multiplied with")
+    final_learning_rate: float = _option(0.0, "cosine: rate at the end")
+    warmup_steps: int = _option(0, "steps over which the rate rises to learning_rate")
+    max_grad_norm: float = _option(0.0, "gradients are clipped to this norm; 0 = never")
+    gradient_accumulation_steps: int = _option(
+        1, "batches a step; no more negatives, only averages"
+    )
+    mixed_precision: str = _option("no", "arithmetic", ["no", "bf16", "fp16"])
+    cpu: bool = _option(False, "stay on the CPU though there is a GPU")
+    num_threads: int = _option(0, "CPU threads of torch; 0 = torch's own choice")
+    eval_batch_size: int = _option(128, "images or texts encoded at once")
+    eval_every: int = _option(1, "epochs between validations")
+    patience: int = _option(0, "stop after so many validations without a better Rsum; 0 = never")
+    save_every: int = _option(500, "steps between checkpoints; one more at the end of an epoch")
+    log_every: int = _option(20, "steps between lines in log.jsonl and the tracker")
+    log_with: str = _option("tensorboard", "tracker of Accelerate, or none")
+    rerank_k: int = _option(20, "candidates that re-ranking reorders")
+    rerank_text_neighbors: int = _option(1, "texts in a neighbourhood, the text itself included")
+
+
+GROUPS = (DataArguments, ModelArguments, LossArguments, TrainArguments)
+
+
+@dataclass
+class Options:
+    """All groups of one run."""
+
+    data: DataArguments
+    model: ModelArguments
+    loss: LossArguments
+    train: TrainArguments
+
+    def flat(self) -> dict[str, Any]:
+        """Every option by name, as `config.yaml` holds it."""
+        groups = (self.data, self.model, self.loss, self.train)
+        return {name: value for group in groups for name, value in asdict(group).items()}
+
+
+def parse_options(
+    argv: Sequence[str] | None = None,
+    default_config: str | Path | None = None,
+    description: str | None = None,
+) -> Options:
+    """Options from `--config FILE` (or `default_config`), overridden by flags.
+
+    Args:
+        argv: flags; of the command line by default.
+        default_config: yaml file read when no `--config` is given.
+        description: what `--help` says first.
+
+    Raises:
+        SystemExit: an unknown option, with the nearest name there is; a value that does not fit.
+    """
+    parser = HfArgumentParser(GROUPS, description=description, allow_abbrev=False)
+    parser.add_argument("--config", help="yaml file with any of these options; flags override it")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    config, rest = default_config, []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            config = next(words, None)
+        elif word.startswith("--config="):
+            config = word.partition("=")[2]
+        else:
+            rest.append(word)
+    from_file = [] if config is None else _as_flags(Path(config), parser)
+    *groups, _, unknown = parser.parse_args_into_dataclasses(
+        from_file + rest, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        flags = [word for word in unknown if word.startswith("--")] or unknown
+        parser.error(_unknown(flags[0].lstrip("-").partition("=")[0]))
+    return Options(*groups)
+
+
+def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
+    """The file's options as flags, so that both are checked by the same parser."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        parser.error(f"--config {path}: no such file")
+    except yaml.YAMLError as error:
+        parser.error(f"--config {path} is not yaml: {error}")
+    if not isinstance(content, dict):
+        parser.error(f"--config {path}: expected options, 'name: value' a line")
+    flags = []
+    for name, value in content.items():
+        if name not in _names():
+            parser.error(f"--config {path}: {_unknown(str(name))}")
+        if value is not None:
+            flags.append(f"--{name}={value}")
+    return flags
+
+
+def _names() -> list[str]:
+    return [f.name for group in GROUPS for f in fields(group)]
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _names(), n=1)
+    return f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -1,0 +1,369 @@
+"""The training loop, driven by `accelerate.Accelerator`."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ascl_plugin.asymmetry.collator import AsymmetryCollator
+from ascl_plugin.report.metrics_file import write_json
+from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.training.arguments import Options
+from ascl_plugin.training.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    replace_folder,
+    save_checkpoint,
+)
+from ascl_plugin.training.order import epoch_batches
+from ascl_plugin.training.schedule import learning_rate
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """Rows by (epoch, row, caption): all that chance depends on travels with the row."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
+        epoch, row, caption = key
+        return {**self.rows[row], "epoch": epoch, "row": row, "caption_index": caption}
+
+
+class Trainer:
+    """Trains a model on rows, validates, keeps the best, resumes where it stopped.
+
+    What a step does depends on the seed, the step, and the weights: weights after any number of
+    interruptions and resumptions equal those of a run left alone.
+
+    Args:
+        accelerator: of the run.
+        model, loss: what is trained and by what.
+        collator: rows to batch.
+        train_rows, val_rows: splits.
+        evaluator: scores `val_rows` with the model.
+        options: of the run.
+        folder: of the run.
+    """
+
+    def __init__(
+        self,
+        accelerator: Any,
+        model: RetrievalModel,
+        loss: nn.Module,
+        collator: AsymmetryCollator,
+        train_rows: Any,
+        val_rows: Any,
+        evaluator: Evaluator,
+        options: Options,
+        folder: Path,
+    ) -> None:
+        self.accelerator = accelerator
+        self.args = args = options.train
+        self.options = options
+        self.folder = folder
+        self.loss = loss
+        self.collator = collator
+        self.train_rows = train_rows
+        self.val_rows = val_rows
+        self.evaluator = evaluator
+        self.raw_model = model
+        trained = [p for p in model.parameters() if p.requires_grad]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
+        optimizer = kind(trained, lr=args.learning_rate, weight_decay=args.weight_decay)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.counts = [len(captions) for captions in train_rows["captions"][:]]
+        world = accelerator.num_processes
+        # a set smaller than a batch is one batch a pass
+        self.batch_size = min(args.batch_size, len(self.counts)) // world * world
+        if self.batch_size < max(2, world):
+            raise ValueError(
+                f"{len(self.counts)} training image(s) on {world} process(es): a batch needs at "
+                "least 2 pairs, and one a process"
+            )
+        if args.batch_size % world:
+            raise ValueError(f"batch_size {args.batch_size} is not divisible by {world} processes")
+        self.step = self.epoch = self.batch = self.bad_validations = 0
+        self.best: dict[str, float] = {"rsum": -math.inf}
+        self.stop_signal: int | None = None
+        per_epoch = len(self._batches(0))
+        self.steps_per_epoch = per_epoch // args.gradient_accumulation_steps
+        if not self.steps_per_epoch:
+            raise ValueError(
+                f"an epoch has {per_epoch} batches, fewer than gradient_accumulation_steps "
+                f"{args.gradient_accumulation_steps}"
+            )
+        self.total_steps = args.max_steps or self.steps_per_epoch * args.epochs
+
+    def fit(self) -> None:
+        """Trains to the end, or until patience runs out or a signal asks to stop.
+
+        Raises:
+            FloatingPointError: the loss is not a number; nothing of that step is kept.
+            KeyboardInterrupt: a signal came; a checkpoint of the last whole step was written.
+        """
+        if self.args.resume:
+            self._resume()
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
+        with self._signals(), bar:
+            while self.step < self.total_steps and not self._out_of_patience():
+                self._train_epoch(bar)
+                if self._stopping():
+                    self._save()
+                    raise KeyboardInterrupt(f"signal {self.stop_signal}")
+                self.epoch, self.batch = self.epoch + 1, 0
+                last = self.step >= self.total_steps
+                if last or self.epoch % self.args.eval_every == 0:
+                    self._validate(bar)
+                self._save()
+
+    def load_best(self) -> None:
+        """Puts the weights of the best validation into the model."""
+        from safetensors.torch import load_file
+
+        self.raw_model.load_trained_state(load_file(self.folder / "best" / "model.safetensors"))
+
+    def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
+        data = self.options.data
+        return epoch_batches(
+            self.args.seed, epoch, self.counts, self.batch_size, data.captions_per_epoch
+        )
+
+    def planned_texts(self) -> Iterator[str]:
+        """Every caption and generated positive that the run will ask for, in its order."""
+        captions = self.train_rows["captions"][:]
+        for epoch in range(-(-self.total_steps // self.steps_per_epoch)):
+            for batch in self._batches(epoch):
+                for row, caption in batch:
+                    drawn = self.collator.draw(
+                        {
+                            "captions": captions[row],
+                            "epoch": epoch,
+                            "row": row,
+                            "caption_index": caption,
+                        }
+                    )
+                    yield drawn["caption"]
+                    if "positive" in drawn:
+                        yield drawn["positive"]
+
+    def _loader(self) -> DataLoader:
+        """What is left of the epoch, this process's share of each batch."""
+        size = self.batch_size // self.accelerator.num_processes
+        start = self.accelerator.process_index * size
+        accumulated = self.steps_per_epoch * self.args.gradient_accumulation_steps
+        keys = [
+            [(self.epoch, row, caption) for row, caption in batch[start : start + size]]
+            for batch in self._batches(self.epoch)[self.batch : accumulated]
+        ]
+        return DataLoader(
+            TrainingRows(self.train_rows),
+            batch_sampler=keys,
+            collate_fn=self.collator,
+            num_workers=self.args_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    @property
+    def args_workers(self) -> int:
+        """Processes that prepare batches."""
+        return self.options.data.num_workers
+
+    def _train_epoch(self, bar: tqdm) -> None:
+        self.model.train()
+        accumulate = self.args.gradient_accumulation_steps
+        losses: list[float] = []
+        started = time.perf_counter()
+        for batch in self._loader():
+            if self.batch % accumulate == 0:
+                # dropout and the like: chance that depends on the step, not on what ran before
+                torch.manual_seed(self._seed_of_step())
+                rate = learning_rate(self.args, self.step, self.total_steps, self.steps_per_epoch)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+            with self.accelerator.accumulate(self.model):
+                losses.append(self._backward(batch))
+                if self.accelerator.sync_gradients and self.args.max_grad_norm:
+                    self.accelerator.clip_grad_norm_(
+                        self.model.parameters(), self.args.max_grad_norm
+                    )
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            self.batch += 1
+            if self.batch % accumulate:
+                continue
+            self.step += 1
+            bar.update()
+            if self.step % self.args.log_every == 0 or self.step == self.total_steps:
+                elapsed, started = time.perf_counter() - started, time.perf_counter()
+                mean = sum(losses) / len(losses)
+                pairs = len(losses) * self.batch_size
+                self._log(
+                    {"loss": mean, "learning_rate": rate, "pairs_per_second": pairs / elapsed}
+                )
+                bar.set_postfix(loss=f"{mean:.3f}")
+                losses = []
+            if self._stopping() or self.step >= self.total_steps:
+                return
+            if self.args.save_every and self.step % self.args.save_every == 0:
+                self._save()
+
+    def _backward(self, batch: dict[str, Tensor]) -> float:
+        inputs = to_inputs(batch, self.accelerator.device)
+        with self.accelerator.autocast():
+            blocks = self.model(
+                inputs, self.options.loss.negatives, self.options.loss.noise_strength
+            )
+            loss = self.loss(**blocks)
+        value = loss.item()
+        if not math.isfinite(value):
+            rows = batch["row"].tolist()
+            names = ", ".join(self.train_rows[row]["image_id"] for row in rows[:8])
+            raise FloatingPointError(
+                f"loss is {value} at step {self.step + 1}; the batch held images {names}"
+                f"{', ...' if len(rows) > 8 else ''}. The last checkpoint is untouched; a lower "
+                "learning_rate, max_grad_norm or a higher temperature may help"
+            )
+        self.accelerator.backward(loss)
+        return value
+
+    def _validate(self, bar: tqdm) -> None:
+        self.model.eval()
+        metrics = self.evaluator.evaluate(self.val_rows)["initial"]
+        self._log({f"val_{k}": v for k, v in metrics.items()})
+        if metrics["rsum"] > self.best["rsum"]:
+            self.best = {**metrics, "epoch": self.epoch, "step": self.step}
+            self.bad_validations = 0
+            if self.accelerator.is_main_process:
+                replace_folder(self.folder / "best", self.raw_model.save_pretrained)
+        else:
+            self.bad_validations += 1
+        if self.accelerator.is_main_process:
+            bar.write(
+                f"epoch {self.epoch}, step {self.step}: val rsum {metrics['rsum']:.1f}, "
+                f"I2T R@1 {metrics['i2t_r1']:.1f}, T2I R@1 {metrics['t2i_r1']:.1f}"
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.args.patience) and self.bad_validations >= self.args.patience
+
+    def _seed_of_step(self) -> int:
+        rank = self.accelerator.process_index
+        return hash((self.args.seed, self.step, rank)) % 2**63
+
+    def _log(self, values: dict[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        line = {"step": self.step, "epoch": self.epoch, **values}
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.accelerator.log(values, step=self.step)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "step": self.step,
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "best": self.best,
+                "bad_validations": self.bad_validations,
+                "options": self.options.flat(),
+            }
+            save_checkpoint(self.folder, self.step, self.raw_model.trained_state(), state)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        found = checkpoints(self.folder)
+        if not found:
+            return
+        weights, state = load_checkpoint(found[-1])
+        self._check_same_run(state["options"], found[-1])
+        self.raw_model.load_trained_state(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        for name in ("step", "epoch", "batch", "best", "bad_validations"):
+            setattr(self, name, state[name])
+        if self.accelerator.is_main_process:
+            self._drop_log_after(self.step)
+            print(f"resumed from {found[-1]}, step {self.step}", flush=True)
+
+    def _check_same_run(self, old: dict[str, Any], path: Path) -> None:
+        """Options that change what a step does must not change half-way."""
+        free = {
+            "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
+            "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
+            "data_root", "image_root", "annotations", "rerank_k", "rerank_text_neighbors",
+        }  # fmt: skip
+        new = self.options.flat()
+        changed = [k for k in new if k not in free and k in old and new[k] != old[k]]
+        if changed:
+            name = changed[0]
+            raise ValueError(
+                f"{path} was written with {name}={old[name]!r}, this run has {new[name]!r}; resume "
+                "with the same options or choose another output_dir"
+            )
+
+    def _drop_log_after(self, step: int) -> None:
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            kept = []
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+                except ValueError:  # a line cut short by the kill
+                    continue
+            aside = path.with_suffix(".writing")
+            aside.write_text("".join(kept))
+            aside.replace(path)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the step under way first; a second Ctrl-C is immediate."""
+
+        def remember(number: int, _frame: Any) -> None:
+            self.stop_signal = number
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stopping(self) -> bool:
+        """Whether any process was asked to stop; all of them answer alike."""
+        asked = self.stop_signal is not None
+        if self.accelerator.num_processes == 1:
+            return asked
+        flag = torch.tensor(int(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum"))
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """`metrics.json` of the run."""
+    write_json(folder / "metrics.json", results)

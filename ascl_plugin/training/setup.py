@@ -1,0 +1,161 @@
+"""From options to the things a recipe puts together: folder, data, model, loss."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+
+from ascl_plugin import registry
+from ascl_plugin.data.readers import read, require_splits
+from ascl_plugin.retrieval.encoders import WordTransformer
+from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.training.arguments import LossArguments, ModelArguments, Options
+from ascl_plugin.training.checkpoint import checkpoints
+
+
+def make_folder(options: Options, name: str) -> Path:
+    """The run's folder: `output_dir`, or the first free `runs/NAME-n`.
+
+    Raises:
+        FileExistsError: `output_dir` holds a run and `resume` is off.
+        FileNotFoundError: `resume` without `output_dir`.
+    """
+    args = options.train
+    if args.output_dir is None:
+        if args.resume:
+            raise FileNotFoundError("--resume needs --output_dir: which run is to go on?")
+        number = 1
+        while (Path("runs") / f"{name}-{number}").exists():
+            number += 1
+        args.output_dir = str(Path("runs") / f"{name}-{number}")
+    folder = Path(args.output_dir)
+    holds_run = (folder / "metrics.json").exists() or bool(checkpoints(folder))
+    if holds_run and not args.resume:
+        raise FileExistsError(f"{folder} holds a run; --resume goes on with it, or choose another")
+    return folder
+
+
+def make_accelerator(options: Options, folder: Path) -> Accelerator:
+    """The accelerator, its tracker and the folder on disk, the same folder on every process."""
+    args = options.train
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    accelerator = Accelerator(
+        cpu=args.cpu,
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=None if args.log_with == "none" else args.log_with,
+        project_dir=str(folder),
+        kwargs_handlers=[
+            # without fusion one of the two image projections is idle
+            DistributedDataParallelKwargs(
+                find_unused_parameters=options.model.fusion != "cross_modal"
+            )
+        ],
+    )
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / ".config.yaml"
+        aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
+        os.replace(aside, folder / "config.yaml")
+    accelerator.wait_for_everyone()
+    plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
+    accelerator.init_trackers("tensorboard", config=plain)
+    return accelerator
+
+
+def load_splits(options: Options) -> Any:
+    """`{"train", "val"}` and, where there is one, `"test"`: drawn scenes, or those of `data_root`.
+
+    Raises:
+        ValueError: no train or no val split.
+    """
+    data = options.data
+    if data.data_root is not None:
+        splits = read(data.data_root, data.annotations, data.image_root)
+        return require_splits(splits, ["train", "val"], data.data_root)
+    from ascl_plugin.data import scenes
+
+    sizes = {"train": data.scenes_train, "val": data.scenes_val, "test": data.scenes_test}
+    return {name: scenes.make(name, size, data.scenes_seed) for name, size in sizes.items()}
+
+
+def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
+    """The model, its weights drawn from the seed of the run.
+
+    Args:
+        options: of the run.
+        captions: of the training images; the word transformer's vocabulary comes from them.
+    """
+    args = options.model
+    torch.manual_seed(options.train.seed)
+    return RetrievalModel(
+        _image_encoder(args), _text_encoder(args, captions), _fusion(args), args.dim,
+        args.feature_norm,
+    )  # fmt: skip
+
+
+def make_loss(args: LossArguments) -> nn.Module:
+    """The objective."""
+    known = {
+        "ascl": {"temperature": args.temperature, "balance": args.balance, "form": args.form},
+        "triplet": {"margin": args.margin, "balance": args.balance},
+    }
+    return registry.build("loss", args.loss, **known.get(args.loss, {}))
+
+
+def _image_encoder(args: ModelArguments) -> dict[str, Any]:
+    if args.image_encoder == "grid":
+        side = round(args.num_regions**0.5)
+        if side * side != args.num_regions:
+            raise ValueError(f"num_regions must be a square for a grid, got {args.num_regions}")
+        return {"name": "grid", "width": args.encoder_width, "grid": side}
+    if args.image_encoder == "timm_grid":
+        return {
+            "name": "timm_grid",
+            "model_name": args.image_model,
+            "checkpoint_path": args.image_checkpoint,
+            "pretrained": args.image_pretrained,
+            "num_regions": args.num_regions,
+            "frozen": args.freeze_encoders,
+        }
+    return {"name": args.image_encoder}
+
+
+def _text_encoder(args: ModelArguments, captions: list[list[str]]) -> dict[str, Any]:
+    if args.text_encoder == "transformer":
+        words = WordTransformer.vocabulary(c for several in captions for c in several)
+        return {
+            "name": "transformer",
+            "vocabulary": words,
+            "width": args.encoder_width,
+            "max_words": args.max_words,
+        }
+    if args.text_encoder == "bert":
+        return {
+            "name": "bert",
+            "model": args.text_model,
+            "frozen": args.freeze_encoders,
+            "max_words": args.max_words,
+            "keep_special_tokens": args.keep_special_tokens,
+        }
+    return {"name": args.text_encoder}
+
+
+def _fusion(args: ModelArguments) -> dict[str, Any]:
+    if args.fusion == "cross_modal":
+        return {
+            "name": "cross_modal",
+            "num_heads": args.num_heads,
+            "attention": args.attention,
+            "local_weight": args.local_weight,
+            "direction_weight": args.direction_weight,
+        }
+    return {"name": args.fusion} | ({"image": args.pooled_image} if args.fusion == "pooled" else {})
