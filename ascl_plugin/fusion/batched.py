@@ -62,8 +62,7 @@ def attend(
         products = wide(flat @ keys.permute(2, 3, 0, 1).reshape(heads, -1, b * n))
         return products.view(heads, a * m, b, n).permute(2, 1, 0, 3)
 
-    logits = against_keys(attention.query(x)) * attention.scale
-    weights = softmax(logits, None if y_mask is None else y_mask[:, None, None])
+    logits = against_keys(attention.query(x) * attention.scale)
     if isinstance(attention.output, torch.nn.Identity):  # the values are the heads' own slices
         toward = against_keys(x)
         values = torch.diag_embed(keys.transpose(2, 3), dim1=2, dim2=4)  # (B, N, H, d, H)
@@ -72,15 +71,64 @@ def attend(
         zo = attention.output.weight.view(dim, heads, -1)  # (D, H, d), Zo_h transposed
         toward = against_keys(torch.einsum("ame,ehd->amhd", x, zo))
         values = torch.einsum("bnhd,ehd->bhne", keys, zo).reshape(b, heads * n, dim)
-    weights = weights.reshape(b, a * m, heads * n)
-    dot = (weights * toward.reshape(weights.shape)).sum(-1)
     values = wide(values)
-    gram = values @ values.transpose(1, 2)
-    norm = ((weights @ gram) * weights).sum(-1)  # squared, and a sum of squares but for rounding
-    x_norm = wide(x).square().sum(-1).view(a * m)
-    cosines = dot / (norm.clamp_min(0) * x_norm).clamp_min(EPS**2).sqrt()
-    means = masked_mean(weights.view(b, a, m, -1).transpose(2, 3), x_mask)  # (B, A, H N)
-    return masked_mean(cosines.view(b, a, m), x_mask).T, (means @ values).transpose(0, 1)
+    mask = None if y_mask is None else y_mask[:, None, None]
+    shares = _shares(x, x_mask)
+    # no autocast from here on: softmax, sums and norms stay wide
+    with torch.autocast(x.device.type, enabled=False):
+        dots, norms, means = _Attended.apply(
+            logits, toward, values @ values.transpose(1, 2), shares, mask
+        )
+        x_norms = wide(x).square().sum(-1).view(a * m)
+        cosines = dots / (norms.clamp_min(0) * x_norms).clamp_min(EPS**2).sqrt()
+        mean = (cosines.view(b, a, m) * shares).sum(-1).T
+        return mean, (means @ values).transpose(0, 1)
+
+
+class _Attended(torch.autograd.Function):
+    """From logits to what a score needs of the attended vectors, keeping only what is large once.
+
+    In: logits and products toward the values (B, A M, H, N), Gram matrices (B, H N, H N), shares of
+    the query's places in its mean (A, M), mask of keys (B, 1, 1, N) or None. Out: dots (B, A M),
+    squared norms (B, A M), mean attention (B, A, H N). Written by hand because these tensors are
+    where time and memory go: recorded step by step, the same arithmetic takes twice of both.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, toward, gram, shares, mask):  # type: ignore[override]
+        weights = softmax(logits, mask).flatten(2)
+        toward = toward.reshape(weights.shape)
+        spread = weights @ gram
+        dots = (weights * toward).sum(-1)
+        norms = (weights * spread).sum(-1)  # a sum of squares, but for rounding
+        means = shares.unsqueeze(1) @ weights.view(len(gram), *shares.shape, -1)
+        ctx.save_for_backward(weights, toward, spread, shares)
+        ctx.heads = logits.shape[2]
+        return dots, norms, means.squeeze(2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_dots, d_norms, d_means):  # type: ignore[override]
+        weights, toward, spread, shares = ctx.saved_tensors
+        b, am, _ = weights.shape
+        scaled = weights * d_norms.unsqueeze(-1)
+        d_gram = scaled.transpose(1, 2) @ weights
+        d_weights = torch.mul(spread, 2 * d_norms.unsqueeze(-1), out=scaled)
+        d_weights.addcmul_(toward, d_dots.unsqueeze(-1))
+        by_place = d_weights.view(b, *shares.shape, -1)
+        by_place.addcmul_(shares.unsqueeze(-1), d_means.unsqueeze(2))
+        by_head = d_weights.view(b, am, ctx.heads, -1)
+        weights_by_head = weights.view(by_head.shape)
+        d_logits = by_head.sub_((by_head * weights_by_head).sum(-1, keepdim=True))
+        d_logits = d_logits.mul_(weights_by_head)
+        d_toward = (weights * d_dots.unsqueeze(-1)).view(by_head.shape)
+        return d_logits, d_toward, d_gram, None, None
+
+
+def _shares(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(A, M): what each real place counts for in a mean over places, in the dtype of sums."""
+    real = wide(x.detach()).new_ones(x.shape[:2]) if mask is None else mask.to(wide(x).dtype)
+    return real / real.sum(-1, keepdim=True).clamp_min(1)
 
 
 def softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
@@ -89,16 +137,6 @@ def softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
         return torch.softmax(logits, dim=-1)
     logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     return torch.softmax(logits, dim=-1) * mask
-
-
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the last axis (places) of (..., items, places) or (B, items, Q, places)."""
-    if mask is None:
-        return values.mean(-1)
-    shares = (mask / mask.sum(-1, keepdim=True).clamp_min(1)).to(values.dtype)
-    if values.ndim == 4:
-        shares = shares[:, None]
-    return (values * shares).sum(-1)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion.batched import masked_mean
 from ascl_plugin.fusion.reference import cosine
 
 
@@ -34,10 +33,13 @@ class PooledSimilarity(nn.Module):
                 raise ValueError("PooledSimilarity(image='pooled') got images without pooled")
             image = images.pooled
         else:
-            image = masked_mean(images.regions.transpose(-1, -2), _across(images.mask))
-        text = masked_mean(texts.words.transpose(-1, -2), _across(texts.mask))
+            image = _mean(images.regions, images.mask)
+        text = _mean(texts.words, texts.mask)
         return cosine(image.float()[:, None], text.float()[None])
 
 
-def _across(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[:, None]
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of (items, places, D) over the places that are real."""
+    if mask is None:
+        return values.mean(1)
+    return (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)

@@ -323,17 +323,17 @@ def test_imagefolder_with_metadata(tmp_path):
 
 
 def test_flat_rows_are_grouped_by_image_id_with_embedded_bytes(tmp_path):
-    """Rows a b a: two images in the order they first appear, with the bytes they first had."""
-    cells = [{"bytes": png(c), "path": None} for c in ("red", "blue", "green")]
+    """Rows a b a c: each image once, in the order of its first row and with that row's bytes."""
+    cells = [{"bytes": png(c), "path": None} for c in ("red", "blue", "green", "black")]
     table(
         tmp_path / "d" / "validation.parquet",
-        {"jpg": cells, "caption": ["x", "y", "z"], "img_id": ["a", "b", "a"], "sentid": [5, 6, 7]},
+        {"jpg": cells, "caption": list("xyzw"), "img_id": list("abac"), "sentid": [5, 6, 7, 8]},
     )
     rows = read(tmp_path / "d")["val"]
-    assert rows["image_id"][:] == ["a", "b"]
-    assert rows["captions"][:] == [["x", "z"], ["y"]]
-    assert rows["caption_ids"][:] == [["5", "7"], ["6"]]
-    assert [c["bytes"] for c in rows["image"]] == [png("red"), png("blue")]
+    assert rows["image_id"][:] == ["a", "b", "c"]
+    assert rows["captions"][:] == [["x", "z"], ["y"], ["w"]]
+    assert rows["caption_ids"][:] == [["5", "7"], ["6"], ["8"]]
+    assert [c["bytes"] for c in rows["image"]] == [png("red"), png("blue"), png("black")]
 
 
 def test_embedded_images_without_id_are_never_grouped(tmp_path):
