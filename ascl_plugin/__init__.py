@@ -1,7 +1,58 @@
-"""Asymmetry-sensitive image-text retrieval."""
+"""Asymmetry-sensitive image-text retrieval, as components that work alone and together.
+
+* `AsymmetryLoss`, `TripletLoss`: losses over score matrices, for any model.
+* `AsymmetryCollator`: batches with generated positives, and seeds of generated negatives.
+* `CrossModalFusion`: scores images against texts by regions and words, and as wholes; it takes
+  `ImageFeatures` and `TextFeatures`.
+* `rerank`: both directions of retrieval from a score matrix alone; returns `Reranked`.
+* `retrieval_metrics`, `score_matrix`: recalls and ranks; scores of large sets in tiles.
+* `register`, `build`, `available`: components by name, also those of other packages.
+* `RetrievalModel`: encoders and fusion in one; needs ``pip install "ascl-plugin[recipes]"``.
+
+Everything but the last needs torch and numpy alone. See docs/components.md.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from ascl_plugin._version import __version__
+from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion.head import CrossModalFusion
+from ascl_plugin.losses.modules import AsymmetryLoss, TripletLoss
 from ascl_plugin.registry import available, build, register
 
-__all__ = ["ImageFeatures", "TextFeatures", "__version__", "available", "build", "register"]
+# From here on `ascl_plugin.rerank` is the function; its package is still imported by name
+# (`from ascl_plugin.rerank.methods import ...`).
+from ascl_plugin.rerank import Reranked, rerank
+from ascl_plugin.retrieval.metrics import retrieval_metrics
+from ascl_plugin.retrieval.scoring import score_matrix
+
+if TYPE_CHECKING:
+    from ascl_plugin.retrieval.model import RetrievalModel as RetrievalModel
+
+# RetrievalModel is left out: `import *` must work on the base install.
+__all__ = [
+    "AsymmetryCollator",
+    "AsymmetryLoss",
+    "CrossModalFusion",
+    "ImageFeatures",
+    "Reranked",
+    "TextFeatures",
+    "TripletLoss",
+    "__version__",
+    "available",
+    "build",
+    "register",
+    "rerank",
+    "retrieval_metrics",
+    "score_matrix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`RetrievalModel`, imported when it is asked for."""
+    if name == "RetrievalModel":
+        from ascl_plugin.retrieval.model import RetrievalModel
+
+        return RetrievalModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -71,8 +71,10 @@ class TextFeatures:
 
 
 def _map(features: F, function: Callable[[Tensor], Tensor]) -> F:
-    values = {f.name: getattr(features, f.name) for f in fields(features)}
-    return type(features)(**{k: None if v is None else function(v) for k, v in values.items()})
+    values: dict[str, Any] = {f.name: getattr(features, f.name) for f in fields(features)}
+    for name, value in values.items():
+        values[name] = None if value is None else function(value)
+    return type(features)(**values)
 
 
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
@@ -104,7 +106,9 @@ def concatenate(parts: Sequence[F]) -> F:
         mask = value.new_ones(value.shape[:2], dtype=torch.bool) if part.mask is None else part.mask
         values.append(torch.nn.functional.pad(value, (0, 0, 0, short)))
         masks.append(torch.nn.functional.pad(mask, (0, short)))
-    joined = {name: torch.cat(values), "mask": torch.cat(masks) if uneven else None}
-    if isinstance(parts[0], ImageFeatures) and parts[0].pooled is not None:
-        joined["pooled"] = torch.cat([p.pooled for p in parts])
+    joined: dict[str, Any] = {name: torch.cat(values)}
+    joined["mask"] = torch.cat(masks) if uneven else None
+    pooled = [getattr(part, "pooled", None) for part in parts]
+    if pooled[0] is not None:
+        joined["pooled"] = torch.cat(pooled)
     return type(parts[0])(**joined)

@@ -81,7 +81,8 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         return _from_path(_BUILT_IN[kind][name])
     installed = _installed(kind)
     if name in installed:
-        return installed[name].load()
+        entry = installed[name]
+        return _from_path(f"{entry.module}:{entry.attr}")
     names = available(kind)
     if not names:
         raise KeyError(f"no component kind {kind!r}; kinds are {', '.join(kinds())}")

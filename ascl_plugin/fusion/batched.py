@@ -12,7 +12,7 @@ product over a block of pairs; there is no loop over images or captions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -57,10 +57,10 @@ def attend(
     keys = attention.key(y).view(b, n, heads, -1)
 
     def against_keys(queries: Tensor) -> Tensor:
-        """(A, M, H, d) times all keys, (B, A M, H, N)."""
-        flat = queries.reshape(a * m, heads, -1).transpose(0, 1)
-        products = wide(flat @ keys.permute(2, 3, 0, 1).reshape(heads, -1, b * n))
-        return products.view(heads, a * m, b, n).permute(2, 1, 0, 3)
+        """All keys times queries (A, M, H, d): (B, H, N, A M), queries innermost."""
+        flat = queries.reshape(a * m, heads, -1).permute(1, 2, 0)
+        products = keys.permute(2, 0, 1, 3).reshape(heads, b * n, -1) @ flat
+        return wide(products).view(heads, b, n, a * m).transpose(0, 1)
 
     logits = against_keys(attention.query(x) * attention.scale)
     if isinstance(attention.output, torch.nn.Identity):  # the values are the heads' own slices
@@ -72,13 +72,14 @@ def attend(
         toward = against_keys(torch.einsum("ame,ehd->amhd", x, zo))
         values = torch.einsum("bnhd,ehd->bhne", keys, zo).reshape(b, heads * n, dim)
     values = wide(values)
-    mask = None if y_mask is None else y_mask[:, None, None]
     shares = _shares(x, x_mask)
     # no autocast from here on: softmax, sums and norms stay wide
     with torch.autocast(x.device.type, enabled=False):
-        dots, norms, means = _Attended.apply(
-            logits, toward, values @ values.transpose(1, 2), shares, mask
-        )
+        gram = values @ values.transpose(1, 2)
+        dots, norms, means = _Attended.apply(logits, toward, gram, shares, y_mask)
+        if y_mask is not None:  # an item without keys is attended to as zeros
+            there = y_mask.any(1, keepdim=True)
+            dots, means = dots * there, means * there[..., None]
         x_norms = wide(x).square().sum(-1).view(a * m)
         cosines = dots / (norms.clamp_min(0) * x_norms).clamp_min(EPS**2).sqrt()
         mean = (cosines.view(b, a, m) * shares).sum(-1).T
@@ -88,40 +89,39 @@ def attend(
 class _Attended(torch.autograd.Function):
     """From logits to what a score needs of the attended vectors, keeping only what is large once.
 
-    In: logits and products toward the values (B, A M, H, N), Gram matrices (B, H N, H N), shares of
-    the query's places in its mean (A, M), mask of keys (B, 1, 1, N) or None. Out: dots (B, A M),
-    squared norms (B, A M), mean attention (B, A, H N). Written by hand because these tensors are
-    where time and memory go: recorded step by step, the same arithmetic takes twice of both.
+    In: logits and products toward the values (B, H, N, A M), Gram matrices (B, H N, H N), shares of
+    the query's places in its mean (A, M), mask of keys (B, N) or None. Out: dots (B, A M), squared
+    norms (B, A M), mean attention (B, A, H N). Written by hand because these tensors are where time
+    and memory go: recorded step by step, the same arithmetic takes twice of both.
     """
 
     @staticmethod
     def forward(ctx, logits, toward, gram, shares, mask):  # type: ignore[override]
-        weights = softmax(logits, mask).flatten(2)
+        weights = softmax(logits, mask).flatten(1, 2)
         toward = toward.reshape(weights.shape)
-        spread = weights @ gram
-        dots = (weights * toward).sum(-1)
-        norms = (weights * spread).sum(-1)  # a sum of squares, but for rounding
-        means = shares.unsqueeze(1) @ weights.view(len(gram), *shares.shape, -1)
+        spread = gram @ weights
+        dots = (weights * toward).sum(1)
+        norms = (weights * spread).sum(1)  # a sum of squares, but for rounding
+        means = (weights.view(*weights.shape[:2], *shares.shape) * shares).sum(-1)
         ctx.save_for_backward(weights, toward, spread, shares)
-        ctx.heads = logits.shape[2]
-        return dots, norms, means.squeeze(2)
+        ctx.heads = logits.shape[1]
+        return dots, norms, means.transpose(1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_dots, d_norms, d_means):  # type: ignore[override]
         weights, toward, spread, shares = ctx.saved_tensors
-        b, am, _ = weights.shape
-        scaled = weights * d_norms.unsqueeze(-1)
-        d_gram = scaled.transpose(1, 2) @ weights
-        d_weights = torch.mul(spread, 2 * d_norms.unsqueeze(-1), out=scaled)
-        d_weights.addcmul_(toward, d_dots.unsqueeze(-1))
-        by_place = d_weights.view(b, *shares.shape, -1)
-        by_place.addcmul_(shares.unsqueeze(-1), d_means.unsqueeze(2))
-        by_head = d_weights.view(b, am, ctx.heads, -1)
+        scaled = weights * d_norms.unsqueeze(1)
+        d_gram = scaled @ weights.transpose(1, 2)
+        d_weights = torch.mul(spread, 2 * d_norms.unsqueeze(1), out=scaled)
+        d_weights.addcmul_(toward, d_dots.unsqueeze(1))
+        by_place = d_weights.view(*weights.shape[:2], *shares.shape)
+        by_place.addcmul_(shares, d_means.transpose(1, 2).unsqueeze(-1))
+        by_head = d_weights.unflatten(1, (ctx.heads, -1))
         weights_by_head = weights.view(by_head.shape)
-        d_logits = by_head.sub_((by_head * weights_by_head).sum(-1, keepdim=True))
+        d_logits = by_head.sub_((by_head * weights_by_head).sum(2, keepdim=True))
         d_logits = d_logits.mul_(weights_by_head)
-        d_toward = (weights * d_dots.unsqueeze(-1)).view(by_head.shape)
+        d_toward = (weights * d_dots.unsqueeze(1)).view(by_head.shape)
         return d_logits, d_toward, d_gram, None, None
 
 
@@ -132,11 +132,11 @@ def _shares(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last axis where `mask` is True; zeros where nothing is."""
+    """Softmax of (B, H, N, Q) over N where `mask` (B, N) is True; of no use where nothing is."""
     if mask is None:
-        return torch.softmax(logits, dim=-1)
-    logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
-    return torch.softmax(logits, dim=-1) * mask
+        return torch.softmax(logits, dim=2)
+    lowest = torch.finfo(logits.dtype).min
+    return torch.softmax(logits.masked_fill(~mask[:, None, :, None], lowest), dim=2)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ class CrossModalFusion(nn.Module):
         S = u2 S_local + (1 - u2) S_global
 
     The papers leave ``Fusion`` open; here it is a gate, z = sigmoid(A[a; b] + c) and
-    Fusion(a, b) = z a + (1 - z) b. Every (image, text) pair is attended on its own: a score depends on nothing else in the batch.
+    Fusion(a, b) = z a + (1 - z) b. Every (image, text) pair is attended on its own: a score depends
+    on nothing else in the batch.
 
     Args:
         dim: joint width D of regions, words and the whole-image feature.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -18,13 +20,13 @@ class _AllGather(torch.autograd.Function):
     """Concatenation over processes; backward hands each process the sum of its part's gradients."""
 
     @staticmethod
-    def forward(ctx, local: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, local: Tensor) -> Tensor:  # type: ignore[override]
         parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, local.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         size = len(gradient) // dist.get_world_size()

@@ -11,12 +11,16 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 PAD, UNKNOWN = 0, 1
@@ -25,39 +29,43 @@ PAD, UNKNOWN = 0, 1
 class GridEncoder(nn.Module):
     """Convolutions down to a grid of cells; the cells are the regions.
 
+    Two convolutions without overlap (4 x 4 pixels, then 4 x 4 of those) make a cell of 16 x 16
+    pixels, a third lets it see its eight neighbours. On drawn scenes this learns to tell objects
+    apart in far fewer steps, each of them cheaper, than the usual four 3 x 3 layers of stride 2.
+
     Args:
-        width: channels of the last stage, D_v.
+        width: channels of a cell, D_v; a multiple of 8.
         grid: cells a side; K = grid squared. The picture is resized to 16 * grid pixels a side.
 
     Shapes:
-        pixel_values (I, 3, 16 grid, 16 grid) in [-1, 1] -> regions (I, K, width), pooled (I, width).
+        pixel_values (I, 3, 16 grid, 16 grid) in [-1, 1] -> regions (I, K, D_v), pooled (I, D_v).
     """
 
     frozen = False
 
     def __init__(self, width: int = 128, grid: int = 6) -> None:
         super().__init__()
+        if width % 8:
+            raise ValueError(f"width of the grid encoder must be a multiple of 8, got {width}")
         self.grid = grid
         self.region_dim = self.pooled_dim = width
-        widths = [3, width // 4, width // 2, width, width]
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            # GroupNorm: unlike batch norm it lets no picture see its neighbours in the batch
-            layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(8 if after % 8 == 0 else 1, after),
-                nn.ReLU(inplace=True),
-            ]
-        self.stages = nn.Sequential(*layers)
-        self.mix = nn.Sequential(
+        # GroupNorm: unlike batch norm it lets no picture see its neighbours in the batch
+        self.cells = nn.Sequential(
+            nn.Conv2d(3, width // 2, 4, stride=4),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width // 2, width, 4, stride=4, bias=False),
+            nn.GroupNorm(8, width),
+            nn.ReLU(inplace=True),
+        )
+        self.neighbours = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.GroupNorm(8 if width % 8 == 0 else 1, width),
+            nn.GroupNorm(8, width),
             nn.ReLU(inplace=True),
         )
         self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
         nn.init.normal_(self.position, std=0.02)
 
-    def preprocess(self, picture) -> Tensor:
+    def preprocess(self, picture: Image) -> Tensor:
         """PIL picture -> (3, S, S) in [-1, 1]."""
         side = 16 * self.grid
         if picture.size != (side, side):
@@ -67,9 +75,8 @@ class GridEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
         """The grid's cells, row by row, and their mean."""
-        cells = self.stages(pixel_values)
-        cells = cells + self.mix(cells + self.position)
-        regions = cells.flatten(2).transpose(1, 2)
+        regions = self.neighbours(self.cells(pixel_values) + self.position)
+        regions = regions.flatten(2).transpose(1, 2)
         return ImageFeatures(regions, None, regions.mean(1))
 
 

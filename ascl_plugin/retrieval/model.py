@@ -155,7 +155,9 @@ class RetrievalModel(
         save_file(state, Path(save_directory) / "model.safetensors", metadata={"format": "pt"})
 
     @classmethod
-    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+    def _load_as_safetensor(
+        cls, model: Any, model_file: str, map_location: str, strict: bool
+    ) -> Any:
         model.load_trained_state(load_file(model_file, device=str(map_location)))
         return model
 
@@ -164,7 +166,7 @@ class RetrievalModel(
         return json.dumps(self._hub_mixin_config, indent=2, sort_keys=True)
 
 
-def _build(kind: str, options: dict[str, Any]) -> nn.Module:
+def _build(kind: str, options: dict[str, Any]) -> Any:
     options = dict(options)
     return registry.build(kind, options.pop("name"), **options)
 

@@ -127,7 +127,7 @@ class TrainArguments:
     rerank_text_neighbors: int = _option(1, "texts in a neighbourhood, the text itself included")
 
 
-GROUPS = (DataArguments, ModelArguments, LossArguments, TrainArguments)
+GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 
 
 @dataclass

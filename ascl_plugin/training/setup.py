@@ -104,7 +104,7 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
 
 def make_loss(args: LossArguments) -> nn.Module:
     """The objective."""
-    known = {
+    known: dict[str, dict[str, Any]] = {
         "ascl": {"temperature": args.temperature, "balance": args.balance, "form": args.form},
         "triplet": {"margin": args.margin, "balance": args.balance},
     }

@@ -1,0 +1,356 @@
+"""The printed equations by hand, and every backend held to them, values and gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
+from ascl_plugin.fusion.head import BACKENDS
+
+FAST = sorted(set(BACKENDS) - {"reference"})
+KINDS = ("projected", "parameter-free")
+
+
+def make(seed, images=3, regions=4, texts=2, words=5, dim=4, heads=2, masks=True, **options):
+    """A head with weights drawn at random, and features with masks of random lengths from 1."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def mask(items, places):
+        if not masks:
+            return None
+        real = torch.rand(items, places, generator=generator) < 0.6
+        real[torch.arange(items), torch.randint(places, (items,), generator=generator)] = True
+        return real
+
+    head = CrossModalFusion(dim, heads, **options).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(normal(*parameter.shape))
+    v = ImageFeatures(normal(images, regions, dim), mask(images, regions), normal(images, dim))
+    return head, v, TextFeatures(normal(texts, words, dim), mask(texts, words))
+
+
+def with_gradients(head, images, texts, backend, upstream):
+    """Scores, and gradients of sum(upstream * scores) by name of parameter and input."""
+    inputs = {
+        "regions": images.regions.clone().requires_grad_(),
+        "pooled": images.pooled.clone().requires_grad_(),
+        "words": texts.words.clone().requires_grad_(),
+    }
+    scores = head(
+        ImageFeatures(inputs["regions"], images.mask, inputs["pooled"]),
+        TextFeatures(inputs["words"], texts.mask),
+        backend=backend,
+    )
+    wanted = inputs | dict(head.named_parameters())
+    grads = torch.autograd.grad(
+        (scores * upstream.to(scores)).sum(), list(wanted.values()), allow_unused=True
+    )
+    return scores.detach(), dict(zip(wanted, grads, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_worked_by_hand(backend):
+    """D = 2, H = 1, all projections the identity, gate 1/2: Fusion(a, b) = (a + b) / 2.
+
+    Image: regions v_1 = (1, 0), v_2 = (0, 1), pooled g = (1, 0). Text: one word w = (3, 4).
+
+    One word takes all the attention: w*_1 = w*_2 = w. cos(v_1, w) = 3/5, cos(v_2, w) = 4/5, their
+    mean 7/10. The word's logits are w . v / sqrt(2) = 3/sqrt(2), 4/sqrt(2), so it attends to
+    v_2 with p = 1 / (1 + e^(-1/sqrt(2))) and to v_1 with 1 - p: v* = (1 - p, p),
+    cos(w, v*) = (3 (1-p) + 4 p) / (5 |v*|) = (3 + p) / (5 |v*|).
+
+    S_local = u1 7/10 + (1 - u1) (3 + p) / (5 |v*|).
+    W_g = w; V_g = (v* + g) / 2 = ((2 - p) / 2, p / 2): S_global = (3 (2-p) + 4 p) / (10 |V_g|).
+    """
+    p = 1 / (1 + math.exp(-1 / math.sqrt(2)))
+    local = 0.25 * 0.7 + 0.75 * (3 + p) / (5 * math.hypot(1 - p, p))
+    whole = (6 + p) / (10 * math.hypot((2 - p) / 2, p / 2))
+
+    head = CrossModalFusion(dim=2, num_heads=1, local_weight=0.6, direction_weight=0.25).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            torch.nn.init.eye_(parameter) if parameter.ndim == 2 else parameter.zero_()
+        head.gate.weight.zero_()
+    images = ImageFeatures(
+        torch.eye(2, dtype=torch.float64)[None], None, torch.tensor([[1.0, 0]]).double()
+    )
+    texts = TextFeatures(torch.tensor([[[3.0, 4]]]).double())
+    parts = head.score_parts(images, texts, backend=backend)
+    assert [part.item() for part in parts] == pytest.approx([local, whole], abs=1e-12)
+    assert head(images, texts, backend=backend).item() == pytest.approx(
+        0.6 * local + 0.4 * whole, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_parameter_free_worked_by_hand(backend):
+    """D = 2, H = 2, smoothing (1, ln 2): heads are single features, logits products of numbers.
+
+    Image: regions v_1 = (1, 2), v_2 = (0, 0). Text: words (0, 3) and (0, 0).
+
+    Text to regions (x 1): v_1's head 1 sees words 0, 0: equal weights on 0 and 0, giving 0. Head 2
+    has logits 2 * 3 and 0, weight q = 1 / (1 + e^-6) on 3: w*_1 = (0, 3 q), and
+    cos(v_1, w*_1) = 2 / sqrt(5). v_2 = 0: cosine 0. Mean: 1 / sqrt(5).
+    Image to words (x ln 2): word 1's head 1 has logits 0, 0: mean of 1, 0 is 1/2. Head 2 has
+    logits 6 ln 2 and 0: weights 64/65 and 1/65, giving 128/65. cos((0, 3), (1/2, 128/65)) =
+    (128/65) / sqrt(1/4 + (128/65)^2). Word 2 = 0: cosine 0. Mean: half of it.
+    """
+    head = CrossModalFusion(
+        dim=2, num_heads=2, attention="parameter-free", smoothing=(1.0, math.log(2))
+    ).double()
+    images = ImageFeatures(
+        torch.tensor([[[1.0, 2], [0, 0]]]).double(), None, torch.ones(1, 2).double()
+    )
+    texts = TextFeatures(torch.tensor([[[0.0, 3], [0, 0]]]).double())
+    local, _ = head.score_parts(images, texts, backend=backend)
+    by_word = (128 / 65) / math.hypot(1 / 2, 128 / 65) / 2
+    assert local.item() == pytest.approx(0.5 / math.sqrt(5) + 0.5 * by_word, abs=1e-12)
+
+
+SHAPES = {
+    "images": st.integers(1, 3),
+    "regions": st.integers(1, 4),
+    "texts": st.integers(1, 3),
+    "words": st.integers(1, 5),
+    "masks": st.booleans(),
+    "attention": st.sampled_from(KINDS),
+    "local_weight": st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    "direction_weight": st.sampled_from([0.0, 0.5, 0.7, 1.0]),
+}
+
+
+@pytest.mark.parametrize("backend", FAST)
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([(2, 1), (4, 1), (4, 2), (6, 3), (4, 4)]),
+    st.fixed_dictionaries(SHAPES),
+)
+def test_backend_equals_reference(backend, seed, width, case):
+    """Values and gradients of everything in float64, over shapes, masks and options."""
+    head, images, texts = make(seed, dim=width[0], heads=width[1], **case)
+    upstream = torch.randn(len(images), len(texts), dtype=torch.float64)
+    expected, wanted = with_gradients(head, images, texts, "reference", upstream)
+    scores, found = with_gradients(head, images, texts, backend, upstream)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-10)
+    for name, gradient in wanted.items():
+        gradient = torch.zeros(()) if gradient is None else gradient
+        got = torch.zeros(()) if found[name] is None else found[name]
+        # relative to the size of the gradient: a cosine of short vectors has a steep one
+        off = (got - gradient).abs().max() / gradient.abs().max().clamp_min(1)
+        assert off <= 1e-9, f"gradient of {name} is off by {off:.1e}"
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("attention", KINDS)
+def test_backend_equals_reference_in_float32(backend, attention):
+    head, images, texts = make(0, 3, 9, 4, 7, dim=64, heads=4, attention=attention)
+    expected = head(images, texts, backend="reference")
+    with torch.no_grad():  # of the size that training meets, not of unit variance
+        for parameter in head.parameters():
+            parameter /= 8
+    expected = head(images, texts, backend="reference").float()
+    head = head.float()
+    images = ImageFeatures(images.regions.float(), images.mask, images.pooled.float())
+    texts = TextFeatures(texts.words.float(), texts.mask)
+    torch.testing.assert_close(head(images, texts, backend=backend), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("attention", KINDS)
+def test_gradcheck(backend, attention):
+    head, images, texts = make(1, 2, 2, 2, 3, dim=2, heads=1, attention=attention)
+
+    def scores(regions, pooled, words, *_):
+        return head(
+            ImageFeatures(regions, images.mask, pooled), TextFeatures(words, texts.mask), backend
+        )
+
+    inputs = [images.regions, images.pooled, texts.words]
+    inputs = [x.clone().requires_grad_() for x in inputs] + list(head.parameters())
+    assert torch.autograd.gradcheck(scores, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.integers(1, 3), st.integers(1, 3))
+def test_padding_changes_no_score(backend, seed, attention, more_regions, more_words):
+    """Rubbish behind the mask, on both sides."""
+    head, images, texts = make(seed, attention=attention)
+
+    def padded(values, mask, more):
+        rubbish = torch.full((len(values), more, values.shape[2]), 1e3, dtype=torch.float64)
+        no = torch.zeros(len(values), more, dtype=torch.bool)
+        return torch.cat([values, rubbish], 1), torch.cat([mask, no], 1)
+
+    regions, region_mask = padded(images.regions, images.mask, more_regions)
+    words, word_mask = padded(texts.words, texts.mask, more_words)
+    torch.testing.assert_close(
+        head(
+            ImageFeatures(regions, region_mask, images.pooled),
+            TextFeatures(words, word_mask),
+            backend,
+        ),
+        head(images, texts, backend),
+        rtol=0, atol=1e-12,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_padding_gets_no_gradient(backend):
+    head, images, texts = make(3)
+    _, grads = with_gradients(head, images, texts, backend, torch.ones(3, 2))
+    assert grads["words"][~texts.mask].abs().max() == 0
+    assert grads["regions"][~images.mask].abs().max() == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.booleans())
+def test_permuting_the_gallery_permutes_the_scores(backend, seed, attention, masks):
+    head, images, texts = make(seed, 5, texts=6, attention=attention, masks=masks)
+    rows, columns = torch.randperm(5), torch.randperm(6)
+    torch.testing.assert_close(
+        head(images[rows], texts[columns], backend),
+        head(images, texts, backend)[rows][:, columns],
+        rtol=0, atol=1e-12,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("attention", KINDS)
+def test_a_pair_alone_scores_as_in_the_batch(backend, attention):
+    head, images, texts = make(5, 4, texts=3, attention=attention)
+    together = head(images, texts, backend)
+    for i in range(4):
+        for t in range(3):
+            alone = head(images[i : i + 1], texts[t : t + 1], backend)
+            assert alone.item() == pytest.approx(together[i, t].item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("attention", KINDS)
+def test_the_order_of_words_and_regions_means_nothing(backend, attention):
+    head, images, texts = make(6, masks=False, attention=attention)
+    turned = ImageFeatures(images.regions.flip(1), None, images.pooled)
+    torch.testing.assert_close(
+        head(turned, TextFeatures(texts.words.flip(1)), backend), head(images, texts, backend)
+    )
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_under_bf16_autocast_scores_stay_close_and_wide(attention):
+    """bf16 keeps 8 bits: products are off by some 2^-8, cosines of D = 64 by a few hundredths."""
+    torch.manual_seed(0)
+    head = CrossModalFusion(64, 4, attention=attention)
+    images = ImageFeatures(torch.randn(3, 9, 64), None, torch.randn(3, 64))
+    texts = TextFeatures(torch.randn(4, 6, 64), torch.arange(6) < torch.tensor([[6], [3], [1], [5]]))
+    exact = head(images, texts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = head(images, texts)
+        half = head(
+            ImageFeatures(images.regions.bfloat16(), None, images.pooled.bfloat16()),
+            TextFeatures(texts.words.bfloat16(), texts.mask),
+        )
+    for scores in (rough, half):
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, exact, rtol=0, atol=0.03)
+    rough.sum().backward()
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("attention", KINDS)
+@pytest.mark.parametrize("what", ["all masked", "zero words", "zero regions", "zero pooled", "all"])
+def test_empty_and_zero_inputs_give_finite_scores_and_gradients(backend, attention, what):
+    head, images, texts = make(7, attention=attention)
+    words, regions, pooled = texts.words.clone(), images.regions.clone(), images.pooled.clone()
+    mask = texts.mask.clone()
+    if what == "all masked":
+        mask[0] = False
+    if what in ("zero words", "all"):
+        words[0] = 0
+    if what in ("zero regions", "all"):
+        regions[0] = 0
+    if what in ("zero pooled", "all"):
+        pooled[0] = 0
+    scores, grads = with_gradients(
+        head, ImageFeatures(regions, images.mask, pooled), TextFeatures(words, mask), backend,
+        torch.ones(3, 2),
+    )  # fmt: skip
+    assert scores.isfinite().all() and scores.abs().max() <= 1 + 1e-9
+    for name, gradient in grads.items():
+        assert gradient is None or gradient.isfinite().all(), name
+    # the pair without anything empty is what it was
+    assert scores[1, 1].item() == pytest.approx(head(images, texts)[1, 1].item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scores_are_means_of_cosines(backend):
+    """A text of the image's own regions, with sharp attention: every cosine is 1."""
+    head = CrossModalFusion(4, 1, local_weight=1, attention="parameter-free", smoothing=(99, 99))
+    images = ImageFeatures(torch.eye(4)[None] * 3, None, torch.zeros(1, 4))
+    assert head(images, TextFeatures(torch.eye(4)[None] * 2), backend).item() == pytest.approx(1)
+
+
+def test_errors_say_what_was_got():
+    for options, message in (
+        ({"dim": 6, "num_heads": 4}, "dim 6 is not divisible by num_heads 4"),
+        ({"local_weight": 1.5}, r"local_weight must be in \[0, 1\], got 1.5"),
+        ({"direction_weight": -0.1}, "direction_weight must be"),
+        ({"attention": "free"}, "'projected' or 'parameter-free', got 'free'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CrossModalFusion(**{"dim": 4, "num_heads": 2} | options)
+    head, images, texts = make(0)
+    wide = torch.zeros(3, 4, 6).double()
+    for v, w, message in (
+        (ImageFeatures(wide, None, images.pooled), texts, "dim 4 got regions of width 6"),
+        (images, TextFeatures(wide), "dim 4 got words of width 6"),
+        (ImageFeatures(images.regions, None, wide[:, 0]), texts, "dim 4 got pooled of width 6"),
+        (ImageFeatures(images.regions), texts, "dim 4 got pooled of width none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            head(v, w)
+    with pytest.raises(ValueError, match=r"no backend 'cuda'; there are auto, .*reference"):
+        head(images, texts, backend="cuda")
+
+
+def test_pooled_similarity_by_hand():
+    """Regions (1, 0), (0, 1) and a masked one: mean (1/2, 1/2). Words (3, 4) and a masked one.
+
+    cos((1, 1), (3, 4)) = 7 / (5 sqrt(2)). The pooled feature (0, 2) against (3, 4): 4/5.
+    """
+    images = ImageFeatures(
+        torch.tensor([[[1.0, 0], [0, 1], [9, 9]]]),
+        torch.tensor([[True, True, False]]),
+        torch.tensor([[0.0, 2]]),
+    )
+    texts = TextFeatures(torch.tensor([[[3.0, 4], [-9, 9]]]), torch.tensor([[True, False]]))
+    by_regions = PooledSimilarity(2)(images, texts)
+    assert by_regions.item() == pytest.approx(7 / (5 * math.sqrt(2)))
+    assert PooledSimilarity(2, image="pooled")(images, texts).item() == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="'regions' or 'pooled', got 'cls'"):
+        PooledSimilarity(2, image="cls")
+    with pytest.raises(ValueError, match="images without pooled"):
+        PooledSimilarity(2, image="pooled")(ImageFeatures(images.regions), texts)
+
+
+def test_pooled_similarity_of_nothing_is_zero_with_finite_gradient():
+    words = torch.ones(2, 3, 4, requires_grad=True)
+    mask = torch.tensor([[False] * 3, [True] * 3])
+    regions = torch.zeros(1, 2, 4, requires_grad=True)
+    scores = PooledSimilarity(4)(ImageFeatures(regions), TextFeatures(words, mask))
+    assert scores.tolist() == [[0, 0]]
+    scores.sum().backward()
+    assert words.grad.isfinite().all() and regions.grad.isfinite().all()
