@@ -108,7 +108,7 @@ def concatenate(parts: Sequence[F]) -> F:
         masks.append(torch.nn.functional.pad(mask, (0, short)))
     joined: dict[str, Any] = {name: torch.cat(values)}
     joined["mask"] = torch.cat(masks) if uneven else None
-    pooled = [getattr(part, "pooled", None) for part in parts]
-    if pooled[0] is not None:
-        joined["pooled"] = torch.cat(pooled)
+    if getattr(parts[0], "pooled", None) is not None:
+        whole: list[Any] = [getattr(part, "pooled", None) for part in parts]
+        joined["pooled"] = torch.cat(whole)
     return type(parts[0])(**joined)

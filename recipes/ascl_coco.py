@@ -27,7 +27,7 @@ from ascl_plugin.report.metrics_file import print_results
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.model import parameter_counts
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.arguments import Options, parse_options
 from ascl_plugin.training.loop import Trainer, write_results
 from ascl_plugin.training.setup import (
     load_splits,
@@ -41,8 +41,21 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
-    """The whole run; returns the exit status."""
+    """The whole run; returns the exit status: 0, 130 when stopped, 2 after a user's error.
+
+    A user's error (an image that does not decode, a split that is not there, ...) is one line.
+    """
     options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
+    try:
+        return run(options, name)
+    except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
+        # every process: it may be that only this one met it
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return 2
+
+
+def run(options: Options, name: str) -> int:
+    """The run itself; returns the exit status."""
     folder = make_folder(options, name)
     accelerator = make_accelerator(options, folder)
     say = accelerator.print
@@ -83,7 +96,10 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
     try:
         trainer.fit()
     except KeyboardInterrupt as stop:
-        say(f"\nstopped by {stop}; to go on: --output_dir {folder} --resume", file=sys.stderr)
+        say(
+            f"\nstopped by {stop}; to go on: the same options and --output_dir {folder} --resume",
+            file=sys.stderr,
+        )
         return 130
 
     trainer.load_best()
@@ -101,6 +117,14 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
     say(f"results and model in {folder}")
     accelerator.end_training()
     return 0
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, without the traceback that a data worker puts around it."""
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if message.startswith("Caught "):
+        message = message.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(message.split())
 
 
 if __name__ == "__main__":

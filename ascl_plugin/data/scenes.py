@@ -15,8 +15,9 @@ the A of Definition 1 (ACF-R+ paper, section 3.2); what a caption says is a set 
 Beside five captions every row carries the three variants of its caption 0 (Definitions 2-4):
 `negative` adds an absent object (Asymmetry-I), `richer` a present one that caption 0 left out
 (Asymmetry-II), `shorter` drops one that caption 0 mentions (Asymmetry-III). `negative` and `richer`
-are the same sentence but for one noun, at a random place among the mentions: nothing in the wording
-gives them away, only the picture does.
+are the same sentence but for the object added, at a random place among the mentions: number, size
+and what is said of it are alike, its noun is not in the picture, its colour and place are drawn
+anew. Nothing in the wording gives them away, only the picture does.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ _SIZES = {"large": 0.37, "small": 0.26}
 _PITCH = (1 - _SIZES["large"]) / 2
 _JITTER = {"large": 0.0, "small": 0.02}
 _ROWS, _COLUMNS = {0: "top", 2: "bottom"}, {0: "left", 2: "right"}
-_WORDS_MIN, _WORDS_MAX = 6, 14
+_WORDS_MIN, _WORDS_MAX = 6, 16
 
 
 @dataclass(frozen=True)
@@ -249,8 +250,8 @@ def _sentence(rng: random.Random, scene: Scene, groups: tuple[Mention, ...]) -> 
     while True:
         order = rng.sample(groups, len(groups))
         sentence = Sentence(
-            tuple(_mention(rng, group, 0.5 if len(groups) == 2 else 0.25) for group in order),
-            scene.ground if rng.random() < 0.3 else "",
+            tuple(_mention(rng, group, 0.8 if len(groups) == 2 else 0.4) for group in order),
+            scene.ground if rng.random() < 0.5 else "",
             rng.choice(OPENINGS),
             rng.choice(JOINERS),
         )
@@ -261,20 +262,32 @@ def _sentence(rng: random.Random, scene: Scene, groups: tuple[Mention, ...]) -> 
 def _mention(rng: random.Random, group: Mention, detail: float) -> Mention:
     """Say the size and the place, or one of two places, with probability `detail` each."""
     places = group.places if rng.random() < detail else ()
-    if len(places) == 2 and rng.random() < 0.5:
+    if len(places) == 2 and rng.random() < 0.3:
         places = (rng.choice(places),)
-    colour = group.colour if rng.random() < 0.9 else ""
+    colour = group.colour if rng.random() < 0.95 else ""
     return replace(
         group, colour=colour, size=group.size if rng.random() < detail else "", places=places
     )
+
+
+def _elsewhere(rng: random.Random, places: tuple[str, ...]) -> tuple[str, ...]:
+    """As many places, drawn anew."""
+    if len(places) == 2:
+        return rng.choice(list(_ROWS.values())), rng.choice(list(_COLUMNS.values()))
+    return (rng.choice(("left", "right", "top", "bottom", "middle")),) if places else ()
 
 
 def _variants(rng: random.Random, scene: Scene, caption: Sentence) -> dict[str, Sentence]:
     said = {mention.noun for mention in caption.mentions}
     present = [group.noun for group in scene.groups]
     left_out = rng.choice([group for group in scene.groups if group.noun not in said])
-    absent = rng.choice([noun for noun in NOUNS if noun not in present])
     added = _mention(rng, left_out, 0.5)
+    absent = replace(
+        added,
+        noun=rng.choice([noun for noun in NOUNS if noun not in present]),
+        colour=rng.choice(list(COLOURS)) if added.colour else "",
+        places=_elsewhere(rng, added.places),
+    )
     at = rng.randint(0, len(caption.mentions))
     dropped = rng.randrange(len(caption.mentions))
 
@@ -283,7 +296,7 @@ def _variants(rng: random.Random, scene: Scene, caption: Sentence) -> dict[str, 
 
     kept = tuple(m for k, m in enumerate(caption.mentions) if k != dropped)
     return {
-        "negative": with_added(replace(added, noun=absent)),
+        "negative": with_added(absent),
         "richer": with_added(added),
         "shorter": replace(caption, mentions=kept),
     }

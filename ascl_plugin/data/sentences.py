@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPENINGS = ("", "", "there {be}", "here {be}", "a picture of", "you can see")
+OPENINGS = ("", "", "", "there {be}", "you can see")
 JOINERS = ("and", "with")
 
 _PLURALS = {"box": "boxes", "fish": "fish"}

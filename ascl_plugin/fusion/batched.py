@@ -96,7 +96,9 @@ class _Attended(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, toward, gram, shares, mask):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, logits: Tensor, toward: Tensor, gram: Tensor, shares: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         weights = softmax(logits, mask).flatten(1, 2)
         toward = toward.reshape(weights.shape)
         spread = gram @ weights
@@ -109,7 +111,9 @@ class _Attended(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, d_dots, d_norms, d_means):  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, d_dots: Tensor, d_norms: Tensor, d_means: Tensor
+    ) -> tuple[Tensor | None, ...]:
         weights, toward, spread, shares = ctx.saved_tensors
         scaled = weights * d_norms.unsqueeze(1)
         d_gram = scaled @ weights.transpose(1, 2)

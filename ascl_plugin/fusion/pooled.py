@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion.batched import wide
 from ascl_plugin.fusion.reference import cosine
 
 
@@ -27,7 +28,7 @@ class PooledSimilarity(nn.Module):
         self.image = image
 
     def forward(self, images: ImageFeatures, texts: TextFeatures, backend: str = "auto") -> Tensor:
-        """Scores (I, T), each image's vector against each text's mean word."""
+        """Scores (I, T), fp32 or wider, each image's vector against each text's mean word."""
         if self.image == "pooled":
             if images.pooled is None:
                 raise ValueError("PooledSimilarity(image='pooled') got images without pooled")
@@ -35,7 +36,7 @@ class PooledSimilarity(nn.Module):
         else:
             image = _mean(images.regions, images.mask)
         text = _mean(texts.words, texts.mask)
-        return cosine(image.float()[:, None], text.float()[None])
+        return cosine(wide(image)[:, None], wide(text)[None])
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

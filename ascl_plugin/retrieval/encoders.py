@@ -7,7 +7,6 @@ the same members for pretrained ones.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

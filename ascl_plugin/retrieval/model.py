@@ -159,7 +159,7 @@ class RetrievalModel(
         cls, model: Any, model_file: str, map_location: str, strict: bool
     ) -> Any:
         model.load_trained_state(load_file(model_file, device=str(map_location)))
-        return model
+        return model.eval()
 
     def config_json(self) -> str:
         """The options the model was built with, as `save_pretrained` writes them."""

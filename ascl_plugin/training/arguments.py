@@ -127,6 +127,10 @@ class TrainArguments:
     rerank_text_neighbors: int = _option(1, "texts in a neighbourhood, the text itself included")
 
 
+_AT_LEAST_ONE = (
+    "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
+    "log_every",
+)  # fmt: skip
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 
 
@@ -167,11 +171,13 @@ def parse_options(
     words = iter(argv)
     for word in words:
         if word == "--config":
-            config = next(words, None)
+            config = next(words, "")
         elif word.startswith("--config="):
             config = word.partition("=")[2]
         else:
             rest.append(word)
+    if config == "":
+        parser.error("argument --config: expected a file")
     from_file = [] if config is None else _as_flags(Path(config), parser)
     *groups, _, unknown = parser.parse_args_into_dataclasses(
         from_file + rest, return_remaining_strings=True, look_for_args_file=False
@@ -179,7 +185,11 @@ def parse_options(
     if unknown:
         flags = [word for word in unknown if word.startswith("--")] or unknown
         parser.error(_unknown(flags[0].lstrip("-").partition("=")[0]))
-    return Options(*groups)
+    options = Options(*groups)
+    for name in _AT_LEAST_ONE:
+        if (value := options.flat()[name]) < 1:
+            parser.error(f"argument --{name}: expected at least 1, got {value}")
+    return options
 
 
 def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
@@ -188,6 +198,8 @@ def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         parser.error(f"--config {path}: no such file")
+    except OSError as error:
+        parser.error(f"--config {path}: {error.strerror}")
     except yaml.YAMLError as error:
         parser.error(f"--config {path} is not yaml: {error}")
     if not isinstance(content, dict):

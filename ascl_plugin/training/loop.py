@@ -116,6 +116,8 @@ class Trainer:
         """
         if self.args.resume:
             self._resume()
+        if self.accelerator.is_main_process:  # also of a run that was killed before it saved
+            self._drop_log_after(self.step)
         bar = tqdm(
             total=self.total_steps,
             initial=self.step,
@@ -307,7 +309,6 @@ class Trainer:
         for name in ("step", "epoch", "batch", "best", "bad_validations"):
             setattr(self, name, state[name])
         if self.accelerator.is_main_process:
-            self._drop_log_after(self.step)
             print(f"resumed from {found[-1]}, step {self.step}", flush=True)
 
     def _check_same_run(self, old: dict[str, Any], path: Path) -> None:

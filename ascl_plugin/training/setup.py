@@ -62,9 +62,10 @@ def make_accelerator(options: Options, folder: Path) -> Accelerator:
     )
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / ".config.yaml"
-        aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
-        os.replace(aside, folder / "config.yaml")
+        if not checkpoints(folder):  # what a run began with is what it goes on with
+            aside = folder / ".config.yaml"
+            aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
+            os.replace(aside, folder / "config.yaml")
     accelerator.wait_for_everyone()
     plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
     accelerator.init_trackers("tensorboard", config=plain)

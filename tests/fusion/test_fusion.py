@@ -130,7 +130,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("backend", FAST)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 2**31),
     st.sampled_from([(2, 1), (4, 1), (4, 2), (6, 3), (4, 4)]),
@@ -154,8 +154,7 @@ def test_backend_equals_reference(backend, seed, width, case):
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("attention", KINDS)
 def test_backend_equals_reference_in_float32(backend, attention):
-    head, images, texts = make(0, 3, 9, 4, 7, dim=64, heads=4, attention=attention)
-    expected = head(images, texts, backend="reference")
+    head, images, texts = make(0, 2, 9, 3, 7, dim=64, heads=4, attention=attention)
     with torch.no_grad():  # of the size that training meets, not of unit variance
         for parameter in head.parameters():
             parameter /= 8
@@ -181,8 +180,8 @@ def test_gradcheck(backend, attention):
     assert torch.autograd.gradcheck(scores, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@settings(deadline=None, max_examples=15)
+@pytest.mark.parametrize("backend", FAST)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**31), st.sampled_from(KINDS), st.integers(1, 3), st.integers(1, 3))
 def test_padding_changes_no_score(backend, seed, attention, more_regions, more_words):
     """Rubbish behind the mask, on both sides."""
@@ -214,8 +213,8 @@ def test_padding_gets_no_gradient(backend):
     assert grads["regions"][~images.mask].abs().max() == 0
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@settings(deadline=None, max_examples=15)
+@pytest.mark.parametrize("backend", FAST)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**31), st.sampled_from(KINDS), st.booleans())
 def test_permuting_the_gallery_permutes_the_scores(backend, seed, attention, masks):
     head, images, texts = make(seed, 5, texts=6, attention=attention, masks=masks)
@@ -254,7 +253,9 @@ def test_under_bf16_autocast_scores_stay_close_and_wide(attention):
     torch.manual_seed(0)
     head = CrossModalFusion(64, 4, attention=attention)
     images = ImageFeatures(torch.randn(3, 9, 64), None, torch.randn(3, 64))
-    texts = TextFeatures(torch.randn(4, 6, 64), torch.arange(6) < torch.tensor([[6], [3], [1], [5]]))
+    texts = TextFeatures(
+        torch.randn(4, 6, 64), torch.arange(6) < torch.tensor([[6], [3], [1], [5]])
+    )
     exact = head(images, texts)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = head(images, texts)
@@ -340,6 +341,9 @@ def test_pooled_similarity_by_hand():
     by_regions = PooledSimilarity(2)(images, texts)
     assert by_regions.item() == pytest.approx(7 / (5 * math.sqrt(2)))
     assert PooledSimilarity(2, image="pooled")(images, texts).item() == pytest.approx(0.8)
+    for dtype, wanted in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        v = ImageFeatures(images.regions.to(dtype), images.mask)
+        assert PooledSimilarity(2)(v, TextFeatures(texts.words.to(dtype))).dtype == wanted
     with pytest.raises(ValueError, match="'regions' or 'pooled', got 'cls'"):
         PooledSimilarity(2, image="cls")
     with pytest.raises(ValueError, match="images without pooled"):

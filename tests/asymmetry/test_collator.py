@@ -1,0 +1,164 @@
+"""The collator: what is drawn is a function of (seed, epoch, row, caption) and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ascl_plugin.asymmetry import AsymmetryCollator
+
+ALPHABET = "abcdefgh"
+
+
+def tokenize(texts):
+    """Letters and stops as numbers, 0 for padding: enough to read a batch back."""
+    rows = [[ord(c) for c in text] for text in texts]
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for row, codes in enumerate(rows):
+        ids[row, : len(codes)] = torch.tensor(codes)
+    return {"input_ids": ids, "attention_mask": ids != 0}
+
+
+def read(ids):
+    return ["".join(chr(c) for c in row if c) for row in ids.tolist()]
+
+
+def captions(row):
+    """3, 4, 5, 3, ... captions of four words each, no two alike in the whole set."""
+    return [f"{ALPHABET[row]}{n} w{n} x{n} y{n}" for n in range(3 + row % 3)]
+
+
+def rows(epoch=0):
+    return [{"captions": captions(r), "row": r, "epoch": epoch} for r in range(8)]
+
+
+def by_row(*batches):
+    """Everything drawn for each row, whatever batch it was in."""
+    return {
+        int(row): (
+            read(batch["input_ids"])[n],
+            read(batch["positive_input_ids"])[n],
+            int(batch["noise_seed"][n]),
+            int(batch["positive_noise_seed"][n]),
+            int(batch["caption_index"][n]),
+        )
+        for batch in batches
+        for n, row in enumerate(batch["row"])
+    }
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return rows()[index]
+
+
+def test_a_batch_holds_captions_positives_and_seeds():
+    batch = AsymmetryCollator(tokenize)(rows()[:3])
+    assert set(batch) == {
+        "input_ids", "attention_mask", "positive_input_ids", "positive_attention_mask",
+        "row", "caption_index", "noise_seed", "positive_noise_seed",
+    }  # fmt: skip
+    for row, (caption, positive, *_) in by_row(batch).items():
+        assert caption in captions(row)
+        known = {" ".join(c.split()[:2]) for c in captions(row)} | {
+            f"{a} . {b}" for a in captions(row) for b in captions(row) if a != b
+        }
+        assert positive in known
+    assert batch["noise_seed"].dtype == batch["row"].dtype == torch.int64
+
+
+def test_truncation_is_of_the_caption_in_the_batch():
+    batch = AsymmetryCollator(tokenize, positives="truncate")(rows())
+    for caption, positive in zip(
+        read(batch["input_ids"]), read(batch["positive_input_ids"]), strict=True
+    ):
+        assert positive == " ".join(caption.split()[:2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_for_any_number_of_workers(workers):
+    collator = AsymmetryCollator(tokenize)
+    loader = DataLoader(Rows(), batch_size=3, collate_fn=collator, num_workers=workers)
+    expected = by_row(collator(rows()))
+    assert by_row(*loader) == expected and len(expected) == 8
+
+
+def test_the_same_in_any_batch():
+    collator = AsymmetryCollator(tokenize)
+    whole = by_row(collator(rows()))
+    assert by_row(*(collator([row]) for row in rows())) == whole
+    assert by_row(collator(rows()[::-1])) == whole
+    torch.manual_seed(99)
+    assert by_row(AsymmetryCollator(tokenize)(rows())) == whole
+
+
+def test_epochs_seeds_rows_and_captions_draw_their_own():
+    collator = AsymmetryCollator(tokenize)
+    drawn = [
+        by_row(collator(rows(0))),
+        by_row(collator(rows(1))),
+        by_row(AsymmetryCollator(tokenize, seed=1)(rows(0))),
+    ]
+    noise = [found[row][2:4] for found in drawn for row in found]
+    noise = [seed for pair in noise for seed in pair]
+    assert len(set(noise)) == len(noise) == 48
+    assert drawn[0] != drawn[1] != drawn[2]
+    fixed = [{**rows()[2], "caption_index": n} for n in range(5)]
+    seeds = collator(fixed)["noise_seed"].tolist()
+    assert len(set(seeds)) == 5
+
+
+def test_the_caption_is_drawn_unless_the_row_says_which():
+    collator = AsymmetryCollator(tokenize)
+    drawn = {
+        collator.draw({"captions": captions(2), "row": 2, "epoch": e})["caption_index"]
+        for e in range(60)
+    }
+    assert drawn == {0, 1, 2, 3, 4}
+    batch = collator([{**row, "caption_index": 1} for row in rows()])
+    assert read(batch["input_ids"]) == [captions(r)[1] for r in range(8)]
+
+
+def test_switching_one_strategy_off_leaves_the_others_as_they_were():
+    whole = AsymmetryCollator(tokenize)(rows())
+    no_positives = AsymmetryCollator(tokenize, positives="none")(rows())
+    assert set(no_positives) == {
+        "input_ids", "attention_mask", "row", "caption_index", "noise_seed"
+    }  # fmt: skip
+    no_negatives = AsymmetryCollator(tokenize, negatives="none")(rows())
+    assert set(no_negatives) == {k for k in whole if "noise_seed" not in k}
+    neither = AsymmetryCollator(tokenize, positives="none", negatives="none")(rows())
+    assert set(neither) == {"input_ids", "attention_mask", "row", "caption_index"}
+    for batch in (no_positives, no_negatives, neither):
+        for key, value in batch.items():
+            assert torch.equal(value, whole[key])
+
+
+def test_images_are_read_from_the_rows():
+    collator = AsymmetryCollator(
+        tokenize, lambda rows: {"pixel_values": torch.tensor([r["colour"] for r in rows])}
+    )
+    batch = collator([{**row, "colour": row["row"] * 2.0} for row in rows()])
+    assert batch["pixel_values"].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+def test_a_row_that_says_nothing_of_itself_is_its_place():
+    batch = AsymmetryCollator(tokenize)([{"captions": ["one"]}, {"captions": ["two", "three"]}])
+    assert batch["row"].tolist() == [0, 1] and read(batch["input_ids"])[0] == "one"
+
+
+@pytest.mark.parametrize("wrong", [[], ["a b", "  "], [""]])
+def test_captions_that_are_empty_name_the_row_and_the_image(wrong):
+    with pytest.raises(ValueError, match=r"row 7 \(image 391895\) has no captions or an empty one"):
+        AsymmetryCollator(tokenize)([{"captions": wrong, "row": 7, "image_id": "391895"}])
+
+
+def test_strategies_that_there_are_not_are_refused():
+    with pytest.raises(ValueError, match=r"positives must be one of .*mixed, none, got 'both'"):
+        AsymmetryCollator(tokenize, positives="both")
+    with pytest.raises(ValueError, match=r"negatives must be one of gaussian, .* got 'noise'"):
+        AsymmetryCollator(tokenize, negatives="noise")

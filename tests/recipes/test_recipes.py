@@ -1,0 +1,253 @@
+"""Recipes as a user runs them: on drawn scenes, on files, on two processes, on bad input."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("accelerate", reason="extra `recipes`")
+import yaml
+from PIL import Image
+
+from ascl_plugin.data import scenes
+from ascl_plugin.data.readers import caption_to_image
+from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
+from ascl_plugin.retrieval.model import RetrievalModel
+
+pytestmark = pytest.mark.recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SMALL = ["--dim=16", "--encoder_width=16", "--cpu=True", "--num_threads=1", "--log_with=none"]
+ON_SCENES = [
+    *SMALL, "--scenes_train=32", "--scenes_val=12", "--scenes_test=12", "--epochs=2",
+    "--batch_size=8", "--captions_per_epoch=1", "--log_every=1",
+]  # fmt: skip
+
+
+def run(*command):
+    """A command as a process of its own; what it printed, if it went well."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def on_scenes(tmp_path_factory):
+    """(folder, output) of `accelerate launch recipes/ascl_coco.py` on a few drawn scenes."""
+    folder = tmp_path_factory.mktemp("run") / "of" / "scenes"
+    launch = ["-m", "accelerate.commands.launch", "--num_processes=1", "--cpu"]
+    return folder, run(*launch, RECIPES / "ascl_coco.py", *ON_SCENES, f"--output_dir={folder}")
+
+
+def test_a_run_leaves_all_that_it_promises(on_scenes):
+    folder, output = on_scenes
+    assert {path.name for path in folder.iterdir()} == {
+        "best", "checkpoint-0000004", "checkpoint-0000008", "config.yaml", "log.jsonl",
+        "metrics.json",
+    }  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["seed"] == 0 and "--scenes_train=32" in metrics["command"]
+    for split in ("val", "test"):
+        assert set(metrics[split]) == {"initial", "reranked", "asymmetry"}
+        assert 0 <= metrics[split]["initial"]["rsum"] <= 600
+        assert f"{split}: 12 images, seed 0, single model" in output
+    assert metrics["val"]["initial"]["rsum"] == metrics["best"]["rsum"]
+    assert "| initial" in output and "| reranked" in output and "asym1_richer" in output
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and small.yaml's
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 + 2 and lines[-1]["val_rsum"] >= 0 and lines[-1]["step"] == 8
+
+
+def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):
+    folder, _ = on_scenes
+    model = RetrievalModel.from_pretrained(str(folder / "best"))
+    rows = scenes.make("val", 12)
+    evaluator = Evaluator(model, ImageInputs(model.image_encoder), TextInputs(model.text_encoder))
+    with torch.no_grad():
+        metrics = evaluator.evaluate(rows)
+    written = json.loads((folder / "metrics.json").read_text())["val"]
+    assert metrics["initial"] == pytest.approx(written["initial"])
+    assert metrics["asymmetry"] == pytest.approx(written["asymmetry"])
+    assert evaluator.score(rows, caption_to_image(rows)[0]).shape == (12, 60)
+
+
+def test_two_processes_train_as_one(on_scenes, tmp_path):
+    """The same global batches, and each loss sees the negatives of both: the same losses.
+
+    Float sums in another order, and Adam, which blows up what is near zero, leave some 1e-4.
+    """
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    output = run(*launch, RECIPES / "ascl_coco.py", *ON_SCENES, f"--output_dir={tmp_path}")
+    assert output.count("val: 12 images") == 1  # the main process alone prints
+    assert losses(tmp_path) == pytest.approx(losses(on_scenes[0]), rel=0.01)
+    assert losses(tmp_path)[0] == pytest.approx(losses(on_scenes[0])[0], rel=1e-5)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics["test"]) == {"initial", "reranked", "asymmetry"}
+    RetrievalModel.from_pretrained(str(tmp_path / "best"))
+
+
+def test_the_flickr_recipe_is_the_same_under_its_own_name():
+    output = run(RECIPES / "ascl_flickr30k.py", "--help")
+    assert "ascl_flickr30k.py" in output and "--data_root" in output
+
+
+@pytest.fixture
+def main(capsys, tmp_path):
+    """The recipe in this process: (exit status, last line of stderr)."""
+    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPES / "ascl_coco.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    out = tmp_path / "run"
+
+    def run(*argv):
+        code = recipe.main([*SMALL, "--epochs=1", f"--output_dir={out}", *argv])
+        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+
+    run.out = out
+    return run
+
+
+def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Writes a data root in Karpathy's layout: per split, the number of captions of each image."""
+
+    def write(**splits):
+        folder, entries = tmp_path / "root", []
+        for split, counts in splits.items():
+            for number, count in enumerate(counts):
+                name = f"{split}{number}.png"
+                picture(folder / "images" / name, len(entries))
+                captions = [f"picture {number} of {split} said {k}" for k in range(count)]
+                sentences = [{"raw": caption} for caption in captions]
+                entries.append({"filename": name, "split": split, "sentences": sentences})
+        (folder / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+        return folder
+
+    return write
+
+
+def test_captions_of_different_counts_per_image(main, root):
+    """1 to 4 captions an image; an epoch shows all captions: passes of 6, 4, 3 and 2 images."""
+    folder = root(train=[1, 2, 4, 1, 3, 4], val=[1, 3, 2], test=[2, 1])
+    assert main(f"--data_root={folder}", "--batch_size=2", "--captions_per_epoch=0")[0] == 0
+    metrics = json.loads((main.out / "metrics.json").read_text())
+    assert metrics["best"]["step"] == 3 + 2 + 1 + 1
+    assert set(metrics["val"]) == {"initial", "reranked"}  # nobody knows what photographs hold
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(main, root):
+    folder = root(train=[2, 2, 2], val=[1, 1])
+    assert main(f"--data_root={folder}", "--batch_size=32")[0] == 0
+    metrics = json.loads((main.out / "metrics.json").read_text())
+    assert metrics["best"]["step"] == 1 and "test" not in metrics
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        ["--positives=none", "--negatives=none"],
+        ["--fusion=pooled"],
+        ["--loss=triplet"],
+        ["--attention=parameter-free", "--gradient_accumulation_steps=2", "--form=ratio"],
+    ],
+    ids=" ".join,
+)
+def test_the_ablations_run(main, root, ablation):
+    folder = root(train=[2] * 6, val=[1, 1])
+    assert main(f"--data_root={folder}", "--batch_size=2", *ablation)[0] == 0
+    assert (main.out / "metrics.json").exists()
+
+
+def test_coco(main):
+    folder = SHARED / "coco_subset"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    code, _ = main(f"--data_root={folder}", "--captions_per_epoch=1", "--max_steps=1",
+                   "--batch_size=16")  # fmt: skip
+    assert code == 0
+    metrics = json.loads((main.out / "metrics.json").read_text())
+    assert metrics["best"]["step"] == 1 and 0 < metrics["test"]["initial"]["rsum"] < 600
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_does_not_decode_is_named(main, root, workers):
+    folder = root(train=[1] * 4, val=[1, 1])
+    bad = folder / "images" / "train2.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    code, told = main(f"--data_root={folder}", "--batch_size=2", f"--num_workers={workers}")
+    assert code == 2
+    assert told.startswith("error: image ") and str(bad) in told and "does not decode" in told
+
+
+def test_the_exit_status_reaches_the_shell_with_one_line(root, tmp_path):
+    folder = root(train=[1] * 4)
+    command = [sys.executable, RECIPES / "ascl_coco.py", *SMALL, f"--data_root={folder}"]
+    done = subprocess.run(
+        [*map(str, command), f"--output_dir={tmp_path / 'run'}"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1] == f"error: {folder}: no val split; it has train"
+
+
+def test_other_bad_input_is_one_line_that_names_it(main, root):
+    folder = root(train=[1] * 4, val=[1, 1])
+    annotations = folder / "dataset_coco.json"
+    whole = json.loads(annotations.read_text())
+
+    def told(content):
+        annotations.write_text(json.dumps(content))
+        code, line = main(f"--data_root={folder}", "--batch_size=2")
+        assert code == 2 and line.startswith("error: ")
+        return line
+
+    line = told({"pictures": whole["images"]})
+    assert str(annotations) in line and "'images'" in line
+    whole["images"][1]["sentences"][0]["raw"] = "  "
+    line = told(whole)
+    assert str(annotations) in line and "train1.png" in line and "empty" in line
+    whole["images"][1]["sentences"][0]["raw"] = "fine"
+    (folder / "images" / "train3.png").unlink()
+    line = told(whole)
+    assert "train3.png" in line
+    line = told(
+        {"images": [e for e in whole["images"] if e["filename"] in ("train0.png", "val0.png")]}
+    )
+    assert "1 training image(s)" in line and "at least 2 pairs" in line
+
+
+def test_options_that_do_not_fit_the_data_or_the_model_are_one_line(main, root):
+    folder = root(train=[1] * 4, val=[1, 1])
+    for flags, message in (
+        (["--data_root=/no/such/folder"], "/no/such/folder"),
+        (["--num_regions=30"], "num_regions must be a square for a grid, got 30"),
+        (["--num_heads=3"], "dim 16 is not divisible by num_heads 3"),
+        (["--image_encoder=gird"], "did you mean 'grid'"),
+        (["--temperature=0"], "temperature must be above 0"),
+        (["--batch_size=2", "--gradient_accumulation_steps=9"], "fewer than gradient_accumulation"),
+    ):
+        code, line = main(f"--data_root={folder}", *flags)
+        assert code == 2 and line.startswith("error: ") and message in line, (flags, line)

@@ -1,0 +1,94 @@
+"""The audit: honest scorers pass, and each way of seeing the pairing is found out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
+from ascl_plugin.fusion.reference import cosine, multi_head
+from ascl_plugin.retrieval.audit import AuditError, audit, chance_recall
+
+
+def noise(items, seed=0, dim=8):
+    """Images and texts without any relation, texts of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    mask = torch.arange(5) < torch.randint(1, 6, (items, 1), generator=generator)
+    images = ImageFeatures(normal(items, 4, dim), None, normal(items, dim))
+    return images, TextFeatures(normal(items, 5, dim), mask)
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        CrossModalFusion(8, 2),
+        CrossModalFusion(8, 2, attention="parameter-free"),
+        PooledSimilarity(8),
+        PooledSimilarity(8, image="pooled"),
+    ],
+)
+def test_honest_scorers_pass(scorer):
+    audit(scorer, *noise(10))
+
+
+def positional(images, texts):
+    """Looks for the pairing by position."""
+    sim = PooledSimilarity(8)(images, texts)
+    return sim + 0.01 * torch.eye(*sim.shape)
+
+
+def test_a_score_by_position_is_found_out():
+    with pytest.raises(AuditError, match=r"shuffling images and texts changes scores by 0.01"):
+        audit(positional, *noise(10))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_score_that_looks_at_the_rest_of_the_batch_is_found_out(axis):
+    """A softmax over the gallery shuffles with it, but a pair alone gets 1."""
+    with pytest.raises(AuditError, match=r"score 1.0000 alone and 0.\d+ in the batch"):
+        audit(lambda v, w: PooledSimilarity(8)(v, w).softmax(axis), *noise(10))
+
+
+def test_a_matrix_of_another_shape_or_of_nan_is_found_out():
+    with pytest.raises(AuditError, match=r"shape \(10, 9\) for 10 images, 10 texts"):
+        audit(lambda v, w: PooledSimilarity(8)(v, w)[:, :-1], *noise(10))
+    with pytest.raises(AuditError):
+        audit(lambda v, w: PooledSimilarity(8)(v, w) * torch.nan, *noise(10))
+
+
+def paired(images, texts):
+    """The published evaluation: one global vector a text, attended over its *own* image.
+
+    Text t is compared with every image by what its words saw in image t.
+    """
+    attention = CrossModalFusion(8, 1, attention="parameter-free").text_to_image
+    vectors = [
+        multi_head(attention, texts.words[t][texts.mask[t]], images.regions[t]).mean(0)
+        for t in range(len(texts))
+    ]
+    return cosine(images.regions.mean(1)[:, None], torch.stack(vectors)[None])
+
+
+def test_the_published_paired_evaluation_is_found_out():
+    def on_any_shape(images, texts):  # a pair alone has its own image too, whatever it is
+        own = ImageFeatures(images.regions[: len(texts)], None, images.pooled[: len(texts)])
+        return paired(own, texts)
+
+    with pytest.raises(AuditError, match="shuffling images and texts changes scores"):
+        audit(on_any_shape, *noise(10))
+
+
+def test_on_noise_the_paired_evaluation_beats_chance_and_the_fusion_does_not():
+    """200 pairs of noise, chance .5 % R@1: one hit expected, nine or more has odds of 1e-6."""
+    images, texts = noise(200)
+    leaking, chance = chance_recall(paired, images, texts)
+    assert chance == 0.5
+    assert leaking > 20 * chance
+    for attention in ("projected", "parameter-free"):
+        honest, _ = chance_recall(CrossModalFusion(8, 2, attention=attention), images, texts)
+        assert honest < 9 * chance

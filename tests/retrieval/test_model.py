@@ -1,0 +1,182 @@
+"""RetrievalModel: score blocks, saving and loading, weights that do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("huggingface_hub", reason="extra `recipes`")
+from safetensors.torch import load_file, save_file
+
+from ascl_plugin.asymmetry import generate_negatives
+from ascl_plugin.features import TextFeatures
+from ascl_plugin.losses import AsymmetryLoss
+from ascl_plugin.retrieval.model import RetrievalModel, parameter_counts, to_inputs
+
+GRID = {"name": "grid", "width": 8, "grid": 2}
+WORDS = {"name": "transformer", "vocabulary": list("abcde"), "width": 8}
+
+
+def make(image_encoder=GRID, seed=0, **options):
+    torch.manual_seed(seed)
+    return RetrievalModel(image_encoder, WORDS, {"num_heads": 2}, **{"dim": 8} | options)
+
+
+def batch_of(model, seeds=True, positives=True):
+    torch.manual_seed(1)
+    batch = {"pixel_values": torch.rand(3, 3, 32, 32)}
+    batch |= model.text_encoder.tokenize(["a b c", "d", "e a"])
+    if positives:
+        tokens = model.text_encoder.tokenize(["a b", "d . c e", "e"])
+        batch |= {f"positive_{k}": v for k, v in tokens.items()}
+    if seeds:
+        batch["noise_seed"] = torch.tensor([1, 2, 3])
+        if positives:
+            batch["positive_noise_seed"] = torch.tensor([4, 5, 6])
+    return batch
+
+
+def test_forward_gives_the_blocks_that_the_batch_asks_for():
+    model = make()
+    whole = model(batch_of(model))
+    assert {k: tuple(v.shape) for k, v in whole.items()} == dict.fromkeys(
+        ("sim", "negative_sim", "positive_sim", "positive_negative_sim"), (3, 3)
+    )
+    for seeds, positives, names in (
+        (False, True, {"sim", "positive_sim"}),
+        (True, False, {"sim", "negative_sim"}),
+        (False, False, {"sim"}),
+    ):
+        blocks = model(batch_of(model, seeds, positives))
+        assert set(blocks) == names
+        for name in names:
+            torch.testing.assert_close(blocks[name], whole[name])
+
+
+def test_each_block_is_what_its_parts_say():
+    """Images against captions, captions with their own noise, positives, positives with theirs."""
+    model = make()
+    batch = batch_of(model)
+    blocks = model(batch, negatives="gaussian", strength=0.7)
+    images = model.encode_images(batch)
+    for prefix, names in (
+        ("", ("sim", "negative_sim")),
+        ("positive_", ("positive_sim", "positive_negative_sim")),
+    ):
+        texts = model.encode_texts(batch, prefix)
+        noisy = generate_negatives(texts, batch[f"{prefix}noise_seed"], "gaussian", 0.7)
+        for name, features in zip(names, (texts, noisy), strict=True):
+            torch.testing.assert_close(blocks[name], model.fusion(images, features))
+    assert (blocks["sim"] - blocks["negative_sim"]).abs().min() > 0
+
+
+def test_every_parameter_learns_from_the_loss():
+    model = make()
+    AsymmetryLoss()(**model(batch_of(model))).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("norm", ["layer", "l2", "none"])
+def test_feature_norm(norm):
+    """Layer: mean 0, mean square 1. L2: sum of squares 1. None: as projected."""
+    model = make(feature_norm=norm)
+    batch = batch_of(model)
+    images, texts = model.encode_images(batch), model.encode_texts(batch)
+    for x in (images.regions, images.pooled, texts.words[texts.mask]):
+        if norm == "layer":
+            assert x.mean(-1).abs().max() < 1e-5
+            torch.testing.assert_close(
+                x.square().mean(-1), torch.ones(x.shape[:-1]), atol=1e-2, rtol=0
+            )
+        if norm == "l2":
+            torch.testing.assert_close(x.square().sum(-1), torch.ones(x.shape[:-1]))
+    if norm == "none":
+        raw = model.image_encoder(batch["pixel_values"]).regions
+        torch.testing.assert_close(images.regions, model.region_projection(raw))
+    with pytest.raises(ValueError, match="feature_norm must be one of layer, l2, none, got 'ln'"):
+        make(feature_norm="ln")
+
+
+def test_features_from_a_cache_are_taken_as_the_encoders_own():
+    model = make().eval()
+    batch = batch_of(model, seeds=False, positives=False)
+    raw = model.image_encoder(batch["pixel_values"])
+    texts = model.text_encoder(batch["input_ids"], batch["attention_mask"])
+    cached = {"regions": raw.regions, "pooled": raw.pooled, "words": texts.words}
+    cached["word_mask"] = texts.mask
+    torch.testing.assert_close(model(cached)["sim"], model(batch)["sim"])
+
+
+def test_saved_and_loaded_it_scores_the_same(tmp_path):
+    model = make(dim=12, feature_norm="l2").eval()
+    model.save_pretrained(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
+    assert json.loads((tmp_path / "config.json").read_text())["dim"] == 12
+    assert json.loads(model.config_json())["image_encoder"] == GRID
+    torch.manual_seed(99)
+    loaded = RetrievalModel.from_pretrained(str(tmp_path))
+    assert not loaded.training and loaded.text_encoder.ids == model.text_encoder.ids
+    batch = batch_of(model)
+    for name, block in model(batch).items():
+        assert torch.equal(loaded(batch)[name], block)
+
+
+def test_weights_of_a_frozen_encoder_are_not_in_the_file(tmp_path, frozen_pixels):
+    model = make({"name": frozen_pixels, "seed": 3})
+    assert parameter_counts(model)[1] == 18
+    model.save_pretrained(tmp_path)
+    names = set(load_file(tmp_path / "model.safetensors"))
+    assert "region_projection.weight" in names
+    assert any(name.startswith("text_encoder.") for name in names)
+    assert not any(name.startswith("image_encoder.") for name in names)
+    loaded = RetrievalModel.from_pretrained(str(tmp_path))
+    batch = batch_of(model)
+    assert torch.equal(loaded(batch)["sim"], model(batch)["sim"])
+    AsymmetryLoss()(**model(batch)).backward()
+    assert model.image_encoder.projection.weight.grad is None
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    model = make()
+    state = model.trained_state()
+    before = {k: v.clone() for k, v in state.items()}
+    lacking = {k: v for k, v in state.items() if k != "fusion.gate.bias"}
+    with pytest.raises(ValueError, match=r"the file lacks 'fusion.gate.bias'"):
+        model.load_trained_state(lacking)
+    with pytest.raises(ValueError, match=r"the model does not know 'head.weight'"):
+        model.load_trained_state(state | {"head.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"'fusion.gate.bias' is \(3,\) in the file and \(8,\)"):
+        model.load_trained_state(state | {"fusion.gate.bias": torch.zeros(3)})
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    model.save_pretrained(tmp_path)
+    save_file(lacking, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"the file lacks 'fusion.gate.bias'"):
+        RetrievalModel.from_pretrained(str(tmp_path))
+
+
+def test_a_component_that_there_is_not_is_named():
+    with pytest.raises(KeyError, match=r"no image_encoder named 'gird'.*did you mean 'grid'"):
+        RetrievalModel({"name": "gird"}, WORDS)
+    with pytest.raises(TypeError, match=r"text_encoder 'transformer'.*'depth'"):
+        RetrievalModel(GRID, {**WORDS, "depth": 2})
+
+
+def test_the_joint_width_is_the_models(frozen_pixels):
+    model = RetrievalModel(GRID, WORDS, {"name": "pooled"}, dim=16)
+    assert model.fusion.dim == model.word_projection.out_features == 16
+    images = model.encode_images(batch_of(model))
+    scores = model.fusion(images, TextFeatures(torch.randn(2, 3, 16)))
+    assert scores.shape == (3, 2)
+
+
+def test_to_inputs_moves_tensors_but_not_seeds():
+    moved = to_inputs(
+        {"words": torch.zeros(1), "row": torch.zeros(1), "positive_noise_seed": torch.zeros(1)},
+        "meta",
+    )
+    assert {k: v.device.type for k, v in moved.items()} == {
+        "words": "meta", "row": "cpu", "positive_noise_seed": "cpu",
+    }  # fmt: skip

@@ -1,0 +1,61 @@
+"""Every Python snippet of README.md and docs/ runs, and so does every example in a docstring.
+
+The snippets of a file run in their order in one namespace, in an empty folder. One that shows what
+to do with files or packages a reader brings is preceded by a line `<!-- no-run -->`.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from ascl_plugin import registry
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPET = re.compile(r"^(<!-- no-run -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+def modules_with_examples() -> list[str]:
+    found = []
+    for folder, name in (("ascl_plugin", "ascl_plugin"), ("adapters", "ascl_plugin.adapters")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            examples = [line for line in path.read_text().splitlines() if ">>>" in line]
+            if not all("doctest: +SKIP" in line for line in examples):
+                parts = path.relative_to(ROOT / folder).with_suffix("").parts
+                found.append(".".join((name, *parts)).removesuffix(".__init__"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # what a snippet registers stays in it
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    text = page.read_text()
+    namespace: dict[str, object] = {"__name__": "snippet"}
+    for match in SNIPPET.finditer(text):
+        skipped, code = match.groups()
+        # line numbers of errors are those of the page
+        padding = "\n" * text.count("\n", 0, match.start(2))
+        compiled = compile(padding + code, str(page), "exec")
+        if not skipped:
+            exec(compiled, namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_linked_files_exist(page):
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_docstring_examples(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,0 +1,148 @@
+"""What a user gets who installs the wheel, and what importing the library costs.
+
+The wheel is installed into an environment of its own. Torch and numpy, too large to install again,
+are lent by the environment that runs the tests: a `.pth` file appends its folder to `sys.path`,
+behind the new environment's own, and a folder so appended is no site folder, so that an editable
+install of this project in it stays out of sight.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = (
+    "transformers", "accelerate", "datasets", "PIL", "timm", "safetensors", "yaml", "tqdm",
+    "huggingface_hub",
+)  # fmt: skip
+
+
+def run(*command: object, **options: Any) -> str:
+    """What a command prints; its errors are in the message when it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from a copy, for a build leaves folders behind."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for name in ("ascl_plugin", "adapters"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, tree)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory) -> Path:
+    """A new environment with the wheel in it."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin" / "python"
+    run(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel
+    )
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run(python, "-c", code).strip())
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+@pytest.mark.recipe
+def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "ascl_plugin/py.typed" in names
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"ascl_plugin"}
+    code = {str(p.relative_to(ROOT)) for p in (ROOT / "ascl_plugin").rglob("*.py")}
+    code |= {f"ascl_plugin/{p.relative_to(ROOT)}" for p in (ROOT / "adapters").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == code
+
+
+@pytest.mark.recipe
+def test_the_installed_wheel_imports_from_its_own_environment(environment, tmp_path):
+    code = (
+        "import json, ascl_plugin, ascl_plugin.adapters, ascl_plugin.adapters.frozen as frozen\n"
+        "from ascl_plugin import AsymmetryLoss, rerank\n"
+        "modules = ascl_plugin, ascl_plugin.adapters, frozen\n"
+        "print(json.dumps([m.__file__ for m in modules]))"
+    )
+    # from an empty folder, or the source tree would be what is imported
+    files = json.loads(run(environment / "bin" / "python", "-c", code, cwd=tmp_path))
+    for file in files:
+        assert Path(file).is_relative_to(environment)
+    assert files[1].endswith("ascl_plugin/adapters/__init__.py")
+
+
+@pytest.mark.recipe
+def test_the_command_is_installed(environment, tmp_path):
+    from ascl_plugin import __version__
+
+    printed = run(environment / "bin" / "ascl", "--version", cwd=tmp_path)
+    assert printed.strip() == f"ascl {__version__}"
+
+
+@pytest.mark.recipe
+def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
+    code = (
+        "import json\nfrom importlib.metadata import requires\n"
+        "print(json.dumps(requires('ascl-plugin')))"
+    )
+    wanted = json.loads(run(environment / "bin" / "python", "-c", code, cwd=tmp_path))
+    base = [name for name in wanted if "extra ==" not in name]
+    assert sorted(name.split(">")[0] for name in base) == ["numpy", "torch"]
+
+
+LIGHT = (
+    "ascl_plugin.losses", "ascl_plugin.rerank", "ascl_plugin.fusion", "ascl_plugin.asymmetry",
+    "ascl_plugin.retrieval.metrics", "ascl_plugin.retrieval.scoring",
+)  # fmt: skip
+
+
+def test_the_library_imports_with_torch_and_numpy_alone():
+    """What torch itself imports (tqdm, if installed) is not ours; everything else is barred."""
+    code = (
+        "import sys, torch, numpy, torch.hub, importlib\n"
+        f"for name in set({EXTRAS}) - set(sys.modules): sys.modules[name] = None\n"
+        "before = set(sys.modules)\n"
+        f"for name in ('ascl_plugin', *{LIGHT}): importlib.import_module(name)\n"
+        "ours = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(ours - set(sys.stdlib_module_names) - {'torch', 'numpy'}))"
+    )
+    assert run(sys.executable, "-c", code).strip() == "['ascl_plugin']"
+
+
+def test_every_public_name_is_there_and_the_model_comes_when_asked_for():
+    code = (
+        "import sys\nfrom ascl_plugin import *\nimport ascl_plugin\n"
+        "assert all(hasattr(ascl_plugin, name) for name in ascl_plugin.__all__)\n"
+        "assert 'ascl_plugin.retrieval.model' not in sys.modules\n"
+        "print(ascl_plugin.RetrievalModel.__name__, rerank.__name__)"
+    )
+    assert run(sys.executable, "-c", code).split() == ["RetrievalModel", "rerank"]
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    import ascl_plugin
+
+    with pytest.raises(AttributeError, match="no attribute 'Rerank'"):
+        ascl_plugin.Rerank  # noqa: B018
+
+
+def test_the_editable_install_imports_the_adapters(tmp_path):
+    code = "import ascl_plugin.adapters as a; print(a.__file__)"
+    assert Path(run(sys.executable, "-c", code, cwd=tmp_path).strip()).name == "__init__.py"

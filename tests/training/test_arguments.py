@@ -1,0 +1,129 @@
+"""Options from a yaml file and from flags, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers", reason="extra `recipes`")
+import yaml
+
+from ascl_plugin.training.arguments import parse_options
+
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a yaml file and gives its path."""
+
+    def write(text):
+        path = tmp_path / "options.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refused(capsys, *argv):
+    """What is printed of a command line that does not fit; the exit status is 2."""
+    with pytest.raises(SystemExit) as stop:
+        parse_options(list(argv))
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_without_anything_there_are_defaults():
+    options = parse_options([])
+    assert options.loss.temperature == 0.05 and options.data.data_root is None
+    assert options.flat()["batch_size"] == 64
+
+
+def test_flags_override_the_file_wherever_they_stand(config):
+    path = config("epochs: 3\nbatch_size: 8\ncpu: true\ndata_root: null\nlearning_rate: 1e-3\n")
+    for argv in (
+        ["--config", path, "--epochs", "5"],
+        ["--epochs", "5", "--config", path],
+        ["--epochs=5", f"--config={path}"],
+    ):
+        train = parse_options(argv).train
+        assert (train.epochs, train.batch_size, train.cpu) == (5, 8, True)
+        assert train.learning_rate == 1e-3
+
+
+def test_the_default_file_is_read_unless_another_is_named(config):
+    path = config("epochs: 3\n")
+    assert parse_options([], path).train.epochs == 3
+    assert parse_options(["--epochs", "4"], path).train.epochs == 4
+    assert parse_options(["--config", str(CONFIGS / "small.yaml")], path).train.epochs != 3
+
+
+def test_booleans_are_flags_or_values():
+    assert parse_options(["--cpu"]).train.cpu is True
+    assert parse_options(["--cpu", "True"]).train.cpu is True
+    assert parse_options(["--cache_images", "false"]).data.cache_images is False
+    assert parse_options([]).data.cache_images is True
+
+
+def test_what_is_written_is_read_back(config):
+    options = parse_options(
+        ["--dim", "16", "--cpu", "--noise_strength", "0.3", "--loss", "triplet"]
+    )
+    path = config(yaml.safe_dump(options.flat(), sort_keys=False))
+    assert parse_options(["--config", path]) == options
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_configuration_of_the_recipes_parses(path):
+    options = parse_options(["--config", str(path)]).flat()
+    for name, value in yaml.safe_load(path.read_text()).items():
+        # yaml takes 5e-4 for a string, the parser for a number
+        assert options[name] == (type(options[name])(value) if options[name] is not None else None)
+
+
+def test_an_unknown_option_suggests_the_nearest(capsys, config):
+    expected = "unknown option 'temprature'; did you mean 'temperature'?"
+    assert expected in refused(capsys, "--temprature", "0.1")
+    assert expected in refused(capsys, "--temprature=0.1", "--epochs", "2")
+    path = config("epochs: 3\ntemprature: 0.1\n")
+    told = refused(capsys, "--config", path)
+    assert expected in told and path in told
+    far = refused(capsys, "--qqqq", "1")
+    assert "unknown option 'qqqq'" in far and "did you mean" not in far
+
+
+def test_no_prefix_of_an_option_is_taken_for_it(capsys):
+    assert "unknown option 'temp'" in refused(capsys, "--temp", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("epochs", "ten", "argument --epochs: invalid int value: 'ten'"),
+        ("temperature", "warm", "--temperature: invalid float value: 'warm'"),
+        ("negatives", "noise", "--negatives: invalid choice: 'noise' (choose from"),
+        ("schedule", "linear", "--schedule: invalid choice: 'linear' (choose from"),
+        ("cpu", "perhaps", "--cpu"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_the_option(capsys, config, name, value, told):
+    assert told in refused(capsys, f"--{name}", value)
+    assert told in refused(capsys, "--config", config(f"{name}: {value}\n"))
+
+
+def test_files_that_cannot_be_read_are_named(capsys, config, tmp_path):
+    assert "absent.yaml: no such file" in refused(capsys, "--config", str(tmp_path / "absent.yaml"))
+    assert "options.yaml is not yaml" in refused(capsys, "--config", config("a: [1"))
+    for content in ("", "- epochs\n", "epochs"):
+        told = refused(capsys, "--config", config(content))
+        assert "options.yaml: expected options, 'name: value' a line" in told
+    assert f"{tmp_path}: Is a directory" in refused(capsys, "--config", str(tmp_path))
+    for argv in (["--config"], ["--config="], ["--epochs", "2", "--config"]):
+        assert "--config: expected a file" in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "epochs", "eval_every", "log_every"])
+def test_numbers_that_count_something_start_at_one(capsys, config, name):
+    assert f"argument --{name}: expected at least 1, got 0" in refused(capsys, f"--{name}", "0")
+    assert "got -2" in refused(capsys, "--config", config(f"{name}: -2\n"))

@@ -1,0 +1,188 @@
+"""A run that is killed, stopped and resumed ends where a run left alone ends, bit for bit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("accelerate", reason="extra `recipes`")
+from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
+
+pytestmark = pytest.mark.recipe
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
+# 3 epochs of 8 steps, checkpoints every 3: most of them in the middle of an epoch
+OPTIONS = [
+    "--scenes_train=64", "--scenes_val=16", "--scenes_test=16", "--epochs=3", "--batch_size=8",
+    "--captions_per_epoch=1", "--dim=16", "--encoder_width=16", "--save_every=3", "--log_every=1",
+    "--cpu=True", "--num_threads=1", "--log_with=none",
+]  # fmt: skip
+STEPS = 24
+
+
+def start(folder, *more):
+    """The recipe as a process of its own; what it prints goes into output.txt."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(RECIPE), *OPTIONS, f"--output_dir={folder}", *more]
+    with open(folder / "output.txt", "a") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+
+def finish(process, folder):
+    try:
+        code = process.wait(timeout=240)
+    finally:
+        process.kill()
+    return code, (folder / "output.txt").read_text()
+
+
+def last_step(folder):
+    log = folder / "log.jsonl"
+    found = re.findall(r'"step": (\d+),', log.read_text()) if log.exists() else []
+    return max(map(int, found), default=0)
+
+
+def stop_at(folder, step, number, *more):
+    """Starts the recipe and sends it a signal once `step` is logged."""
+    process = start(folder, *more)
+    deadline = time.monotonic() + 240
+    while last_step(folder) < step:
+        assert process.poll() is None, (folder / "output.txt").read_text()
+        assert time.monotonic() < deadline, f"no step {step} in 240 s"
+        time.sleep(0.002)
+    process.send_signal(number)
+    return finish(process, folder)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("alone")
+    code, output = finish(start(folder), folder)
+    assert code == 0, output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """A run killed at a random step, resumed, stopped by Ctrl-C at another, resumed to its end."""
+    folder = tmp_path_factory.mktemp("disturbed")
+    chance = random.Random(int(os.environ.get("ASCL_TEST_SEED", "0")))
+    killed = stop_at(folder, chance.randint(1, 8), signal.SIGKILL)
+    after_kill = [int(path.name[11:]) for path in checkpoints(folder)]
+    stopped = stop_at(folder, last_step(folder) + chance.randint(1, 6), signal.SIGINT, "--resume")
+    after_stop = [int(path.name[11:]) for path in checkpoints(folder)]
+    logged = last_step(folder)
+    code, output = finish(start(folder, "--resume"), folder)
+    assert code == 0, output
+    return {
+        "folder": folder, "killed": killed, "after_kill": after_kill, "stopped": stopped,
+        "after_stop": after_stop, "logged": logged,
+    }  # fmt: skip
+
+
+def test_the_kill_was_a_kill_and_left_whole_checkpoints_only(disturbed):
+    code, _ = disturbed["killed"]
+    assert code == -signal.SIGKILL
+    assert all(step % 3 == 0 or step % 8 == 0 for step in disturbed["after_kill"])
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_the_last_whole_step(disturbed):
+    code, output = disturbed["stopped"]
+    assert code == 130
+    assert disturbed["after_stop"][-1] == disturbed["logged"] < STEPS
+    assert "stopped by signal 2; to go on: the same options and --output_dir" in output
+    assert "Traceback" not in output
+    if disturbed["after_kill"]:
+        assert f"checkpoint-{disturbed['after_kill'][-1]:07d}, step" in output
+
+
+def test_weights_and_optimiser_are_bitwise_those_of_a_run_left_alone(alone, disturbed):
+    folder = disturbed["folder"]
+    for name in ("best/model.safetensors", f"checkpoint-{STEPS:07d}/model.safetensors"):
+        assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
+    states = [load_checkpoint(checkpoints(f)[-1])[1] for f in (alone, folder)]
+    for name in ("step", "epoch", "batch", "best", "bad_validations"):
+        assert states[0][name] == states[1][name], name
+    moments = [state["optimizer"]["state"] for state in states]
+    for number, moment in moments[0].items():
+        for name, value in moment.items():
+            assert torch.equal(value, moments[1][number][name]), (number, name)
+
+
+def test_the_log_and_the_metrics_are_those_of_a_run_left_alone(alone, disturbed):
+    """Every line once, whatever was logged before the kill and done again after it."""
+    logs = []
+    for folder in (alone, disturbed["folder"]):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for line in lines:
+            line.pop("pairs_per_second", None)
+        logs.append(lines)
+    assert len(logs[0]) == STEPS + 3
+    for line, expected in zip(logs[1], logs[0], strict=True):
+        if "loss" in line:
+            assert line == expected  # a loss logged each step needs no history
+        assert line.keys() == expected.keys()
+    metrics = [json.loads((f / "metrics.json").read_text()) for f in (alone, disturbed["folder"])]
+    for name in ("val", "test", "best"):
+        assert metrics[0][name] == metrics[1][name]
+
+
+@pytest.fixture
+def main(capsys):
+    """The recipe in this process: exit status and what it printed."""
+    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPE)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+
+    def run(folder, *more):
+        code = recipe.main([*OPTIONS, f"--output_dir={folder}", *more])
+        return code, capsys.readouterr().err.strip().splitlines()
+
+    return run
+
+
+def test_a_second_run_into_the_same_folder_is_refused(main, alone):
+    before = (alone / "metrics.json").read_bytes()
+    code, printed = main(alone)
+    assert code == 2
+    assert printed[-1].startswith("error: ") and "holds a run; --resume goes on" in printed[-1]
+    assert (alone / "metrics.json").read_bytes() == before
+
+
+def test_options_that_change_a_step_must_not_change_on_the_way(main, alone):
+    before = (alone / "config.yaml").read_bytes()
+    code, printed = main(alone, "--resume", "--temperature=0.2")
+    assert code == 2
+    assert "was written with temperature=0.05, this run has 0.2" in printed[-1]
+    assert (alone / "config.yaml").read_bytes() == before
+
+
+def test_resume_without_a_folder_is_refused(main, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPE)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    assert recipe.main([*OPTIONS, "--resume"]) == 2
+    assert "--resume needs --output_dir" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_checkpoint_is_named(main, disturbed):
+    """Last, as it breaks the folder."""
+    newest = checkpoints(disturbed["folder"])[-1]
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    code, printed = main(disturbed["folder"], "--resume")
+    assert code == 2 and f"{newest} cannot be read" in printed[-1]
