@@ -29,6 +29,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "collator": {"asymmetry": "ascl_plugin.asymmetry.collator:AsymmetryCollator"},
     "fusion": {
         "cross_modal": "ascl_plugin.fusion:CrossModalFusion",
+        "late": "ascl_plugin.fusion:LateInteraction",
         "pooled": "ascl_plugin.fusion:PooledSimilarity",
     },
     "rerank": {"bidirectional": "ascl_plugin.rerank:rerank"},

@@ -14,6 +14,7 @@ from ascl_plugin.data.images import load_image
 from ascl_plugin.data.store import FeatureStore, fill, image_key
 
 Row = Mapping[str, Any]
+MEMORY = 2**30  # bytes of decoded pictures kept by a process
 
 
 class ImageInputs:
@@ -27,6 +28,7 @@ class ImageInputs:
     def __init__(self, encoder: Any, cache_dir: str | Path | None = None) -> None:
         self.encoder = encoder
         self.store = _store(encoder, cache_dir)
+        self._memory: dict[str, Tensor] = {}
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Tensors of N rows."""
@@ -54,8 +56,17 @@ class ImageInputs:
         fill(self.store, rows, keys, encode, batch_size, "encoding images", **sharing)
 
     def _pixels(self, rows: Sequence[Row]) -> Tensor:
-        prepare = self.encoder.preprocess
-        return torch.stack([prepare(load_image(r["image"], r["image_id"])) for r in rows])
+        return torch.stack([self._pixels_of(row) for row in rows])
+
+    def _pixels_of(self, row: Row) -> Tensor:
+        """Decoded once an image, as long as all fit in `MEMORY` bytes."""
+        name = row["image_id"]
+        if name in self._memory:
+            return self._memory[name]
+        pixels = self.encoder.preprocess(load_image(row["image"], name))
+        if (len(self._memory) + 1) * pixels.nbytes <= MEMORY:
+            self._memory[name] = pixels
+        return pixels
 
 
 class TextInputs:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ascl_plugin import registry
 from ascl_plugin.asymmetry.embedding import generate_negatives
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.losses.distributed import gather, gather_features
 
 try:
@@ -62,6 +63,7 @@ class RetrievalModel(
         self.image_encoder = _build("image_encoder", image_encoder)
         self.text_encoder = _build("text_encoder", text_encoder)
         self.fusion = _build("fusion", {"name": "cross_modal", **(fusion or {}), "dim": dim})
+        self.aligner = LateInteraction(dim)
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
         self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
@@ -89,12 +91,14 @@ class RetrievalModel(
         batch: dict[str, Tensor],
         negatives: str = "mixture",
         strength: float | None = None,
+        align: bool = False,
     ) -> dict[str, Tensor]:
         """Score blocks of a batch from `AsymmetryCollator`, over the pairs of all processes.
 
         Args:
             batch: of this process.
             negatives, strength: of `generate_negatives`, where the batch brings seeds.
+            align: score captions alone, by late interaction instead of the fusion.
 
         Returns:
             `sim`, and as far as the batch goes `negative_sim`, `positive_sim`,
@@ -102,6 +106,7 @@ class RetrievalModel(
             scores its own images against all texts; rows are gathered with gradients.
         """
         images = self.encode_images(batch)
+        scorer = self.aligner if align else self.fusion
         blocks: dict[str, Tensor] = {}
         for prefix, names in (
             ("", ("sim", "negative_sim")),
@@ -109,14 +114,16 @@ class RetrievalModel(
         ):
             if f"{prefix}input_ids" not in batch and f"{prefix}words" not in batch:
                 continue
+            if align and prefix:
+                break
             texts = self.encode_texts(batch, prefix)
             groups = [gather_features(texts)]
-            if f"{prefix}noise_seed" in batch:
+            if f"{prefix}noise_seed" in batch and not align:
                 seeds = batch[f"{prefix}noise_seed"]
                 groups.append(
                     gather_features(generate_negatives(texts, seeds, negatives, strength))
                 )
-            scores = gather(self.fusion(images, concatenate(groups)))
+            scores = gather(scorer(images, concatenate(groups)))
             blocks |= zip(names, scores.split(len(groups[0]), dim=1), strict=False)
         return blocks
 

@@ -35,7 +35,8 @@ class TrainingRows(torch.utils.data.Dataset):
     """Rows by (epoch, row, caption): all that chance depends on travels with the row."""
 
     def __init__(self, rows: Any) -> None:
-        self.rows = rows
+        # only what a batch is made of: scenes have more columns, and reading them takes time
+        self.rows = rows.select_columns(["image_id", "image", "captions"])
 
     def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
         epoch, row, caption = key
@@ -232,7 +233,10 @@ class Trainer:
         inputs = to_inputs(batch, self.accelerator.device)
         with self.accelerator.autocast():
             blocks = self.model(
-                inputs, self.options.loss.negatives, self.options.loss.noise_strength
+                inputs,
+                self.options.loss.negatives,
+                self.options.loss.noise_strength,
+                align=self.epoch < self.args.align_epochs,
             )
             loss = self.loss(**blocks)
         value = loss.item()

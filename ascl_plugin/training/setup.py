@@ -57,6 +57,7 @@ def make_accelerator(options: Options, folder: Path) -> Accelerator:
             # without fusion one of the two image projections is idle
             DistributedDataParallelKwargs(
                 find_unused_parameters=options.model.fusion != "cross_modal"
+                or args.align_epochs > 0
             )
         ],
     )

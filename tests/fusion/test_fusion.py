@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
+from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.head import BACKENDS
 
 FAST = sorted(set(BACKENDS) - {"reference"})
@@ -60,7 +60,7 @@ def with_gradients(head, images, texts, backend, upstream):
 
 @pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 def test_worked_by_hand(backend):
-    """D = 2, H = 1, all projections the identity, gate 1/2: Fusion(a, b) = (a + b) / 2.
+    """D = 2, H = 1, all projections the identity; A = 0 and c = ln 3 make the gate 3/4.
 
     Image: regions v_1 = (1, 0), v_2 = (0, 1), pooled g = (1, 0). Text: one word w = (3, 4).
 
@@ -70,17 +70,19 @@ def test_worked_by_hand(backend):
     cos(w, v*) = (3 (1-p) + 4 p) / (5 |v*|) = (3 + p) / (5 |v*|).
 
     S_local = u1 7/10 + (1 - u1) (3 + p) / (5 |v*|).
-    W_g = w; V_g = (v* + g) / 2 = ((2 - p) / 2, p / 2): S_global = (3 (2-p) + 4 p) / (10 |V_g|).
+    W_g = w; V_g = 3/4 v* + 1/4 g = (3 (1 - p) + 1, 3 p) / 4 = (4 - 3p, 3p) / 4:
+    S_global = (3 (4 - 3p) + 4 (3p)) / (5 |(4 - 3p, 3p)|).
     """
     p = 1 / (1 + math.exp(-1 / math.sqrt(2)))
     local = 0.25 * 0.7 + 0.75 * (3 + p) / (5 * math.hypot(1 - p, p))
-    whole = (6 + p) / (10 * math.hypot((2 - p) / 2, p / 2))
+    whole = (12 + 3 * p) / (5 * math.hypot(4 - 3 * p, 3 * p))
 
     head = CrossModalFusion(dim=2, num_heads=1, local_weight=0.6, direction_weight=0.25).double()
     with torch.no_grad():
         for parameter in head.parameters():
             torch.nn.init.eye_(parameter) if parameter.ndim == 2 else parameter.zero_()
         head.gate.weight.zero_()
+        head.gate.bias.fill_(math.log(3))
     images = ImageFeatures(
         torch.eye(2, dtype=torch.float64)[None], None, torch.tensor([[1.0, 0]]).double()
     )
@@ -325,36 +327,3 @@ def test_errors_say_what_was_got():
             head(v, w)
     with pytest.raises(ValueError, match=r"no backend 'cuda'; there are auto, .*reference"):
         head(images, texts, backend="cuda")
-
-
-def test_pooled_similarity_by_hand():
-    """Regions (1, 0), (0, 1) and a masked one: mean (1/2, 1/2). Words (3, 4) and a masked one.
-
-    cos((1, 1), (3, 4)) = 7 / (5 sqrt(2)). The pooled feature (0, 2) against (3, 4): 4/5.
-    """
-    images = ImageFeatures(
-        torch.tensor([[[1.0, 0], [0, 1], [9, 9]]]),
-        torch.tensor([[True, True, False]]),
-        torch.tensor([[0.0, 2]]),
-    )
-    texts = TextFeatures(torch.tensor([[[3.0, 4], [-9, 9]]]), torch.tensor([[True, False]]))
-    by_regions = PooledSimilarity(2)(images, texts)
-    assert by_regions.item() == pytest.approx(7 / (5 * math.sqrt(2)))
-    assert PooledSimilarity(2, image="pooled")(images, texts).item() == pytest.approx(0.8)
-    for dtype, wanted in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
-        v = ImageFeatures(images.regions.to(dtype), images.mask)
-        assert PooledSimilarity(2)(v, TextFeatures(texts.words.to(dtype))).dtype == wanted
-    with pytest.raises(ValueError, match="'regions' or 'pooled', got 'cls'"):
-        PooledSimilarity(2, image="cls")
-    with pytest.raises(ValueError, match="images without pooled"):
-        PooledSimilarity(2, image="pooled")(ImageFeatures(images.regions), texts)
-
-
-def test_pooled_similarity_of_nothing_is_zero_with_finite_gradient():
-    words = torch.ones(2, 3, 4, requires_grad=True)
-    mask = torch.tensor([[False] * 3, [True] * 3])
-    regions = torch.zeros(1, 2, 4, requires_grad=True)
-    scores = PooledSimilarity(4)(ImageFeatures(regions), TextFeatures(words, mask))
-    assert scores.tolist() == [[0, 0]]
-    scores.sum().backward()
-    assert words.grad.isfinite().all() and regions.grad.isfinite().all()

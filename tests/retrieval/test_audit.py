@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.fusion.reference import cosine, multi_head
 from ascl_plugin.retrieval.audit import AuditError, audit, chance_recall
 
@@ -28,6 +28,7 @@ def noise(items, seed=0, dim=8):
     [
         CrossModalFusion(8, 2),
         CrossModalFusion(8, 2, attention="parameter-free"),
+        LateInteraction(8),
         PooledSimilarity(8),
         PooledSimilarity(8, image="pooled"),
     ],

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ascl_plugin.asymmetry import generate_negatives
 from ascl_plugin.features import TextFeatures
+from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.retrieval.model import RetrievalModel, parameter_counts, to_inputs
 
@@ -70,6 +71,15 @@ def test_each_block_is_what_its_parts_say():
         for name, features in zip(names, (texts, noisy), strict=True):
             torch.testing.assert_close(blocks[name], model.fusion(images, features))
     assert (blocks["sim"] - blocks["negative_sim"]).abs().min() > 0
+
+
+def test_aligned_blocks_are_of_late_interaction():
+    model = make()
+    batch = batch_of(model)
+    blocks = model(batch, align=True)
+    assert set(blocks) == {"sim", "negative_sim", "positive_sim", "positive_negative_sim"}
+    images, texts = model.encode_images(batch), model.encode_texts(batch, "positive_")
+    torch.testing.assert_close(blocks["positive_sim"], LateInteraction(8)(images, texts))
 
 
 def test_every_parameter_learns_from_the_loss():

@@ -97,6 +97,7 @@ class Payload:
         return open, (str(self.target), "w")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("write", [torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))])
 def test_a_program_in_a_checkpoint_is_refused_and_not_run(tmp_path, write):
     path = save_checkpoint(tmp_path, 1, WEIGHTS, {})

@@ -22,10 +22,12 @@ from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 pytestmark = pytest.mark.recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
-# 3 epochs of 8 steps, checkpoints every 3: most of them in the middle of an epoch
+# 3 epochs of 8 steps, the first by late interaction; checkpoints every 3 steps: most of them in
+# the middle of an epoch
 OPTIONS = [
     "--scenes_train=64", "--scenes_val=16", "--scenes_test=16", "--epochs=3", "--batch_size=8",
     "--captions_per_epoch=1", "--dim=16", "--encoder_width=16", "--save_every=3", "--log_every=1",
+    "--align_epochs=1", "--eval_every=1", "--temperature=0.05",
     "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 STEPS = 24

@@ -1,0 +1,99 @@
+"""The two scorers without attention, by hand and against one pair after the other."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import LateInteraction, PooledSimilarity
+
+
+def test_pooled_similarity_by_hand():
+    """Regions (1, 0), (0, 1) and a masked one: mean (1/2, 1/2). Words (3, 4) and a masked one.
+
+    cos((1, 1), (3, 4)) = 7 / (5 sqrt(2)). The pooled feature (0, 2) against (3, 4): 4/5.
+    """
+    images = ImageFeatures(
+        torch.tensor([[[1.0, 0], [0, 1], [9, 9]]]),
+        torch.tensor([[True, True, False]]),
+        torch.tensor([[0.0, 2]]),
+    )
+    texts = TextFeatures(torch.tensor([[[3.0, 4], [-9, 9]]]), torch.tensor([[True, False]]))
+    by_regions = PooledSimilarity(2)(images, texts)
+    assert by_regions.item() == pytest.approx(7 / (5 * math.sqrt(2)))
+    assert PooledSimilarity(2, image="pooled")(images, texts).item() == pytest.approx(0.8)
+    for dtype, wanted in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        v = ImageFeatures(images.regions.to(dtype), images.mask)
+        assert PooledSimilarity(2)(v, TextFeatures(texts.words.to(dtype))).dtype == wanted
+    with pytest.raises(ValueError, match="'regions' or 'pooled', got 'cls'"):
+        PooledSimilarity(2, image="cls")
+    with pytest.raises(ValueError, match="images without pooled"):
+        PooledSimilarity(2, image="pooled")(ImageFeatures(images.regions), texts)
+
+
+def test_pooled_similarity_of_nothing_is_zero_with_finite_gradient():
+    words = torch.ones(2, 3, 4, requires_grad=True)
+    mask = torch.tensor([[False] * 3, [True] * 3])
+    regions = torch.zeros(1, 2, 4, requires_grad=True)
+    scores = PooledSimilarity(4)(ImageFeatures(regions), TextFeatures(words, mask))
+    assert scores.tolist() == [[0, 0]]
+    scores.sum().backward()
+    assert words.grad.isfinite().all() and regions.grad.isfinite().all()
+
+
+def test_late_interaction_by_hand():
+    """Words (3, 4), (-1, 0) and a masked one; regions (2, 0), (0, 5) and a masked (-1, 0).
+
+    The first word's best region is (0, 5): 4/5. The second's would be the masked one; of the real
+    ones it is (0, 5) again: 0, over (2, 0) at -1. Mean 2/5.
+    """
+    images = ImageFeatures(
+        torch.tensor([[[2.0, 0], [0, 5], [-1, 0]]]), torch.tensor([[True, True, False]])
+    )
+    texts = TextFeatures(torch.tensor([[[3.0, 4], [-1, 0], [9, 0]]]), torch.tensor([[1, 1, 0]]) > 0)
+    assert LateInteraction(2)(images, texts).item() == pytest.approx(0.4)
+    both = TextFeatures(texts.words[:, :2])
+    assert LateInteraction(2)(images, both).item() == pytest.approx(0.4)
+    whole = ImageFeatures(images.regions)
+    assert LateInteraction(2)(whole, both).item() == pytest.approx((0.8 + 1) / 2)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_late_interaction_is_of_the_pair_alone(seed, images, texts, masks):
+    """Against one pair after the other, only their real words and regions."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(items, places):
+        values = torch.randn(items, places, 4, generator=generator)
+        lengths = torch.randint(1, places + 1, (items, 1), generator=generator)
+        return values, torch.arange(places) < lengths if masks else None
+
+    v, w = ImageFeatures(*drawn(images, 3)), TextFeatures(*drawn(texts, 5))
+    found = LateInteraction(4)(v, w)
+    assert found.shape == (images, texts)
+    for i in range(images):
+        for t in range(texts):
+            regions = v.regions[i] if v.mask is None else v.regions[i][v.mask[i]]
+            words = w.words[t] if w.mask is None else w.words[t][w.mask[t]]
+            cosines = torch.cosine_similarity(words[:, None], regions[None], dim=-1)
+            assert found[i, t].item() == pytest.approx(cosines.amax(1).mean().item(), abs=1e-6)
+
+
+def test_late_interaction_of_nothing_is_finite():
+    words = torch.zeros(2, 3, 4, requires_grad=True)
+    mask = torch.tensor([[False] * 3, [True] * 3])
+    regions = torch.ones(1, 2, 4, requires_grad=True)
+    scores = LateInteraction(4)(ImageFeatures(regions), TextFeatures(words, mask))
+    assert scores.tolist() == [[0, 0]]
+    scores.sum().backward()
+    assert words.grad.isfinite().all() and regions.grad.isfinite().all()
+    half = LateInteraction(4)(
+        ImageFeatures(regions.bfloat16()), TextFeatures(words.bfloat16(), mask)
+    )
+    assert half.dtype == torch.float32
