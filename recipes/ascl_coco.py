@@ -72,7 +72,9 @@ def run(options: Options, name: str) -> int:
     images = ImageInputs(model.image_encoder, cache if data.cache_images else None)
     texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
     collator = AsymmetryCollator(texts, images, loss.positives, loss.negatives, train.seed)
-    evaluator = Evaluator(model, images, texts, train.eval_batch_size)
+    evaluator = Evaluator(
+        model, images, texts, train.eval_batch_size, progress=accelerator.is_main_process
+    )
     trainer = Trainer(
         accelerator, model, make_loss(loss), collator, splits["train"], splits["val"],
         evaluator, options, folder,

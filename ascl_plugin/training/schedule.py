@@ -11,8 +11,14 @@ def learning_rate(args: TrainArguments, step: int, total: int, steps_per_epoch: 
     """Rate of step `step` (from 0) of `total`.
 
     "step": times `decay_factor` every `decay_every` epochs. "cosine": down to
-    `final_learning_rate` at the end. Both rise over the first `warmup_steps`.
+    `final_learning_rate` at the end. Both rise over the first `warmup_steps`. The phase of
+    `align_epochs` and the one after it each have a schedule of their own.
     """
+    aligning = min(args.align_epochs * steps_per_epoch, total)
+    if step < aligning:
+        total = aligning
+    else:
+        step, total = step - aligning, total - aligning
     if step < args.warmup_steps:
         return args.learning_rate * (step + 1) / args.warmup_steps
     if args.schedule == "constant":
