@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 from torch import distributed as dist
 
@@ -124,8 +125,28 @@ class Evaluator:
         return results
 
 
+def _rows(args: Any, config: Path) -> Any:
+    """The split asked for, of `--data_root`, else of what the run was trained on."""
+    options = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    data_root = args.data_root or options.get("data_root")
+    if data_root is None:
+        from ascl_plugin.data import scenes
+
+        size = options.get(f"scenes_{args.split}", 500)
+        return scenes.make(args.split, size, options.get("scenes_seed", 0))
+    from ascl_plugin.data.readers import read, require_splits
+
+    own = args.data_root is None
+    splits = read(
+        data_root,
+        options.get("annotations") if own else None,
+        args.image_root or (options.get("image_root") if own else None),
+    )
+    return require_splits(splits, [args.split], data_root)[args.split]
+
+
 def evaluate_command(args: Any) -> int:
-    """`ascl evaluate`: a saved model on a split of a data root, or of the drawn scenes."""
+    """`ascl evaluate`: a saved model on a split of its own data, or of another data root."""
     from ascl_plugin.report.metrics_file import print_results, write_json
 
     path = Path(args.model)
@@ -133,15 +154,7 @@ def evaluate_command(args: Any) -> int:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path}: no model here (no config.json, no best/config.json)")
     model = RetrievalModel.from_pretrained(str(folder)).eval()
-    if args.data_root is None:
-        from ascl_plugin.data import scenes
-
-        rows = scenes.make(args.split, 500)
-    else:
-        from ascl_plugin.data.readers import read, require_splits
-
-        splits = read(args.data_root, image_root=args.image_root)
-        rows = require_splits(splits, [args.split], args.data_root)[args.split]
+    rows = _rows(args, path / "config.yaml")
     evaluator = Evaluator(
         model,
         ImageInputs(model.image_encoder),
