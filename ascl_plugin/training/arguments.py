@@ -104,6 +104,7 @@ class TrainArguments:
     align_epochs: int = _option(0, "first epochs: captions alone, by late interaction; cheap")
     max_steps: int = _option(0, "stop after so many steps; 0 = after all epochs")
     learning_rate: float = _option(5e-4, "at the start, after warm-up")
+    align_learning_rate: float = _option(0.0, "of the first align_epochs; 0 = learning_rate")
     optimizer: str = _option("adam", "optimiser", ["adam", "adamw"])
     weight_decay: float = _option(0.0, "of the optimiser")
     schedule: str = _option("step", "of the learning rate", ["step", "cosine", "constant"])

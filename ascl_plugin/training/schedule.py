@@ -11,22 +11,21 @@ def learning_rate(args: TrainArguments, step: int, total: int, steps_per_epoch: 
     """Rate of step `step` (from 0) of `total`.
 
     "step": times `decay_factor` every `decay_every` epochs. "cosine": down to
-    `final_learning_rate` at the end. Both rise over the first `warmup_steps`. The phase of
-    `align_epochs` and the one after it each have a schedule of their own.
+    `final_learning_rate` at the end. The rate rises over the first `warmup_steps` of the run. The
+    phase of `align_epochs` has a schedule of its own, from `align_learning_rate`.
     """
     aligning = min(args.align_epochs * steps_per_epoch, total)
+    peak, warmup = args.learning_rate, args.warmup_steps
     if step < aligning:
-        total = aligning
-    else:
-        step, total = step - aligning, total - aligning
-    if step < args.warmup_steps:
-        return args.learning_rate * (step + 1) / args.warmup_steps
+        peak, total = args.align_learning_rate or peak, aligning
+    elif aligning:
+        step, total, warmup = step - aligning, total - aligning, 0
+    if step < warmup:
+        return peak * (step + 1) / warmup
     if args.schedule == "constant":
-        return args.learning_rate
+        return peak
     if args.schedule == "step":
-        return args.learning_rate * args.decay_factor ** (
-            step // steps_per_epoch // args.decay_every
-        )
-    done = (step - args.warmup_steps) / max(1, total - args.warmup_steps)
+        return peak * args.decay_factor ** (step // steps_per_epoch // args.decay_every)
+    done = (step - warmup) / max(1, total - warmup)
     low = args.final_learning_rate
-    return low + (args.learning_rate - low) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return low + (peak - low) * (1 + math.cos(math.pi * min(1.0, done))) / 2
