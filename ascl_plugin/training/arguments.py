@@ -102,7 +102,7 @@ class TrainArguments:
     batch_size: int = _option(64, "pairs in a batch, over all processes")
     epochs: int = _option(20, "passes over the data, as captions_per_epoch counts them")
     align_epochs: int = _option(0, "first epochs: captions alone, by late interaction; cheap")
-    max_steps: int = _option(0, "stop after so many steps; 0 = after all epochs")
+    max_steps: int = _option(0, "stop after so many steps, if epochs have more; 0 = no limit")
     learning_rate: float = _option(5e-4, "at the start, after warm-up")
     align_learning_rate: float = _option(0.0, "of the first align_epochs; 0 = learning_rate")
     optimizer: str = _option("adam", "optimiser", ["adam", "adamw"])

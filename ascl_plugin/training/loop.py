@@ -106,7 +106,9 @@ class Trainer:
                 f"an epoch has {per_epoch} batches, fewer than gradient_accumulation_steps "
                 f"{args.gradient_accumulation_steps}"
             )
-        self.total_steps = args.max_steps or self.steps_per_epoch * args.epochs
+        self.total_steps = self.steps_per_epoch * args.epochs
+        if args.max_steps:
+            self.total_steps = min(args.max_steps, self.total_steps)
 
     def fit(self) -> None:
         """Trains to the end, or until patience runs out or a signal asks to stop.
