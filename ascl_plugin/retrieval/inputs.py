@@ -60,13 +60,17 @@ class ImageInputs:
 
     def _pixels_of(self, row: Row) -> Tensor:
         """Decoded once an image, as long as all fit in `MEMORY` bytes."""
-        name = row["image_id"]
-        if name in self._memory:
-            return self._memory[name]
-        pixels = self.encoder.preprocess(load_image(row["image"], name))
+        key = _key(row)
+        if key in self._memory:
+            return self._memory[key]
+        pixels = self.encoder.preprocess(load_image(row["image"], row["image_id"]))
         if (len(self._memory) + 1) * pixels.nbytes <= MEMORY:
-            self._memory[name] = pixels
+            self._memory[key] = pixels
         return pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pictures: a worker process decodes its own."""
+        return {**self.__dict__, "_memory": {}}
 
 
 class TextInputs:
