@@ -16,6 +16,7 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 import yaml
 from PIL import Image
 
+from ascl_plugin.cli import main as command
 from ascl_plugin.data import scenes
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.retrieval.evaluation import Evaluator
@@ -87,6 +88,15 @@ def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):
     assert metrics["initial"] == pytest.approx(written["initial"])
     assert metrics["asymmetry"] == pytest.approx(written["asymmetry"])
     assert evaluator.score(rows, caption_to_image(rows)[0]).shape == (12, 60)
+
+
+def test_the_command_evaluates_a_run_on_its_own_data(on_scenes, tmp_path, capsys):
+    folder, _ = on_scenes
+    assert command(["evaluate", str(folder), "--output", str(tmp_path / "again.json")]) == 0
+    assert "test, 12 images" in capsys.readouterr().out
+    again = json.loads((tmp_path / "again.json").read_text())
+    written = json.loads((folder / "metrics.json").read_text())["test"]
+    assert again["initial"] == pytest.approx(written["initial"])
 
 
 def test_two_processes_train_as_one(on_scenes, tmp_path):
