@@ -4,7 +4,7 @@ A score needs of an attended vector w*_i = sum_hj a_hij U_hj, with U_hj = (y_j Z
 
     x_i . w*_i   = sum_hj a_hij (x_i Zo_h^T) . (y_j Zk_h)     a second matrix of logits
     |w*_i|^2     = a_i^T (U U^T) a_i                          a Gram matrix made once an item
-    mean_i w*_i  = mean_i(a_i) U
+    mean_i w*_i  = mean_i(a_i) U                          and Xw, Xv, the gate act on U
 
 so what lives per pair are attention weights, H K L of them, and not K D. Every step is a matrix
 product over a block of pairs; there is no loop over images or captions.
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion.reference import EPS, cosine, fuse
+from ascl_plugin.fusion.reference import EPS, cosine
 
 if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossAttention, CrossModalFusion, SliceAttention
@@ -30,14 +31,20 @@ def score_parts(
     """S_local and S_global (I, T) for all pairs; memory grows with I T H K L."""
     assert images.pooled is not None
     v, w = images.regions, texts.words
-    by_region, mean_w = attend(head.image_to_text, v, w, images.mask, texts.mask)
-    by_word, mean_v = attend(head.text_to_image, w, v, texts.mask, images.mask)
+    by_region, over_words, u_text = attend(head.image_to_text, v, w, images.mask, texts.mask)
+    by_word, over_regions, u_image = attend(head.text_to_image, w, v, texts.mask, images.mask)
     u1 = head.direction_weight
     local = u1 * by_region + (1 - u1) * by_word.T
-    w_g = head.text_global(mean_w)  # (I, T, D)
-    v_g = head.image_global(mean_v).transpose(0, 1)
-    g = head.pooled_global(images.pooled)[:, None].expand_as(v_g)
-    return local, cosine(wide(fuse(head, v_g, g)), wide(w_g))
+    # linear maps of the means, and the gate's, are taken of the values: once an item, not a pair
+    with torch.autocast(v.device.type, enabled=False):
+        w_g = (over_words @ head.text_global(u_text)).transpose(0, 1)  # (I, T, D)
+        x_v = head.image_global(u_image)
+        v_1 = over_regions @ x_v  # (I, T, D)
+        v_2 = head.pooled_global(wide(images.pooled))[:, None]
+        of_values, of_pooled = head.gate.weight.chunk(2, dim=1)
+        logits = over_regions @ linear(x_v, of_values)
+        z = torch.sigmoid(logits + linear(v_2, of_pooled, head.gate.bias))
+        return local, cosine(z * v_1 + (1 - z) * v_2, w_g)
 
 
 def attend(
@@ -46,12 +53,13 @@ def attend(
     y: Tensor,
     x_mask: Tensor | None,
     y_mask: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Every item of x (A, M, D) attends to every item of y (B, N, D), with y* the attended y.
 
     Returns:
-        mean_i cos(x_i, y*_i) (A, B) and mean_i y*_i (A, B, D), over the real places of x; fp32 or
-        wider. Masked keys get no weight; an item of y with every key masked has y* = 0.
+        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N) and
+        the values U (B, H N, D), whose product is mean_i y*_i; all fp32 or wider. Masked keys get
+        no weight; an item of y with every key masked has y* = 0.
     """
     heads, (a, m, dim), (b, n, _) = attention.num_heads, x.shape, y.shape
     keys = attention.key(y).view(b, n, heads, -1)
@@ -83,7 +91,7 @@ def attend(
         x_norms = wide(x).square().sum(-1).view(a * m)
         cosines = dots / (norms.clamp_min(0) * x_norms).clamp_min(EPS**2).sqrt()
         mean = (cosines.view(b, a, m) * shares).sum(-1).T
-        return mean, (means @ values).transpose(0, 1)
+        return mean, means, values
 
 
 class _Attended(torch.autograd.Function):
