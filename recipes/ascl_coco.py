@@ -23,12 +23,12 @@ from pathlib import Path
 
 from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data.readers import caption_to_image
-from ascl_plugin.report.metrics_file import print_results
+from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.training.arguments import Options, parse_options
-from ascl_plugin.training.loop import Trainer, write_results
+from ascl_plugin.training.loop import Trainer
 from ascl_plugin.training.setup import (
     load_splits,
     make_accelerator,
@@ -115,7 +115,7 @@ def run(options: Options, name: str) -> int:
             if accelerator.is_main_process:
                 print_results(results[split], title)
     if accelerator.is_main_process:
-        write_results(folder, results)
+        write_json(folder / "metrics.json", results)
     say(f"results and model in {folder}")
     accelerator.end_training()
     return 0

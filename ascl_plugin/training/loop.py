@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
-from ascl_plugin.report.metrics_file import write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.training.arguments import Options
@@ -183,14 +182,9 @@ class Trainer:
             TrainingRows(self.train_rows),
             batch_sampler=keys,
             collate_fn=self.collator,
-            num_workers=self.args_workers,
+            num_workers=self.options.data.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-
-    @property
-    def args_workers(self) -> int:
-        """Processes that prepare batches."""
-        return self.options.data.num_workers
 
     def _train_epoch(self, bar: tqdm) -> None:
         self.model.train()
@@ -369,8 +363,3 @@ class Trainer:
             return asked
         flag = torch.tensor(int(asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum"))
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """`metrics.json` of the run."""
-    write_json(folder / "metrics.json", results)
