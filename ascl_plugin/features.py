@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 F = TypeVar("F", "ImageFeatures", "TextFeatures")
+Kind = TypeVar("Kind", bound="Items")
+
+
+class Items:
+    """A frozen dataclass of tensors, and None, whose first axis counts the same items."""
+
+    def __getitem__(self: Kind, index: slice | Tensor) -> Kind:
+        return self._map(lambda x: x[index])
+
+    def to(self: Kind, device: torch.device | str) -> Kind:
+        """The same items on `device`."""
+        return self._map(lambda x: x.to(device))
+
+    def split(self: Kind, size: int) -> list[Kind]:
+        """The items `size` at a time; the last part may be shorter."""
+        values = {name: x.split(size) for name, x in self._tensors().items()}
+        parts = zip(*values.values(), strict=True)
+        named: Any = self
+        return [replace(named, **dict(zip(values, part, strict=True))) for part in parts]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(x.nbytes for x in self._tensors().values())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named: Any = self
+        values = {f.name: getattr(self, f.name) for f in fields(named)}
+        return {name: x for name, x in values.items() if x is not None}
+
+    def _map(self: Kind, function: Callable[[Tensor], Tensor]) -> Kind:
+        named: Any = self
+        return replace(named, **{name: function(x) for name, x in self._tensors().items()})
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least fp32: softmax, norms and sums are not taken in half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 @dataclass(frozen=True)
-class ImageFeatures:
+class ImageFeatures(Items):
     """Features of I images.
 
     Args:
@@ -36,16 +74,9 @@ class ImageFeatures:
     def __len__(self) -> int:
         return len(self.regions)
 
-    def __getitem__(self, index: slice | Tensor) -> ImageFeatures:
-        return _map(self, lambda x: x[index])
-
-    def to(self, device: torch.device | str) -> ImageFeatures:
-        """The same features on `device`."""
-        return _map(self, lambda x: x.to(device))
-
 
 @dataclass(frozen=True)
-class TextFeatures:
+class TextFeatures(Items):
     """Features of T texts.
 
     Args:
@@ -61,20 +92,6 @@ class TextFeatures:
 
     def __len__(self) -> int:
         return len(self.words)
-
-    def __getitem__(self, index: slice | Tensor) -> TextFeatures:
-        return _map(self, lambda x: x[index])
-
-    def to(self, device: torch.device | str) -> TextFeatures:
-        """The same features on `device`."""
-        return _map(self, lambda x: x.to(device))
-
-
-def _map(features: F, function: Callable[[Tensor], Tensor]) -> F:
-    values: dict[str, Any] = {f.name: getattr(features, f.name) for f in fields(features)}
-    for name, value in values.items():
-        values[name] = None if value is None else function(value)
-    return type(features)(**values)
 
 
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:

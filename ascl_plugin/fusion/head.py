@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion.batched import score_parts as _batched
-from ascl_plugin.fusion.reference import score_parts as _reference
+from ascl_plugin.fusion import factored, reference
+from ascl_plugin.fusion.factored import Parts, Prepared, PreparedImages, PreparedTexts
 
-Parts = tuple[Tensor, Tensor]
-
-# A backend turns (head, images, texts) into the local and the global score, (I, T) each. All give
-# the same numbers; "auto" is the fastest that runs on the inputs at hand.
-BACKENDS: dict[str, Callable[[CrossModalFusion, ImageFeatures, TextFeatures], Parts]] = {
-    "reference": _reference,
-    "batched": _batched,
+# A backend turns (head, images, texts, whole) into the local and the global score, (I, T) each; of
+# the latter nobody makes use unless `whole`. All give the same numbers; "auto" is the fastest that
+# runs on the inputs at hand.
+BACKENDS: dict[str, Callable[..., Parts]] = {
+    "reference": reference.score_parts,
+    "factored": factored.score_parts,
 }
 
 
@@ -127,34 +126,72 @@ class CrossModalFusion(nn.Module):
         for projection in (self.text_global, self.image_global, self.pooled_global):
             nn.init.eye_(projection.weight)
 
-    def forward(self, images: ImageFeatures, texts: TextFeatures, backend: str = "auto") -> Tensor:
+    def forward(
+        self,
+        images: ImageFeatures | PreparedImages,
+        texts: TextFeatures | PreparedTexts,
+        backend: str = "auto",
+    ) -> Tensor:
         """Scores S (I, T), fp32 or wider.
 
         Args:
-            images, texts: features of width `dim`.
+            images, texts: features of width `dim`, or what `prepare_images` and `prepare_texts`
+                made of them.
             backend: one of `BACKENDS`, or "auto".
 
         Raises:
             ValueError: a width other than `dim`, a missing pooled feature, an unknown backend.
         """
-        local, whole = self.score_parts(images, texts, backend)
-        return self.local_weight * local + (1 - self.local_weight) * whole
+        whole = self.local_weight < 1
+        local, glob = self.score_parts(images, texts, backend, whole)
+        return self.local_weight * local + (1 - self.local_weight) * glob if whole else local
 
     def score_parts(
-        self, images: ImageFeatures, texts: TextFeatures, backend: str = "auto"
+        self,
+        images: ImageFeatures | PreparedImages,
+        texts: TextFeatures | PreparedTexts,
+        backend: str = "auto",
+        whole: bool = True,
     ) -> Parts:
-        """S_local and S_global, (I, T) each; arguments and errors as `forward`."""
-        for name, width in (
-            ("regions", images.regions.shape[-1]),
-            ("words", texts.words.shape[-1]),
-            ("pooled", 0 if images.pooled is None else images.pooled.shape[-1]),
-        ):
-            if width != self.dim:
-                raise ValueError(f"fusion of dim {self.dim} got {name} of width {width or 'none'}")
-        name = "batched" if backend == "auto" else backend
+        """S_local and S_global, (I, T) each; arguments and errors as `forward`.
+
+        Args:
+            whole: False leaves out the work for S_global, which then means nothing.
+        """
+        self._check_width(images)
+        self._check_width(texts)
+        name = "factored" if backend == "auto" else backend
         if name not in BACKENDS:
             raise ValueError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
-        return BACKENDS[name](self, images, texts)
+        if name == "reference" and any(isinstance(x, Prepared) for x in (images, texts)):
+            raise ValueError("the reference backend takes features, not what was prepared of them")
+        return BACKENDS[name](self, images, texts, whole)
+
+    def prepare_images(self, images: ImageFeatures) -> PreparedImages:
+        """All of a score that depends on images alone, for scoring them more than once.
+
+        About 3 H K D numbers an image; slice, move and keep them as you like. They are worth what
+        the head's weights are worth: prepare again after a training step.
+        """
+        self._check_width(images)
+        return factored.prepare_images(self, images)
+
+    def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
+        """All of a score that depends on texts alone, about 2 H L D numbers a text."""
+        self._check_width(texts)
+        return factored.prepare_texts(self, texts)
+
+    def _check_width(self, items: ImageFeatures | TextFeatures | Prepared) -> None:
+        if isinstance(items, ImageFeatures):
+            pooled = 0 if items.pooled is None else items.pooled.shape[-1]
+            widths = {"regions": items.regions.shape[-1], "pooled": pooled}
+        elif isinstance(items, TextFeatures):
+            widths = {"words": items.words.shape[-1]}
+        else:
+            widths = {"prepared features": math.prod(items.keys.shape[2:])}
+        for name, width in widths.items():
+            if width != self.dim:
+                raise ValueError(f"fusion of dim {self.dim} got {name} of width {width or 'none'}")
 
     def extra_repr(self) -> str:
         """What `print(model)` tells of the options."""

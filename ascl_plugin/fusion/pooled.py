@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion.batched import wide
+from ascl_plugin.features import ImageFeatures, TextFeatures, wide
 from ascl_plugin.fusion.reference import cosine
 
 

@@ -16,20 +16,20 @@ EPS = 1e-8
 
 
 def score_parts(
-    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures
+    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, whole: bool = True
 ) -> tuple[Tensor, Tensor]:
     """S_local and S_global (I, T) of ACF-R+ equations 13 and 14, pair by pair."""
     assert images.pooled is not None
-    local, whole = [], []
+    local, glob = [], []
     for i in range(len(images)):
         v = _real(images.regions, images.mask, i)
         for t in range(len(texts)):
             w = _real(texts.words, texts.mask, t)
             s_local, s_global = score_pair(head, v, images.pooled[i], w)
             local.append(s_local)
-            whole.append(s_global)
+            glob.append(s_global)
     shape = len(images), len(texts)
-    return torch.stack(local).view(shape), torch.stack(whole).view(shape)
+    return torch.stack(local).view(shape), torch.stack(glob).view(shape)
 
 
 def score_pair(head: CrossModalFusion, v: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

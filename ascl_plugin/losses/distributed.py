@@ -60,6 +60,7 @@ def gather_features(features: F) -> F:
     values = gather(torch.nn.functional.pad(values, (0, 0, 0, short)))
     # all_gather of bool is not there on every backend
     mask = gather(torch.nn.functional.pad(mask, (0, short)).to(torch.uint8)).bool()
+    gathered: Any = TextFeatures(values, mask)
     if isinstance(features, ImageFeatures):
-        return ImageFeatures(values, mask, None if pooled is None else gather(pooled))
-    return TextFeatures(values, mask)
+        gathered = ImageFeatures(values, mask, None if pooled is None else gather(pooled))
+    return gathered

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ascl_plugin.features import wide
+
 
 def asymmetry_loss(
     sim: Tensor,
@@ -51,7 +53,7 @@ def asymmetry_loss(
     _check_blocks(sim, negative_sim, positive_sim, positive_negative_sim)
 
     def half(s: Tensor, negatives: Tensor | None) -> Tensor:
-        s, negatives = _wide(s), None if negatives is None else _wide(negatives)
+        s, negatives = wide(s), None if negatives is None else wide(negatives)
         kept = _competitors(s, negatives)
         by_image = torch.log_softmax(s / temperature, dim=0).diagonal()
         by_text = torch.log_softmax(kept / temperature, dim=1).diagonal()
@@ -93,7 +95,7 @@ def triplet_loss(
     _check_blocks(sim, negative_sim, positive_sim, positive_negative_sim)
 
     def half(s: Tensor, negatives: Tensor | None) -> Tensor:
-        s, negatives = _wide(s), None if negatives is None else _wide(negatives)
+        s, negatives = wide(s), None if negatives is None else wide(negatives)
         own = torch.eye(len(s), dtype=torch.bool, device=s.device)
         pair = s.diagonal()
         images = s.masked_fill(own, -torch.inf).amax(0)
@@ -117,10 +119,6 @@ def _competitors(s: Tensor, negatives: Tensor | None) -> Tensor:
         return s
     beaten = negatives.detach() > s.detach().diagonal()[:, None]
     return torch.cat([s, negatives.masked_fill(beaten, -torch.inf)], dim=1)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check_blocks(

@@ -98,7 +98,7 @@ class RetrievalModel(
         Args:
             batch: of this process.
             negatives, strength: of `generate_negatives`, where the batch brings seeds.
-            align: score captions alone, by late interaction instead of the fusion.
+            align: score by late interaction instead of the fusion.
 
         Returns:
             `sim`, and as far as the batch goes `negative_sim`, `positive_sim`,
@@ -114,11 +114,9 @@ class RetrievalModel(
         ):
             if f"{prefix}input_ids" not in batch and f"{prefix}words" not in batch:
                 continue
-            if align and prefix:
-                break
             texts = self.encode_texts(batch, prefix)
             groups = [gather_features(texts)]
-            if f"{prefix}noise_seed" in batch and not align:
+            if f"{prefix}noise_seed" in batch:
                 seeds = batch[f"{prefix}noise_seed"]
                 groups.append(
                     gather_features(generate_negatives(texts, seeds, negatives, strength))

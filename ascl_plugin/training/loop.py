@@ -76,6 +76,9 @@ class Trainer:
         self.folder = folder
         self.loss = loss
         self.collator = collator
+        self.plain_collator = AsymmetryCollator(
+            collator.texts, collator.images, "none", "none", collator.seed
+        )
         self.train_rows = train_rows
         self.val_rows = val_rows
         self.evaluator = evaluator
@@ -151,13 +154,17 @@ class Trainer:
             self.args.seed, epoch, self.counts, self.batch_size, data.captions_per_epoch
         )
 
+    def _collator(self, epoch: int) -> AsymmetryCollator:
+        """Captions alone in the first epochs: nothing is generated that would not be scored."""
+        return self.plain_collator if epoch < self.args.align_epochs else self.collator
+
     def planned_texts(self) -> Iterator[str]:
         """Every caption and generated positive that the run will ask for, in its order."""
         captions = self.train_rows["captions"][:]
         for epoch in range(-(-self.total_steps // self.steps_per_epoch)):
             for batch in self._batches(epoch):
                 for row, caption in batch:
-                    drawn = self.collator.draw(
+                    drawn = self._collator(epoch).draw(
                         {
                             "captions": captions[row],
                             "epoch": epoch,
@@ -181,7 +188,7 @@ class Trainer:
         return DataLoader(
             TrainingRows(self.train_rows),
             batch_sampler=keys,
-            collate_fn=self.collator,
+            collate_fn=self._collator(self.epoch),
             num_workers=self.options.data.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )

@@ -77,9 +77,10 @@ def test_aligned_blocks_are_of_late_interaction():
     model = make()
     batch = batch_of(model)
     blocks = model(batch, align=True)
-    assert set(blocks) == {"sim"}  # captions alone
-    images, texts = model.encode_images(batch), model.encode_texts(batch)
-    torch.testing.assert_close(blocks["sim"], LateInteraction(8)(images, texts))
+    images = model.encode_images(batch)
+    for name, prefix in (("sim", ""), ("positive_sim", "positive_")):
+        texts = model.encode_texts(batch, prefix)
+        torch.testing.assert_close(blocks[name], LateInteraction(8)(images, texts))
 
 
 def test_every_parameter_learns_from_the_loss():
