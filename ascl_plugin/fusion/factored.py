@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +45,8 @@ class Prepared(Items):
         keys: (N, M, H, d) what places answer with.
         gram: (N, G, M H/G, M H/G) inner products of the values U, per head where heads are
             orthogonal (G = H), of all heads together otherwise (G = 1).
-        values: (N, H M, E) the values, mapped by every linear map that acts on their means.
+        values: (N, H M, E) the values, mapped by every linear map that acts on their means; None
+            where only local scores are asked for.
         norms: (N, M) squared norms of the places' features.
         shares: (N, M) what a place counts for in a mean over places.
         mask: (N, M), or None when all places are real.
@@ -54,7 +56,7 @@ class Prepared(Items):
     toward: Tensor | None
     keys: Tensor
     gram: Tensor
-    values: Tensor
+    values: Tensor | None
     norms: Tensor
     shares: Tensor
     mask: Tensor | None
@@ -68,12 +70,12 @@ class PreparedImages(Prepared):
     """Images, ready to be scored with any prepared texts; `values` are [Xv U, A_1 Xv U].
 
     Args:
-        pooled: (I, D) Xg G.
-        gate: (I, D) what the pooled feature adds to the gate's logits, A_2 Xg G + c.
+        pooled: (I, D) Xg G; None as `values`.
+        gate: (I, D) what the pooled feature adds to the gate's logits, A_2 Xg G + c; None likewise.
     """
 
-    pooled: Tensor
-    gate: Tensor
+    pooled: Tensor | None
+    gate: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,26 @@ class PreparedTexts(Prepared):
     """Texts, ready to be scored with any prepared images; `values` are Xw U."""
 
 
-def prepare_images(head: CrossModalFusion, images: ImageFeatures) -> PreparedImages:
-    """All of a score that depends on images alone."""
-    assert images.pooled is not None
-    of_values, of_pooled = head.gate.weight.chunk(2, dim=1)
-    with torch.autocast(images.regions.device.type, enabled=False):
-        x_v = wide(head.image_global.weight)
-        maps = torch.cat([x_v, wide(of_values) @ x_v])
-        pooled = linear(wide(images.pooled), wide(head.pooled_global.weight))
-        gate = linear(pooled, wide(of_pooled), wide(head.gate.bias))
+def prepare_images(
+    head: CrossModalFusion, images: ImageFeatures, whole: bool = True
+) -> PreparedImages:
+    """All of a score that depends on images alone; of a local score, unless `whole`."""
+    maps = pooled = gate = None
+    if whole:
+        assert images.pooled is not None
+        of_values, of_pooled = head.gate.weight.chunk(2, dim=1)
+        with torch.autocast(images.regions.device.type, enabled=False):
+            x_v = wide(head.image_global.weight)
+            maps = torch.cat([x_v, wide(of_values) @ x_v])
+            pooled = linear(wide(images.pooled), wide(head.pooled_global.weight))
+            gate = linear(pooled, wide(of_pooled), wide(head.gate.bias))
     side = _prepare(head.image_to_text, head.text_to_image, images.regions, images.mask, maps)
     return PreparedImages(**side, pooled=pooled, gate=gate)
 
 
-def prepare_texts(head: CrossModalFusion, texts: TextFeatures) -> PreparedTexts:
-    """All of a score that depends on texts alone."""
-    maps = wide(head.text_global.weight)
+def prepare_texts(head: CrossModalFusion, texts: TextFeatures, whole: bool = True) -> PreparedTexts:
+    """All of a score that depends on texts alone; of a local score, unless `whole`."""
+    maps = wide(head.text_global.weight) if whole else None
     side = _prepare(head.text_to_image, head.image_to_text, texts.words, texts.mask, maps)
     return PreparedTexts(**side)
 
@@ -106,7 +112,7 @@ def _prepare(
     answering: CrossAttention | SliceAttention,
     x: Tensor,
     mask: Tensor | None,
-    maps: Tensor,
+    maps: Tensor | None,
 ) -> dict[str, Any]:
     """Fields of `Prepared` for items x (N, M, D); `maps` (E, D) act on means of values."""
     heads, (n, m) = asking.num_heads, x.shape[:2]
@@ -123,7 +129,7 @@ def _prepare(
         if isinstance(answering.output, nn.Linear):
             u = _by_head(slices, wide(answering.output.weight))
             gram = (u @ u.transpose(1, 2)).unsqueeze(1)
-            maps = maps @ wide(answering.output.weight)
+            maps = None if maps is None else maps @ wide(answering.output.weight)
         else:
             by_head = slices.transpose(1, 2)
             gram = by_head @ by_head.transpose(2, 3)
@@ -133,7 +139,7 @@ def _prepare(
             "toward": toward,
             "keys": keys,
             "gram": gram,
-            "values": _by_head(slices, maps),
+            "values": None if maps is None else _by_head(slices, maps),
             "norms": wide(x).square().sum(-1),
             "shares": real / real.sum(1, keepdim=True).clamp_min(1),
             "mask": mask,
@@ -165,7 +171,7 @@ def score_parts(
             tiles a second time.
     """
     if isinstance(images, ImageFeatures):
-        images = prepare_images(head, images)
+        images = prepare_images(head, images, whole)
     places = images.queries.shape[1]
     memory = memory or default_memory(images.queries.device)
     longest = (texts.queries if isinstance(texts, PreparedTexts) else texts.words).shape[1]
@@ -176,7 +182,7 @@ def score_parts(
     columns, tiles = [], []
     rows: list[PreparedImages] = images.split(height)
     for chosen, part in groups(texts, width):
-        text = prepare_texts(head, part) if isinstance(part, TextFeatures) else part
+        text = prepare_texts(head, part, whole) if isinstance(part, TextFeatures) else part
         parts = [
             checkpoint(score_tile, head, image, text, whole, use_reentrant=False)
             if again
@@ -220,7 +226,11 @@ def tile_shape(memory: int, per_pair: int, images: int, texts: int) -> tuple[int
 def groups(
     texts: TextFeatures | PreparedTexts, size: int
 ) -> Iterator[tuple[Tensor, TextFeatures | PreparedTexts]]:
-    """(places, texts at those places), `size` at a time; short texts first, their padding cut."""
+    """(places, texts at those places), at most `size` at a time, padding cut.
+
+    Short texts come first. Texts of one length make groups of their own, which need no mask, unless
+    they are so few that a group would be small.
+    """
     if isinstance(texts, PreparedTexts) or texts.mask is None:
         device = (texts.queries if isinstance(texts, PreparedTexts) else texts.words).device
         parts: Any = texts.split(size)
@@ -229,12 +239,31 @@ def groups(
     # the place of the last real word: padding may stand anywhere, only a padded tail is cut
     ends = (texts.mask * torch.arange(1, texts.mask.shape[1] + 1).to(texts.mask.device)).amax(1)
     order = ends.argsort(stable=True)
-    sorted_texts = texts[order]
-    for chosen, part in zip(order.split(size), sorted_texts.split(size), strict=True):
-        longest = max(1, int(ends[chosen[-1]]))
-        assert part.mask is not None
-        mask = part.mask[:, :longest]
-        yield chosen, TextFeatures(part.words[:, :longest], None if mask.all() else mask)
+    start = 0
+    for stop in _stops(ends[order].tolist(), size):
+        chosen = order[start:stop]
+        mask = texts.mask[chosen, : max(1, int(ends[chosen[-1]]))]
+        words = texts.words[chosen, : mask.shape[1]]
+        yield chosen, TextFeatures(words, None if mask.all() else mask)
+        start = stop
+
+
+def _stops(lengths: list[int], size: int) -> Iterator[int]:
+    """Where groups of sorted lengths end: runs of one length in even parts, small runs together."""
+    runs = [len(list(run)) for _, run in groupby(lengths)]
+    stop = together = 0
+    for run in runs:
+        if together and (run * 4 >= size or together + run > size):
+            yield stop
+            together = 0
+        if run * 4 >= size:
+            parts = -(-run // size)
+            yield from (stop + (i + 1) * run // parts for i in range(parts))
+        else:
+            together += run
+        stop += run
+    if together:
+        yield stop
 
 
 def score_tile(
@@ -256,6 +285,8 @@ def score_tile(
     local = u1 * by_region + (1 - u1) * by_word.T
     if not whole:
         return local, local
+    assert images.values is not None and texts.values is not None
+    assert images.pooled is not None and images.gate is not None
     with torch.autocast(local.device.type, enabled=False):
         w_g = (over_words @ texts.values).transpose(0, 1)  # (I, T, D)
         v_1, logits = (over_regions @ images.values).chunk(2, dim=-1)
