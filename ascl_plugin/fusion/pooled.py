@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, wide
-from ascl_plugin.fusion.reference import cosine
 
 
 class PooledSimilarity(nn.Module):
@@ -35,7 +36,9 @@ class PooledSimilarity(nn.Module):
         else:
             image = _mean(images.regions, images.mask)
         text = _mean(texts.words, texts.mask)
-        return cosine(wide(image)[:, None], wide(text)[None])
+        with torch.autocast(image.device.type, enabled=False):
+            image, text = (functional.normalize(wide(x), dim=-1) for x in (image, text))
+            return image @ text.T
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

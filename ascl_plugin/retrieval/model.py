@@ -63,7 +63,7 @@ class RetrievalModel(
         self.image_encoder = _build("image_encoder", image_encoder)
         self.text_encoder = _build("text_encoder", text_encoder)
         self.fusion = _build("fusion", {"name": "cross_modal", **(fusion or {}), "dim": dim})
-        self.aligner = LateInteraction(dim)
+        self.aligner = LateInteraction(dim, local_weight=0.5)
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
         self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)

@@ -80,7 +80,7 @@ def test_aligned_blocks_are_of_late_interaction():
     images = model.encode_images(batch)
     for name, prefix in (("sim", ""), ("positive_sim", "positive_")):
         texts = model.encode_texts(batch, prefix)
-        torch.testing.assert_close(blocks[name], LateInteraction(8)(images, texts))
+        torch.testing.assert_close(blocks[name], LateInteraction(8, 0.5)(images, texts))
 
 
 def test_every_parameter_learns_from_the_loss():
