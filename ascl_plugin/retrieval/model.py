@@ -107,23 +107,19 @@ class RetrievalModel(
         """
         images = self.encode_images(batch)
         scorer = self.aligner if align else self.fusion
-        blocks: dict[str, Tensor] = {}
-        for prefix, names in (
-            ("", ("sim", "negative_sim")),
-            ("positive_", ("positive_sim", "positive_negative_sim")),
-        ):
+        groups: dict[str, TextFeatures] = {}
+        for prefix in ("", "positive_"):
             if f"{prefix}input_ids" not in batch and f"{prefix}words" not in batch:
                 continue
             texts = self.encode_texts(batch, prefix)
-            groups = [gather_features(texts)]
+            groups[f"{prefix}sim"] = gather_features(texts)
             if f"{prefix}noise_seed" in batch:
                 seeds = batch[f"{prefix}noise_seed"]
-                groups.append(
-                    gather_features(generate_negatives(texts, seeds, negatives, strength))
-                )
-            scores = gather(scorer(images, concatenate(groups)))
-            blocks |= zip(names, scores.split(len(groups[0]), dim=1), strict=False)
-        return blocks
+                noisy = generate_negatives(texts, seeds, negatives, strength)
+                groups[f"{prefix}negative_sim"] = gather_features(noisy)
+        # all texts at once: what the images bring to a score is made once
+        scores = gather(scorer(images, concatenate(list(groups.values()))))
+        return dict(zip(groups, scores.split(scores.shape[1] // len(groups), dim=1), strict=True))
 
     def _normalise(self, x: Tensor) -> Tensor:
         if self.feature_norm == "layer":
