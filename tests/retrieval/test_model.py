@@ -74,7 +74,7 @@ def test_each_block_is_what_its_parts_say():
 
 
 def test_aligned_blocks_are_of_late_interaction():
-    model = make()
+    model = make(align_local_weight=0.5)
     batch = batch_of(model)
     blocks = model(batch, align=True)
     images = model.encode_images(batch)

@@ -1,0 +1,347 @@
+"""Time and memory of scoring image-text pairs, against the ways it is commonly done, in one run.
+
+    python benchmarks/fusion.py                 # scoring: 128 images x 512 captions
+    python benchmarks/fusion.py --table step    # one training step, four score blocks
+    python benchmarks/fusion.py --table growth  # how time grows with I T, K, L, D, H
+    python benchmarks/fusion.py --table tiles   # bytes of a tile
+
+Opponents, on the same inputs, threads and device:
+
+    reference   the printed equations, pair by pair; timed on a sample of pairs, whose cost is linear
+    loop        a caption at a time against all images, as SCAN and code after it do: attended
+                vectors written out, cosines of them; image-side projections made once
+    floor       the matrix product of all regions and words alone: no softmax, no norms, no score
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ascl_plugin import AsymmetryLoss
+from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.fusion import CrossModalFusion, factored
+from ascl_plugin.fusion.head import BACKENDS
+from ascl_plugin.fusion.reference import cosine, fuse, score_pair
+
+KINDS = ("parameter-free", "projected")
+
+
+@torch.no_grad()
+def per_caption_loop(
+    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, whole: bool
+) -> Tensor:
+    """Scores (I, T), a caption at a time, W* and V* of all images written out."""
+    v, heads = images.regions, head.num_heads
+    r2w, w2r = head.image_to_text, head.text_to_image
+
+    def by_head(x: Tensor) -> Tensor:  # (..., M, D) -> (..., H, M, d)
+        return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+    queries, keys = by_head(r2w.query(v)), by_head(w2r.key(v))
+    pooled = head.pooled_global(images.pooled)
+    columns = []
+    for t in range(len(texts)):
+        w = texts.words[t][texts.mask[t]][None]  # (1, L, D)
+        wk = by_head(r2w.key(w))
+        a = torch.softmax(queries @ wk.transpose(-1, -2) * r2w.scale, dim=-1)
+        w_star = r2w.output((a @ wk).transpose(1, 2).flatten(2))  # (I, K, D)
+        wq = by_head(w2r.query(w))
+        b = torch.softmax(wq @ keys.transpose(-1, -2) * w2r.scale, dim=-1)
+        v_star = w2r.output((b @ keys).transpose(1, 2).flatten(2))  # (I, L, D)
+        u1 = head.direction_weight
+        score = u1 * functional.cosine_similarity(v, w_star, dim=-1).mean(1)
+        score = score + (1 - u1) * functional.cosine_similarity(w, v_star, dim=-1).mean(1)
+        if whole:
+            w_g = head.text_global(w_star.mean(1))
+            v_g = fuse(head, head.image_global(v_star.mean(1)), pooled)
+            score = head.local_weight * score + (1 - head.local_weight) * cosine(v_g, w_g)
+        columns.append(score)
+    return torch.stack(columns, 1)
+
+
+def floor(images: ImageFeatures, texts: TextFeatures) -> None:
+    """Every product of a region and a real word, in strips that fit a cache."""
+    words = texts.words[texts.mask].T.contiguous()
+    for strip in images.regions.flatten(0, 1).split(1024):
+        strip @ words
+
+
+def inputs(args: argparse.Namespace, **sizes: int) -> tuple[ImageFeatures, TextFeatures]:
+    """Features of unit length; captions of 8 to 20 words, or all of `words` where it is given."""
+    s = {"images": args.images, "texts": args.texts, "regions": 36, "words": 0, "dim": args.dim}
+    s |= sizes
+    g = torch.Generator().manual_seed(args.seed)
+
+    def unit(*shape: int) -> Tensor:
+        return functional.normalize(torch.randn(shape, generator=g), dim=-1)
+
+    lengths = torch.randint(8, 21, (s["texts"],), generator=g)
+    if s["words"]:
+        lengths = torch.full((s["texts"],), s["words"])
+    longest = int(lengths.max())
+    images = ImageFeatures(
+        unit(s["images"], s["regions"], s["dim"]), None, unit(s["images"], s["dim"])
+    )
+    texts = TextFeatures(
+        unit(s["texts"], longest, s["dim"]), torch.arange(longest) < lengths[:, None]
+    )
+    return images.to(args.device), texts.to(args.device)
+
+
+def head_of(args: argparse.Namespace, kind: str, **options: float) -> CrossModalFusion:
+    """A head as training begins with it."""
+    torch.manual_seed(args.seed)
+    options = {"dim": args.dim, "num_heads": args.heads} | options
+    return CrossModalFusion(attention=kind, **options).to(args.device)
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """The least of so many runs after one that does not count."""
+    best = float("inf")
+    for i in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if i:
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
+def peak(work: Callable[[], object]) -> float:
+    """Bytes above those in use before, at the height of the work."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    except OSError:
+        return float("nan")
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> int:
+    """A line of Linux's account of this process's memory, in bytes."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Markdown on the standard output."""
+    print(f"\n{title}\n\n| " + " | ".join(header) + " |")
+    print("|---|" + "---:|" * (len(header) - 1))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def scoring(args: argparse.Namespace) -> None:
+    """Scores of all pairs."""
+    images, texts = inputs(args)
+    pairs = len(images) * len(texts)
+    bare = seconds(lambda: floor(images, texts), args.repeats)
+    for kind in KINDS:
+        for whole in (False, True):
+            head = head_of(args, kind, local_weight=0.8 if whole else 1.0)
+            loop = seconds(lambda h=head, w=whole: per_caption_loop(h, images, texts, w), 1)
+            with torch.no_grad():
+                sample = images[:2], texts[:16]
+                slow = seconds(lambda h=head, s=sample: h(*s, backend="reference"), 1) / 32 * pairs
+                rows = [line("reference (32 pairs, scaled)", slow, loop, bare, pairs)]
+                rows.append(line("per-caption loop", loop, loop, bare, pairs))
+                double = CrossModalFusion(
+                    args.dim, args.heads, head.local_weight, attention=kind
+                ).double()
+                double.load_state_dict({k: v.double() for k, v in head.state_dict().items()})
+                exact = exact_scores(double.to(args.device), *sample)
+                for name in BACKENDS:
+                    if name == "reference" or (name == "triton" and args.device != "cuda"):
+                        continue
+
+                    def score(n: str = name, h: CrossModalFusion = head) -> Tensor:
+                        return h(images, texts, backend=n)
+
+                    off = (score()[:2, :16].double() - exact).abs().max().item()
+                    memory = peak(score)
+                    rows.append(
+                        line(name, seconds(score, args.repeats), loop, bare, pairs, memory, off)
+                    )
+            rows.append(line("floor", bare, loop, bare, pairs))
+            table(
+                f"**{kind}**, {'local and global' if whole else 'local scores alone (u2 = 1)'}",
+                ["", "seconds", "loop / this", "this / floor", "pairs/s", "peak MB", "off fp64"],
+                rows,
+            )
+
+
+def exact_scores(head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+    """The reference in float64."""
+    v = ImageFeatures(images.regions.double(), None, images.pooled.double())
+    return head(v, TextFeatures(texts.words.double(), texts.mask), backend="reference")
+
+
+def line(
+    name: str, t: float, loop: float, bare: float, pairs: int,
+    memory: float | None = None, off: float | None = None,
+) -> list[str]:  # fmt: skip
+    """A row of the first table."""
+    return [
+        name, f"{t:.3f}", f"{loop / t:.1f}", f"{t / bare:.1f}", f"{pairs / t:,.0f}",
+        "" if memory is None else f"{memory / 2**20:.0f}", "" if off is None else f"{off:.1e}",
+    ]  # fmt: skip
+
+
+def step(args: argparse.Namespace) -> None:
+    """Forward and backward of a batch: captions, positives, and noised versions of both."""
+    n = args.batch
+    images, texts = inputs(args, images=n, texts=n)
+    noisy = TextFeatures(texts.words + 0.1 * torch.randn_like(texts.words), texts.mask)
+    for kind in KINDS:
+        head = head_of(args, kind)
+        loss = AsymmetryLoss()
+
+        def train(h: CrossModalFusion = head, f: AsymmetryLoss = loss) -> None:
+            v = ImageFeatures(images.regions.clone().requires_grad_(), None, images.pooled)
+            h.zero_grad()
+            scores = h(v, concatenate([texts, noisy, texts, noisy]))
+            f(*scores.split(n, dim=1)).backward()
+
+        def pair(h: CrossModalFusion = head) -> None:
+            for i in range(4):
+                w = texts.words[i][texts.mask[i]]
+                v = images.regions[i].clone().requires_grad_()
+                local, glob = score_pair(h, v, images.pooled[i], w)
+                (local + glob).backward()
+
+        pairs = 4 * n * n
+        slow = seconds(pair, 2) / 4 * pairs
+        fast = seconds(train, args.repeats)
+        kept_slow = kept(lambda h=head: one_pair(h, images, texts)) * pairs
+        kept_fast = kept(lambda h=head: h(images, concatenate([texts, noisy, texts, noisy])))
+        table(
+            f"**{kind}**, batch {n}, {pairs:,} pairs",
+            ["", "seconds", "reference / this", "kept for backward, MB", "reference / this"],
+            [
+                ["reference (4 pairs, scaled)", f"{slow:.1f}", "1", f"{kept_slow / 2**20:.0f}", "1"],
+                [
+                    "factored", f"{fast:.2f}", f"{slow / fast:.1f}", f"{kept_fast / 2**20:.0f}",
+                    f"{kept_slow / kept_fast:.1f}",
+                ],
+            ],
+        )  # fmt: skip
+        print(f"\npeak of the factored step: {peak(train) / 2**20:.0f} MB")
+
+
+def one_pair(head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures) -> object:
+    """The reference on one pair of middling length, with gradients."""
+    real = texts.mask.sum(1)
+    t = int(real.argsort()[len(texts) // 2])
+    return score_pair(head, images.regions[0], images.pooled[0], texts.words[t][texts.mask[t]])
+
+
+def kept(work: Callable[[], object]) -> int:
+    """Bytes of the tensors that autograd keeps for the backward pass, each storage once.
+
+    Parameters are not counted: they are there anyway.
+    """
+    storages: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if not isinstance(x, torch.nn.Parameter) and not isinstance(x._base, torch.nn.Parameter):
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        alive.append(x)  # else a freed storage's address could be taken by the next
+        return x
+
+    alive: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        result = work()
+    total = sum(storages.values())
+    del result
+    return total
+
+
+def growth(args: argparse.Namespace) -> None:
+    """Seconds of the fast path as one size doubles, the others as in the middle."""
+    base = {"images": 64, "texts": 256, "regions": 36, "words": 14, "dim": 512, "heads": 4}
+    for kind in KINDS:
+        rows = []
+        for name in base:
+            found = []
+            for factor in (0.5, 1, 2):
+                sizes = base | {name: int(base[name] * factor)}
+                heads, dim = sizes.pop("heads"), sizes["dim"]
+                images, texts = inputs(args, **sizes)
+                head = head_of(args, kind, dim=dim, num_heads=heads)
+                with torch.no_grad():
+                    found.append(seconds(lambda h=head, v=images, w=texts: h(v, w), args.repeats))
+            rows.append([name, *(f"{t:.3f}" for t in found), f"{found[2] / found[0]:.1f}"])
+        title = f"**{kind}**, around " + ", ".join(f"{k} {v}" for k, v in base.items())
+        table(title, ["size", "half", "", "twice", "twice / half"], rows)
+
+
+def tiles(args: argparse.Namespace) -> None:
+    """Seconds by bytes of a tile."""
+    images, texts = inputs(args)
+    for kind in KINDS:
+        rows = []
+        for whole in (False, True):
+            head = head_of(args, kind)
+            row = ["local and global" if whole else "local"]
+            for megabytes in args.megabytes:
+                with torch.no_grad():
+                    t = seconds(
+                        lambda h=head, w=whole, m=megabytes: factored.score_parts(
+                            h, images, texts, w, m * 2**20
+                        ),
+                        args.repeats,
+                    )
+                row.append(f"{t:.3f}")
+            rows.append(row)
+        table(f"**{kind}**, seconds", ["MB of a tile", *map(str, args.megabytes)], rows)
+
+
+TABLES = {"scoring": scoring, "step": step, "growth": growth, "tiles": tiles}
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", choices=TABLES, default="scoring")
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--texts", type=int, default=512)
+    parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
+    where = f"{device or platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {where}, seed {args.seed}, {vars(args)}")
+    TABLES[args.table](args)
+    print(f"\nhighest memory of the process: {resource.getrusage(0).ru_maxrss / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
