@@ -1,0 +1,171 @@
+"""Tiles, groups and prepared features change what a score costs, never a score."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, factored
+
+KINDS = ("projected", "parameter-free")
+
+
+def make(attention, images=5, texts=9, words=7, dim=8, heads=2, seed=0, **options):
+    torch.manual_seed(seed)
+    head = CrossModalFusion(dim, heads, attention=attention, **options).double()
+    lengths = torch.randint(1, words + 1, (texts,))
+    v = ImageFeatures(
+        torch.randn(images, 3, dim).double(),
+        torch.arange(3) < torch.randint(1, 4, (images, 1)),
+        torch.randn(images, dim).double(),
+    )
+    w = TextFeatures(
+        torch.randn(texts, words, dim).double(), torch.arange(words) < lengths[:, None]
+    )
+    return head, v, w
+
+
+def gradients(head, images, texts, score):
+    """Both scores, and gradients of a weighed sum by regions, words and every parameter."""
+    regions, words = images.regions.clone().requires_grad_(), texts.words.clone().requires_grad_()
+    v = ImageFeatures(regions, images.mask, images.pooled)
+    parts = score(head, v, TextFeatures(words, texts.mask))
+    torch.manual_seed(1)
+    total = sum((part * torch.randn_like(part)).sum() for part in parts)
+    wanted = [regions, words, *head.parameters()]
+    return parts, torch.autograd.grad(total, wanted, allow_unused=True)
+
+
+@pytest.mark.parametrize("attention", KINDS)
+@pytest.mark.parametrize("again", [False, True])
+@settings(deadline=None, max_examples=8)
+@given(st.integers(1, 200_000), st.integers(0, 99))
+def test_tiles_of_any_size_give_the_same(attention, again, memory, seed):
+    """From a pair a tile to all of them, kept for the backward pass or computed twice."""
+    head, v, w = make(attention, seed=seed)
+
+    def tiled(*inputs):
+        return factored.score_parts(*inputs, memory=memory)
+
+    expected, wanted = gradients(
+        head, v, w, lambda h, a, b: h.score_parts(a, b, backend="reference")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factored, "KEPT", 0 if again else 10**9)
+        found, got = gradients(head, v, w, tiled)
+    for a, b in zip((*found, *got), (*expected, *wanted), strict=True):
+        if a is None or b is None:  # the reference leaves out what has no part in a score
+            assert (a is None or not a.any()) and (b is None or not b.any())
+        else:
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_short_of_memory_less_is_kept():
+    head, v, w = make("projected", images=8, texts=16)
+
+    def kept(limit):
+        sizes = []
+
+        def pack(x):
+            sizes.append(x.nbytes)
+            return x
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(factored, "KEPT", limit)
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+                # 16 pairs a tile
+                factored.score_parts(head, v, w, memory=16 * factored.pair_bytes(head, 3, 7, 8))
+        return sum(sizes)
+
+    assert kept(0) < kept(10**9) / 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 20))
+def test_groups_hold_every_text_once_without_needless_padding(lengths, size):
+    mask = torch.arange(12) < torch.tensor(lengths)[:, None]
+    words = torch.arange(len(lengths))[:, None, None] * torch.ones(1, 12, 2)
+    seen = []
+    for chosen, part in factored.groups(TextFeatures(words, mask), size):
+        assert 1 <= len(chosen) == len(part) <= size
+        assert part.words[:, 0, 0].tolist() == chosen.tolist()
+        longest = max(max(lengths[i] for i in chosen), 1)
+        assert part.words.shape[1] == longest
+        full = all(lengths[i] == longest for i in chosen)
+        assert (part.mask is None) == full
+        seen += chosen.tolist()
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_many_texts_of_a_length_are_grouped_by_length():
+    """40 of length 3, 30 of 5, two of 4, in groups of at most 16: no group mixes 3 and 5."""
+    lengths = torch.tensor([3, 5] * 30 + [3] * 10 + [4] * 2)
+    texts = TextFeatures(torch.zeros(72, 6, 2), torch.arange(6) < lengths[:, None])
+    found = [sorted(set(lengths[c].tolist())) for c, _ in factored.groups(texts, 16)]
+    assert found == [[3]] * 3 + [[4]] + [[5]] * 2
+
+
+def test_padding_in_the_middle_is_masked_not_cut():
+    mask = torch.tensor([[True, False, True, False]])
+    ((_, part),) = factored.groups(TextFeatures(torch.zeros(1, 4, 2), mask), 8)
+    assert part.mask.tolist() == [[True, False, True]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(*[st.integers(1, 10**6)] * 2, st.integers(1, 500), st.integers(1, 500))
+def test_a_tile_fits_its_memory(memory, per_pair, images, texts):
+    height, width = factored.tile_shape(memory, per_pair, images, texts)
+    assert 1 <= height <= images and 1 <= width <= texts
+    assert height * width <= max(1, memory // per_pair)
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_prepared_features_score_as_features(attention):
+    head, v, w = make(attention)
+    images, texts = head.prepare_images(v), head.prepare_texts(w)
+    expected = head(v, w, backend="reference")
+    for a, b in ((images, texts), (v, texts), (images, w)):
+        torch.testing.assert_close(head(a, b), expected, rtol=0, atol=1e-10)
+    rows, columns = torch.tensor([3, 1]), slice(2, 6)
+    torch.testing.assert_close(
+        head(images[rows], texts[columns].to("cpu")), expected[rows][:, columns],
+        rtol=0, atol=1e-10,
+    )  # fmt: skip
+    parts = images.split(2)
+    assert [len(p) for p in parts] == [2, 2, 1]
+    torch.testing.assert_close(torch.cat([head(p, texts) for p in parts]), expected)
+    assert images.nbytes == sum(p.nbytes for p in parts)
+    with pytest.raises(ValueError, match="reference backend takes features"):
+        head(images, w, backend="reference")
+    other = CrossModalFusion(16, 2, attention=attention).double()
+    with pytest.raises(ValueError, match="dim 16 got prepared features of width 8"):
+        other(images, texts)
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_local_scores_alone(attention):
+    """u2 = 1: nothing of the global part is made, and none of its parameters is touched."""
+    head, v, w = make(attention, local_weight=1.0)
+    torch.testing.assert_close(
+        head(v, w), head.score_parts(v, w, backend="reference")[0], rtol=0, atol=1e-10
+    )
+    assert factored.prepare_images(head, v, whole=False).values is None
+    words = w.words.clone().requires_grad_()
+    head(v, TextFeatures(words, w.mask)).sum().backward()
+    assert words.grad.any()
+    assert head.gate.weight.grad is None and head.text_global.weight.grad is None
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_the_gradient_of_prepared_features_reaches_what_they_were_made_of(attention):
+    head, v, w = make(attention)
+    regions = v.regions.clone().requires_grad_()
+    images = head.prepare_images(ImageFeatures(regions, v.mask, v.pooled))
+    head(images, w[:4]).sum().backward(retain_graph=True)
+    head(images, w[4:]).sum().backward()
+    together = v.regions.clone().requires_grad_()
+    head(ImageFeatures(together, v.mask, v.pooled), w).sum().backward()
+    torch.testing.assert_close(regions.grad, together.grad)
