@@ -15,7 +15,7 @@ pairs are scored in tiles, texts of a length together, and nothing loops over si
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -159,6 +159,7 @@ def score_parts(
     texts: TextFeatures | PreparedTexts,
     whole: bool = True,
     memory: int | None = None,
+    scorer: Callable[..., Parts] | None = None,
 ) -> Parts:
     """S_local and S_global (I, T), tile by tile, texts of similar length together.
 
@@ -169,7 +170,9 @@ def score_parts(
         memory: bytes that a tile may take, `default_memory` of the device unless given. Training
             keeps what a backward pass needs of all tiles if that fits, and otherwise computes
             tiles a second time.
+        scorer: of one tile; `score_tile` unless given.
     """
+    scorer = scorer or score_tile
     if isinstance(images, ImageFeatures):
         images = prepare_images(head, images, whole)
     places = images.queries.shape[1]
@@ -184,9 +187,9 @@ def score_parts(
     for chosen, part in groups(texts, width):
         text = prepare_texts(head, part, whole) if isinstance(part, TextFeatures) else part
         parts = [
-            checkpoint(score_tile, head, image, text, whole, use_reentrant=False)
+            checkpoint(scorer, head, image, text, whole, use_reentrant=False)
             if again
-            else score_tile(head, image, text, whole)
+            else scorer(head, image, text, whole)
             for image in rows
         ]
         columns.append(chosen)
@@ -285,13 +288,20 @@ def score_tile(
     local = u1 * by_region + (1 - u1) * by_word.T
     if not whole:
         return local, local
+    return local, whole_score(over_words, over_regions, images, texts)
+
+
+def whole_score(
+    over_words: Tensor, over_regions: Tensor, images: PreparedImages, texts: PreparedTexts
+) -> Tensor:
+    """S_global (I, T) from mean attention over words (T, I, H L) and over regions (I, T, H K)."""
     assert images.values is not None and texts.values is not None
     assert images.pooled is not None and images.gate is not None
-    with torch.autocast(local.device.type, enabled=False):
+    with torch.autocast(over_words.device.type, enabled=False):
         w_g = (over_words @ texts.values).transpose(0, 1)  # (I, T, D)
         v_1, logits = (over_regions @ images.values).chunk(2, dim=-1)
         z = torch.sigmoid(logits + images.gate[:, None])
-        return local, cosine(torch.lerp(images.pooled[:, None].expand_as(z), v_1, z), w_g)
+        return cosine(torch.lerp(images.pooled[:, None].expand_as(z), v_1, z), w_g)
 
 
 def _products(keys: Tensor, queries: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import factored, reference
+from ascl_plugin.fusion import factored, kernels, reference
 from ascl_plugin.fusion.factored import Parts, Prepared, PreparedImages, PreparedTexts
 
 # A backend turns (head, images, texts, whole) into the local and the global score, (I, T) each; of
@@ -18,6 +18,7 @@ from ascl_plugin.fusion.factored import Parts, Prepared, PreparedImages, Prepare
 BACKENDS: dict[str, Callable[..., Parts]] = {
     "reference": reference.score_parts,
     "factored": factored.score_parts,
+    "triton": kernels.score_parts,
 }
 
 
@@ -79,6 +80,8 @@ class CrossModalFusion(nn.Module):
         attention: "projected" (learned Zq, Zk, Zo a direction, logits / sqrt(D/H)) or
             "parameter-free" (heads are slices of D, logits times `smoothing`).
         smoothing: factors of the logits (region-to-text, word-to-image), "parameter-free" only.
+        gate_bias: added to c at the start; below 0 the whole-image feature leads in V_g, which
+            pretrained encoders deserve.
 
     Shapes:
         images.regions (I, K, D), images.pooled (I, D), texts.words (T, L, D) -> scores (I, T).
@@ -92,6 +95,7 @@ class CrossModalFusion(nn.Module):
         direction_weight: float = 0.5,
         attention: str = "projected",
         smoothing: tuple[float, float] = (4.0, 9.0),
+        gate_bias: float = 0.0,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -125,6 +129,8 @@ class CrossModalFusion(nn.Module):
         self.gate = nn.Linear(2 * dim, dim)  # A, c
         for projection in (self.text_global, self.image_global, self.pooled_global):
             nn.init.eye_(projection.weight)
+        with torch.no_grad():
+            self.gate.bias += gate_bias
 
     def forward(
         self,
@@ -140,7 +146,8 @@ class CrossModalFusion(nn.Module):
             backend: one of `BACKENDS`, or "auto".
 
         Raises:
-            ValueError: a width other than `dim`, a missing pooled feature, an unknown backend.
+            ValueError: a width other than `dim`, a missing pooled feature, an unknown backend, or
+                one that was asked for and cannot score these items.
         """
         whole = self.local_weight < 1
         local, glob = self.score_parts(images, texts, backend, whole)
@@ -160,7 +167,9 @@ class CrossModalFusion(nn.Module):
         """
         self._check_width(images)
         self._check_width(texts)
-        name = "factored" if backend == "auto" else backend
+        name = backend
+        if backend == "auto":
+            name = "triton" if kernels.preferred(self, images, texts) else "factored"
         if name not in BACKENDS:
             raise ValueError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
         if name == "reference" and any(isinstance(x, Prepared) for x in (images, texts)):

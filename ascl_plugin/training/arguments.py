@@ -69,6 +69,7 @@ class ModelArguments:
     attention: str = _option("projected", "attention", ["projected", "parameter-free"])
     local_weight: float = _option(0.8, "u2: weight of the local score")
     direction_weight: float = _option(0.5, "u1: weight of regions-to-words in the local score")
+    gate_bias: float = _option(0.0, "of the fusion's gate at the start; below 0 the pooled leads")
     align_local_weight: float = _option(
         1.0, "align_epochs: weight of words and regions against wholes"
     )

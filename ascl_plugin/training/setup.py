@@ -159,5 +159,6 @@ def _fusion(args: ModelArguments) -> dict[str, Any]:
             "attention": args.attention,
             "local_weight": args.local_weight,
             "direction_weight": args.direction_weight,
+            "gate_bias": args.gate_bias,
         }
     return {"name": args.fusion} | ({"image": args.pooled_image} if args.fusion == "pooled" else {})

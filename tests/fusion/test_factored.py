@@ -169,3 +169,13 @@ def test_the_gradient_of_prepared_features_reaches_what_they_were_made_of(attent
     together = v.regions.clone().requires_grad_()
     head(ImageFeatures(together, v.mask, v.pooled), w).sum().backward()
     torch.testing.assert_close(regions.grad, together.grad)
+
+
+@pytest.mark.parametrize("bias", [-1e4, 1e4])
+def test_gate_bias_decides_who_leads_at_the_start(bias):
+    """z = 0 leaves V_g to the pooled feature alone, z = 1 to the attended regions alone."""
+    head, v, w = make("parameter-free", gate_bias=bias)
+    _, expected = head.score_parts(v, w)
+    other = ImageFeatures(v.regions, v.mask, torch.randn_like(v.pooled))
+    same = torch.equal(head.score_parts(other, w)[1], expected)
+    assert same == (bias > 0)
