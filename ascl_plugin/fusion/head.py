@@ -130,7 +130,7 @@ class CrossModalFusion(nn.Module):
         for projection in (self.text_global, self.image_global, self.pooled_global):
             nn.init.eye_(projection.weight)
         with torch.no_grad():
-            self.gate.bias += gate_bias
+            self.gate.bias.add_(gate_bias)
 
     def forward(
         self,
@@ -169,7 +169,8 @@ class CrossModalFusion(nn.Module):
         self._check_width(texts)
         name = backend
         if backend == "auto":
-            name = "triton" if kernels.preferred(self, images, texts) else "factored"
+            fused = kernels.preferred(self, images, texts) and kernels.proven(self, images, texts)
+            name = "triton" if fused else "factored"
         if name not in BACKENDS:
             raise ValueError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
         if name == "reference" and any(isinstance(x, Prepared) for x in (images, texts)):

@@ -2,8 +2,9 @@
 
 As `factored`, but the local scores and mean attention of a tile of pairs come of `tiles`, which
 writes no logit to memory. These kernels have been run by Triton's interpreter and compiled for
-GPUs, and never run on one: nothing is claimed of their speed, and their first user there should
-hold them to the backend "factored" (tests/fusion/test_kernels.py does, where it finds a GPU).
+GPUs, and never run on one: nothing is claimed of their speed, and on each device their first scores
+are held to those of `factored` before any is given out (`proven`; where it finds a GPU,
+tests/fusion/test_kernels.py does so at length).
 
 What wants a gradient goes through `factored` instead. Its backward pass works from the attention
 weights of a tile, and those are what a fused kernel does not keep.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
@@ -36,6 +38,8 @@ PER_THREAD = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 8}
 FEWEST, MOST = 128, 256  # threads
 LONGEST = 128  # places of an item, as padded
 COLUMNS = 64  # words side by side, unless one text alone has more
+TOLERANCE = {torch.bfloat16: 0.03, torch.float16: 0.01, torch.float32: 0.003}  # fp32: with TF32
+_PROVEN: dict[tuple, bool] = {}
 
 
 def available(device: torch.device | str, dtype: torch.dtype) -> bool:
@@ -61,6 +65,30 @@ def preferred(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
     """Whether to use the kernels where nothing was asked for: on a GPU, if no gradient may come."""
     on_gpu = _places(images).device.type == "cuda"
     return on_gpu and not wants_gradient(head, images, texts) and refusal(images, texts) is None
+
+
+def proven(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
+    """Whether the kernel for such items agreed with `factored` on the first few of them.
+
+    Asked once a kind of kernel and device. A kernel that differs, or does not run, is left out with
+    a warning: a slower score is better than a wrong one.
+    """
+    x, y = _places(images), _places(texts)
+    dtype = _dtype(x, y)
+    shape = tile_shape(x.shape[1], y.shape[1], dtype)
+    kind = (str(x.device), head.attention, head.num_heads, dtype, *shape)
+    if kind not in _PROVEN:
+        few = head, images[:3], texts[:9]
+        try:
+            pairs = zip(score_parts(*few), factored.score_parts(*few), strict=True)
+            off = max((found - wanted).abs().max().item() for found, wanted in pairs)
+            reason = None if off <= TOLERANCE[dtype] else f"scores are off by {off:.1e}"
+        except Exception as error:  # of a compiler, a driver, a launch: whatever it is
+            reason = f"{type(error).__name__}: {error}"
+        if reason is not None:
+            warnings.warn(f"fusion kernels are not used for {kind}: {reason}", stacklevel=4)
+        _PROVEN[kind] = reason is None
+    return _PROVEN[kind]
 
 
 def wants_gradient(head: CrossModalFusion, images: Images, texts: Texts) -> bool:

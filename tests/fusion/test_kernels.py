@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,38 @@ def test_auto_is_factored_where_kernels_do_not_run():
 def test_auto_takes_kernels_where_they_are_preferred(monkeypatch):
     images, texts = items()
     monkeypatch.setattr(kernels, "preferred", lambda *_: True)
+    monkeypatch.setattr(kernels, "proven", lambda *_: True)
     monkeypatch.setitem(head.BACKENDS, "triton", lambda *_: ("by", "kernels"))
     assert CrossModalFusion(64, 4).score_parts(images, texts) == ("by", "kernels")
+
+
+@pytest.mark.parametrize("fault", ["wrong", "does not run", None])
+def test_kernels_that_fail_their_first_scores_are_left_out(fault, monkeypatch):
+    images, texts = items()
+    fusion = CrossModalFusion(64, 4)
+    expected = fusion(images, texts, backend="factored")
+    calls = []
+
+    def by_kernels(*inputs):
+        calls.append(len(inputs[1]))
+        if fault == "does not run":
+            raise RuntimeError("out of resources")
+        local, whole = factored.score_parts(*inputs)
+        return (local + 0.1, whole) if fault == "wrong" else (local, whole)
+
+    monkeypatch.setattr(kernels, "_PROVEN", {})
+    monkeypatch.setattr(kernels, "preferred", lambda *_: True)
+    monkeypatch.setattr(kernels, "score_parts", by_kernels)
+    monkeypatch.setitem(head.BACKENDS, "triton", by_kernels)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            torch.testing.assert_close(fusion(images, texts), expected)
+    said = [str(w.message) for w in caught if "fusion kernels are not used" in str(w.message)]
+    assert len(said) == (fault is not None)  # once
+    assert len(calls) == (1 if fault else 3)
+    if fault:
+        assert {"wrong": "off by 1.0e-01", "does not run": "out of resources"}[fault] in said[0]
 
 
 class OnGpu:
