@@ -66,6 +66,7 @@ def run(options: Options, name: str) -> int:
     trained, frozen = parameter_counts(model)
     say(f"run {folder}: " + ", ".join(f"{k} {len(v)} images" for k, v in splits.items()))
     say(f"parameters: {trained:,} trained, {frozen:,} frozen")
+    say(f"processes: {accelerator.num_processes}")
 
     data, train, loss = options.data, options.train, options.loss
     cache = Path(data.cache_dir).expanduser()

@@ -200,17 +200,20 @@ def score_parts(
     return local[:, back], glob[:, back]
 
 
-KEPT = 32  # tiles' worth of memory that training may keep for its backward pass
+KEPT = 256  # tiles' worth of memory that training may keep for its backward pass
 
 
 def default_memory(device: torch.device) -> int:
-    """Bytes for a tile: on a CPU what its caches still serve well, on a GPU an eighth of the free.
+    """Bytes for a tile: on a CPU few, on a GPU an eighth of the free.
+
+    A CPU's caches serve small tiles well, and memory of large ones goes back to the system after
+    each, to be asked for again.
 
     Measured by `benchmarks/fusion.py --tiles`.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 8
-    return 32 * 2**20
+    return 8 * 2**20
 
 
 def pair_bytes(head: CrossModalFusion, regions: int, words: int, itemsize: int) -> int:

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
-from torch import distributed as dist
 
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
-from ascl_plugin.losses.distributed import world_size
 from ascl_plugin.rerank import rerank
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.retrieval.scoring import score_matrix
 
 
@@ -28,7 +27,7 @@ class Evaluator:
         model: in the mode and on the device it is to be used.
         images, texts: how rows and strings become inputs.
         batch_size: rows, or texts, encoded at once.
-        tile: images and texts scored at once.
+        tile: images and texts scored at once; None takes what `score_matrix` has room for.
         progress: show a bar.
     """
 
@@ -38,7 +37,7 @@ class Evaluator:
         images: ImageInputs,
         texts: TextInputs,
         batch_size: int = 64,
-        tile: tuple[int, int] = (16, 64),
+        tile: tuple[int, int] | None = None,
         progress: bool = False,
     ) -> None:
         self.model = model
@@ -72,24 +71,12 @@ class Evaluator:
         return concatenate(parts)
 
     def score(self, rows: Any, texts: Sequence[str]) -> Tensor:
-        """S (I, T) on the CPU, the same on every process."""
-        world = world_size()
-        if world == 1:
-            images = self.encode_images(rows)
-            return score_matrix(
-                self.model, images, self.encode_texts(texts), self.tile, self.progress
-            )
-        rank = dist.get_rank()
-        own = range(len(rows) * rank // world, len(rows) * (rank + 1) // world)
-        part = torch.empty(0, len(texts))
-        if len(own):
-            images = self.encode_images([rows[i] for i in own])
-            part = score_matrix(
-                self.model, images, self.encode_texts(texts), self.tile, self.progress
-            )
-        parts: list[Tensor] = [part] * world
-        dist.all_gather_object(parts, part)
-        return torch.cat(parts)
+        """S (I, T) on the CPU, the same on every process; each encodes and scores its share."""
+        own = shares("split", len(rows), self.device).own
+        chosen = [rows[i] for i in range(own.start, own.stop)]
+        images = self.encode_images(chosen or [rows[0]])[: len(chosen)]
+        words = self.encode_texts(texts)
+        return score_matrix(self.model, images, words, self.tile, self.progress, processes="own")
 
     def pairs(self, rows: Any, texts: Sequence[str]) -> Tensor:
         """S (I,) of row i with text i alone, each as it would be scored in the matrix."""

@@ -41,7 +41,8 @@ class RetrievalModel(
         dim: joint width D; handed to the fusion.
         feature_norm: of projected regions, words and pooled features: "layer" (zero mean, unit
             variance), "l2" (unit length) or "none". The papers say "normalized" and no more.
-        align_local_weight: u2 of the `LateInteraction` that aligns features before the fusion.
+        align_local_weight, align_direction_weight: u2 and u1 of the `LateInteraction` that aligns
+            features before the fusion.
 
     Shapes:
         N pairs in, score blocks (N, N) out, N over all processes.
@@ -55,6 +56,7 @@ class RetrievalModel(
         dim: int = 1024,
         feature_norm: str = "layer",
         align_local_weight: float = 1.0,
+        align_direction_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if feature_norm not in NORMS:
@@ -65,7 +67,7 @@ class RetrievalModel(
         self.image_encoder = _build("image_encoder", image_encoder)
         self.text_encoder = _build("text_encoder", text_encoder)
         self.fusion = _build("fusion", {"name": "cross_modal", **(fusion or {}), "dim": dim})
-        self.aligner = LateInteraction(dim, align_local_weight)
+        self.aligner = LateInteraction(dim, align_local_weight, align_direction_weight)
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
         self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)

@@ -73,6 +73,9 @@ class ModelArguments:
     align_local_weight: float = _option(
         1.0, "align_epochs: weight of words and regions against wholes"
     )
+    align_direction_weight: float = _option(
+        0.0, "align_epochs: weight of regions-to-words in the local score"
+    )
     feature_norm: str = _option("layer", "of projected features", ["layer", "l2", "none"])
 
 

@@ -100,7 +100,7 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
     torch.manual_seed(options.train.seed)
     return RetrievalModel(
         _image_encoder(args), _text_encoder(args, captions), _fusion(args), args.dim,
-        args.feature_norm, args.align_local_weight,
+        args.feature_norm, args.align_local_weight, args.align_direction_weight,
     )  # fmt: skip
 
 

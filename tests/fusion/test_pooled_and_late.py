@@ -57,6 +57,11 @@ def test_late_interaction_by_hand():
     )
     texts = TextFeatures(torch.tensor([[[3.0, 4], [-1, 0], [9, 0]]]), torch.tensor([[1, 1, 0]]) > 0)
     assert LateInteraction(2)(images, texts).item() == pytest.approx(0.4)
+    # regions: (2, 0)'s best word is (3, 4) at 3/5, (0, 5)'s too at 4/5; the masked ones have no say
+    other = LateInteraction(2, direction_weight=1.0)(images, texts).item()
+    assert other == pytest.approx(0.7)
+    both_ways = LateInteraction(2, direction_weight=0.25)(images, texts).item()
+    assert both_ways == pytest.approx(0.25 * 0.7 + 0.75 * 0.4)
     # the pooled feature (0, 2) against the mean word (1, 2): 2 / sqrt(5)
     images = ImageFeatures(images.regions, images.mask, torch.tensor([[0.0, 2]]))
     weighed = LateInteraction(2, local_weight=0.25)(images, texts).item()

@@ -9,6 +9,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.fusion.reference import cosine, multi_head
 from ascl_plugin.retrieval.audit import AuditError, audit, chance_recall
+from ascl_plugin.retrieval.scoring import score_matrix
 
 
 def noise(items, seed=0, dim=8):
@@ -34,7 +35,40 @@ def noise(items, seed=0, dim=8):
     ],
 )
 def test_honest_scorers_pass(scorer):
+    """And so do their scores in blocks, some prepared once for many, and lists made of them."""
     audit(scorer, *noise(10))
+    for options in ({"memory": 2**12}, {}, {"tile": (3, 4)}):
+
+        def matrix(v, w, options=options):
+            return score_matrix(scorer, v, w, **options)
+
+        def listed(v, w, options=options):
+            return dense(score_matrix(scorer, v, w, topk=99, **options))
+
+        audit(matrix, *noise(10))
+        audit(listed, *noise(10))
+
+
+def dense(best):
+    """The matrix that the lists of images are of; -inf where a pair is on none."""
+    ids, scores = best.i2t_ids, best.i2t_scores
+    sim = torch.full((len(ids), len(best.t2i_ids)), -torch.inf)
+    image, place = (ids >= 0).nonzero().unbind(1)
+    sim[image, ids[image, place]] = scores[image, place]
+    return sim
+
+
+def test_exact_scores_of_candidates_pass():
+    """Every pair a candidate; with few, each on a list has the score it has in the matrix."""
+    pytest.importorskip("faiss", reason="extra `search`")
+    from ascl_plugin.retrieval.search import search
+
+    head, (v, w) = CrossModalFusion(8, 2), noise(10)
+    audit(lambda v, w: dense(search(head, v, w, 99, 99)), v, w)
+    few = dense(search(head, v, w, 3, 3))
+    there = few > -torch.inf
+    assert there.sum() == 30
+    torch.testing.assert_close(few[there], head(v, w).detach()[there], rtol=0, atol=1e-5)
 
 
 def positional(images, texts):
