@@ -50,6 +50,13 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def mean_of_places(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean (N, D) of (N, places, D) over the places that are real."""
+    if mask is None:
+        return values.mean(1)
+    return (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+
+
 @dataclass(frozen=True)
 class ImageFeatures(Items):
     """Features of I images.

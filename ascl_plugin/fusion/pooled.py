@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, wide
+from ascl_plugin.features import ImageFeatures, TextFeatures, mean_of_places, wide
 
 
 class PooledSimilarity(nn.Module):
@@ -34,15 +34,8 @@ class PooledSimilarity(nn.Module):
                 raise ValueError("PooledSimilarity(image='pooled') got images without pooled")
             image = images.pooled
         else:
-            image = _mean(images.regions, images.mask)
-        text = _mean(texts.words, texts.mask)
+            image = mean_of_places(images.regions, images.mask)
+        text = mean_of_places(texts.words, texts.mask)
         with torch.autocast(image.device.type, enabled=False):
             image, text = (functional.normalize(wide(x), dim=-1) for x in (image, text))
             return image @ text.T
-
-
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (items, places, D) over the places that are real."""
-    if mask is None:
-        return values.mean(1)
-    return (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)

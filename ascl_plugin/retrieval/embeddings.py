@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.features import ImageFeatures, TextFeatures, mean_of_places
 
 CHUNK = 2**26  # bytes of features averaged at once
 
@@ -42,10 +42,3 @@ def text_embeddings(texts: TextFeatures) -> Tensor:
         for part in texts.split(max(1, CHUNK * len(texts) // max(1, texts.nbytes)))
     ]
     return torch.cat(found)
-
-
-def mean_of_places(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean (N, D) of (N, places, D) over the places that are real."""
-    if mask is None:
-        return values.mean(1)
-    return (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)

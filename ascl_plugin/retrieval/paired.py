@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, wide
+from ascl_plugin.features import ImageFeatures, TextFeatures, mean_of_places, wide
 from ascl_plugin.fusion import CrossModalFusion, factored
 from ascl_plugin.fusion.factored import PreparedImages, PreparedTexts
 from ascl_plugin.fusion.reference import fuse
-from ascl_plugin.retrieval.embeddings import mean_of_places
 
 LEAKS = (
     'protocol "paired" leaks: each text attends to its own image before it is compared with all, '
