@@ -21,6 +21,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -231,8 +232,16 @@ def step(args: argparse.Namespace) -> None:
         pairs = 4 * n * n
         slow = seconds(pair, 2) / 4 * pairs
         fast = seconds(train, args.repeats)
-        kept_slow = kept(lambda h=head: one_pair(h, images, texts)) * pairs
-        kept_fast = kept(lambda h=head: h(images, concatenate([texts, noisy, texts, noisy])))
+        t = int(texts.mask.sum(1).argsort()[n // 2])  # of middling length
+        v, w = images.regions[0].clone(), texts.words[t][texts.mask[t]]
+        v, w = v.requires_grad_(), w.requires_grad_()
+        pooled = images.pooled[0].clone()
+        kept_slow = kept(partial(score_pair, head, v, pooled, w), head, v, w, pooled) * pairs
+        regions = images.regions.clone().requires_grad_()
+        four = concatenate([texts, noisy, texts, noisy])
+        four = TextFeatures(four.words.requires_grad_(), four.mask)
+        batch = ImageFeatures(regions, None, images.pooled)
+        kept_fast = kept(partial(head, batch, four), head, regions, four.words, images.pooled)
         table(
             f"**{kind}**, batch {n}, {pairs:,} pairs",
             ["", "seconds", "reference / this", "kept for backward, MB", "reference / this"],
@@ -247,22 +256,16 @@ def step(args: argparse.Namespace) -> None:
         print(f"\npeak of the factored step: {peak(train) / 2**20:.0f} MB")
 
 
-def one_pair(head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures) -> object:
-    """The reference on one pair of middling length, with gradients."""
-    real = texts.mask.sum(1)
-    t = int(real.argsort()[len(texts) // 2])
-    return score_pair(head, images.regions[0], images.pooled[0], texts.words[t][texts.mask[t]])
-
-
-def kept(work: Callable[[], object]) -> int:
+def kept(work: Callable[[], object], head: CrossModalFusion, *inputs: Tensor) -> int:
     """Bytes of the tensors that autograd keeps for the backward pass, each storage once.
 
-    Parameters are not counted: they are there anyway.
+    Parameters and inputs are not counted: they are there anyway.
     """
     storages: dict[int, int] = {}
+    own = {x.untyped_storage().data_ptr() for x in (*head.parameters(), *inputs)}
 
     def pack(x: Tensor) -> Tensor:
-        if not isinstance(x, torch.nn.Parameter) and not isinstance(x._base, torch.nn.Parameter):
+        if x.untyped_storage().data_ptr() not in own:
             storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         alive.append(x)  # else a freed storage's address could be taken by the next
         return x
