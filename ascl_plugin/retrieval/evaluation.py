@@ -16,6 +16,7 @@ from ascl_plugin.rerank import rerank
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.pairs import score_pairs
 from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.retrieval.scoring import score_matrix
 
@@ -81,12 +82,8 @@ class Evaluator:
     def pairs(self, rows: Any, texts: Sequence[str]) -> Tensor:
         """S (I,) of row i with text i alone, each as it would be scored in the matrix."""
         images, words = self.encode_images(rows), self.encode_texts(texts)
-        with torch.no_grad():
-            one_by_one = [
-                self.model.fusion(images[i : i + 1], words[i : i + 1])[0, 0]
-                for i in range(len(images))
-            ]
-        return torch.stack(one_by_one).float().cpu()
+        each = torch.arange(len(images))
+        return score_pairs(self.model, images, words, each, each)
 
     def evaluate(self, rows: Any, rerank_options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Metrics of a split.
