@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
 
 import pytest
@@ -89,20 +87,10 @@ def one_process(rank, port, out):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What each rank found. This file is the program: a fork would inherit threads."""
+def found(tmp_path_factory, run_ranks):
+    """What each rank found. This file is the program."""
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, __file__]
-    ranks = [subprocess.Popen([*command, str(r), str(port), str(out)]) for r in range(WORLD)]
-    try:
-        assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    finally:
-        for process in ranks:
-            process.kill()
-    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return run_ranks(__file__, out, WORLD)
 
 
 def test_one_process_gathers_nothing():
