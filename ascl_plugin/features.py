@@ -100,6 +100,14 @@ class TextFeatures(Items):
     def __len__(self) -> int:
         return len(self.words)
 
+    @property
+    def ends(self) -> Tensor:
+        """(T,) places of each text up to its last real word; padding may stand among them."""
+        count, longest = self.words.shape[:2]
+        if self.mask is None:
+            return torch.full((count,), longest, device=self.words.device)
+        return (self.mask * torch.arange(1, longest + 1, device=self.mask.device)).amax(1)
+
 
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
     if values.ndim != 3:

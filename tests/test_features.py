@@ -63,3 +63,9 @@ def test_concatenate_makes_no_mask_where_none_is_needed():
 def test_concatenate_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="got no features"):
         concatenate([])
+
+
+def test_texts_end_after_their_last_real_word():
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]).bool()
+    assert TextFeatures(torch.zeros(3, 4, 2), mask).ends.tolist() == [2, 3, 0]
+    assert TextFeatures(torch.zeros(3, 4, 2)).ends.tolist() == [4, 4, 4]

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import factored, kernels, reference
-from ascl_plugin.fusion.factored import Parts, Prepared, PreparedImages, PreparedTexts
+from ascl_plugin.fusion.attended import Parts
+from ascl_plugin.fusion.prepared import (
+    Prepared,
+    PreparedImages,
+    PreparedTexts,
+    prepare_images,
+    prepare_texts,
+)
 
 # A backend turns (head, images, texts, whole) into the local and the global score, (I, T) each; of
 # the latter nobody makes use unless `whole`. All give the same numbers; "auto" is the fastest that
@@ -184,12 +191,12 @@ class CrossModalFusion(nn.Module):
         the head's weights are worth: prepare again after a training step.
         """
         self._check_width(images)
-        return factored.prepare_images(self, images)
+        return prepare_images(self, images)
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """All of a score that depends on texts alone, about 2 H L D numbers a text."""
         self._check_width(texts)
-        return factored.prepare_texts(self, texts)
+        return prepare_texts(self, texts)
 
     def _check_width(self, items: ImageFeatures | TextFeatures | Prepared) -> None:
         if isinstance(items, ImageFeatures):

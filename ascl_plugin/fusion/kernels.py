@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import factored
-from ascl_plugin.fusion.factored import Parts, Prepared, PreparedImages, PreparedTexts
+from ascl_plugin.fusion.attended import Parts, whole_score
+from ascl_plugin.fusion.prepared import Prepared, PreparedImages, PreparedTexts
 
 if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossModalFusion
@@ -122,7 +123,7 @@ def score_parts(
 def score_tile(
     head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, whole: bool = True
 ) -> Parts:
-    """`factored.score_tile` in one kernel, but for the matrix products of the global score."""
+    """`attended.score_tile` in one kernel, but for the matrix products of the global score."""
     from ascl_plugin.fusion import tiles
 
     dtype = _dtype(images.queries, texts.queries)
@@ -169,7 +170,7 @@ def score_tile(
             )
     if not whole:
         return local, local
-    return local, factored.whole_score(over_words, over_regions, images, texts)
+    return local, whole_score(over_words, over_regions, images, texts)
 
 
 def tile_shape(regions: int, words: int, dtype: torch.dtype) -> tuple[int, int, int]:

@@ -129,7 +129,7 @@ def block_shape(
         )
     places, width = images.regions.shape[1:]
     per_pair = 2 * (places * texts.words.shape[1] + width) * texts.words.element_size()
-    room = min(memory // 4, default_memory(sides.device))
+    room = min(memory // 4, default_memory(sides.device) // 8)
     return tile_shape(room, per_pair, len(images), len(texts))
 
 

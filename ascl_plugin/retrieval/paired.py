@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, mean_of_places, wide
-from ascl_plugin.fusion import CrossModalFusion, factored
-from ascl_plugin.fusion.factored import PreparedImages, PreparedTexts
+from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.fusion.prepared import (
+    PreparedImages,
+    PreparedTexts,
+    prepare_images,
+    prepare_texts,
+)
 from ascl_plugin.fusion.reference import fuse
 
 LEAKS = (
@@ -118,11 +123,11 @@ class LocalScore:
 
     def prepare_images(self, images: ImageFeatures) -> PreparedImages:
         """What `head.prepare_images` gives, less what only a global score needs."""
-        return factored.prepare_images(self.head, images, whole=False)
+        return prepare_images(self.head, images, whole=False)
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """What `head.prepare_texts` gives, less what only a global score needs."""
-        return factored.prepare_texts(self.head, texts, whole=False)
+        return prepare_texts(self.head, texts, whole=False)
 
 
 def attended_mean(

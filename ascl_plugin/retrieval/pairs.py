@@ -116,9 +116,7 @@ def _text_blocks(
 ) -> Iterator[tuple[Tensor, TextFeatures]]:
     """(places, texts there, padded to one length), as many as take `limit` bytes when ready."""
     longest = texts.words.shape[1]
-    ends = torch.full((len(texts),), longest)
-    if texts.mask is not None:
-        ends = (texts.mask.cpu() * torch.arange(1, longest + 1)).amax(1).clamp_min(1)
+    ends = texts.ends.cpu().clamp_min(1)
     tops = ((ends + BUCKET - 1) // BUCKET * BUCKET).clamp_max(longest)
     places = torch.arange(len(texts)) if near is None else near.cpu().argsort(stable=True)
     places = places[asked[places]]

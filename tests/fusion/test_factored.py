@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, factored
+from ascl_plugin.fusion.prepared import prepare_images
 
 KINDS = ("projected", "parameter-free")
 
@@ -54,7 +55,7 @@ def test_tiles_of_any_size_give_the_same(attention, again, memory, seed):
         head, v, w, lambda h, a, b: h.score_parts(a, b, backend="reference")
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factored, "KEPT", 0 if again else 10**9)
+        patch.setattr(factored, "default_kept", lambda device: 0 if again else 10**12)
         found, got = gradients(head, v, w, tiled)
     for a, b in zip((*found, *got), (*expected, *wanted), strict=True):
         if a is None or b is None:  # the reference leaves out what has no part in a score
@@ -74,13 +75,13 @@ def test_short_of_memory_less_is_kept():
             return x
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(factored, "KEPT", limit)
+            patch.setattr(factored, "default_kept", lambda device: limit)
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
                 # 16 pairs a tile
-                factored.score_parts(head, v, w, memory=16 * factored.pair_bytes(head, 3, 7, 8))
+                factored.score_parts(head, v, w, memory=16 * factored.pair_bytes(head, 3, 7, 8)[1])
         return sum(sizes)
 
-    assert kept(0) < kept(10**9) / 2
+    assert kept(0) < kept(10**12) / 2
 
 
 @settings(deadline=None, max_examples=60)
@@ -152,7 +153,7 @@ def test_local_scores_alone(attention):
     torch.testing.assert_close(
         head(v, w), head.score_parts(v, w, backend="reference")[0], rtol=0, atol=1e-10
     )
-    assert factored.prepare_images(head, v, whole=False).values is None
+    assert prepare_images(head, v, whole=False).values is None
     words = w.words.clone().requires_grad_()
     head(v, TextFeatures(words, w.mask)).sum().backward()
     assert words.grad.any()

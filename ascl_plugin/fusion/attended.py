@@ -1,0 +1,206 @@
+"""The same scores for whole blocks of pairs at once, and W*, V* of a pair never written out.
+
+A score needs of an attended vector w*_i = sum_hj a_hij U_hj, with U_hj = (y_j Zk_h) Zo_h, only
+
+    x_i . w*_i   = sum_hj a_hij (x_i Zo_h^T) . (y_j Zk_h)     a second matrix of logits
+    |w*_i|^2     = a_i^T (U U^T) a_i                          a Gram matrix made once an item
+    mean_i w*_i  = mean_i(a_i) U                          and Xw, Xv, the gate act on U
+
+so what lives per pair are attention weights, H K L of them, and not K D. Without projections the
+second matrix is the first one, the Gram matrix falls apart into one a head, and one matrix product
+serves both directions. What belongs to one side is made once (`prepare_images`, `prepare_texts`);
+pairs are scored in tiles, texts of a length together, and nothing loops over single pairs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.features import wide
+from ascl_plugin.fusion.prepared import Prepared, PreparedImages, PreparedTexts
+from ascl_plugin.fusion.reference import EPS, cosine
+
+if TYPE_CHECKING:
+    from ascl_plugin.fusion.head import CrossModalFusion
+
+Parts = tuple[Tensor, Tensor]
+
+
+def score_tile(
+    head: CrossModalFusion,
+    images: PreparedImages,
+    texts: PreparedTexts,
+    whole: bool = True,
+    together: tuple[int, int] | None = None,
+) -> Parts:
+    """S_local and S_global (I, T) of all pairs of a tile.
+
+    Attention is worked out for `together` = (images, texts) at a time, all at once unless given:
+    its H K L weights a pair want to stay in a cache, the products that make the global score want
+    many pairs.
+    """
+    height, width = together or (len(images), len(texts))
+    columns, rows = texts.split(width), []
+    for image in images.split(height):
+        found = zip(*(_local(head, image, text, whole) for text in columns), strict=True)
+        rows.append([torch.cat(part, dim) for part, dim in zip(found, (1, 0, 1), strict=True)])
+    found = zip(*rows, strict=True)
+    local, over_words, over_regions = map(torch.cat, found, (0, 1, 0))
+    if not whole:
+        return local, local
+    return local, whole_score(over_words, over_regions, images, texts)
+
+
+def _local(
+    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, whole: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """S_local (I, T), mean attention over words (T, I, H L) and over regions (I, T, H K)."""
+    if images.toward is not None:
+        by_region, over_words = _attend(*_logits(images, texts), images, texts, whole)
+        by_word, over_regions = _attend(*_logits(texts, images), texts, images, whole)
+    else:
+        # (H, T, L, I, K): every product of a word and a region, for both directions
+        products = _products(texts.keys, images.queries, ranks=True)
+        scaled = _scaled(products.flatten(3), head.image_to_text.scale)
+        by_region, over_words = _attend(*scaled, images, texts, whole)
+        products = products.permute(0, 3, 4, 1, 2).flatten(3)
+        scaled = _scaled(products, head.text_to_image.scale)
+        by_word, over_regions = _attend(*scaled, texts, images, whole)
+    u1 = head.direction_weight
+    return u1 * by_region + (1 - u1) * by_word.T, over_words, over_regions
+
+
+def whole_score(
+    over_words: Tensor, over_regions: Tensor, images: PreparedImages, texts: PreparedTexts
+) -> Tensor:
+    """S_global (I, T) from mean attention over words (T, I, H L) and over regions (I, T, H K)."""
+    assert images.values is not None and texts.values is not None
+    assert images.pooled is not None and images.gate is not None
+    with torch.autocast(over_words.device.type, enabled=False):
+        w_g = (over_words @ texts.values).transpose(0, 1)  # (I, T, D)
+        v_1, logits = (over_regions @ images.values).chunk(2, dim=-1)
+        z = torch.sigmoid(logits + images.gate[:, None])
+        return cosine(torch.lerp(images.pooled[:, None].expand_as(z), v_1, z), w_g)
+
+
+def _products(keys: Tensor, queries: Tensor, ranks: bool) -> Tensor:
+    """Keys (B, N, H, d) times queries (A, M, H, d): (H, B, N, A, M), fp32 or wider.
+
+    In the precision that autocast asks for, unless the products enter a score as they are (`ranks`)
+    and no gradient is wanted: half precision would change the order of neighbours in a ranking.
+    """
+    (b, n), (a, m) = keys.shape[:2], queries.shape[:2]
+    exact = ranks and not torch.is_grad_enabled()
+    autocast = torch.is_autocast_enabled(keys.device.type) and not exact
+    if exact:
+        keys, queries = wide(keys), wide(queries)
+    with torch.autocast(keys.device.type, enabled=autocast):
+        products = keys.flatten(0, 1).transpose(0, 1) @ queries.flatten(0, 1).permute(1, 2, 0)
+    return wide(products).view(-1, b, n, a, m)
+
+
+def _logits(x: Prepared, y: Prepared) -> tuple[Tensor, Tensor]:
+    """Logits of projected attention, and products toward the values: (B, H, N, A M) each."""
+    assert x.toward is not None
+    logits = _products(y.keys, x.queries, ranks=False)
+    toward = _products(y.keys, x.toward, ranks=True)
+    return logits.transpose(0, 1).flatten(3), toward.transpose(0, 1).flatten(3)
+
+
+def _scaled(products: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The same of parameter-free attention, from (H, B, N, A M): (H B, 1, N, A M) each."""
+    products = products.flatten(0, 1).unsqueeze(1)
+    return products * scale, products
+
+
+def _attend(logits: Tensor, toward: Tensor, x: Prepared, y: Prepared, whole: bool) -> Parts:
+    """Every item of x (A of M places) attends to every item of y (B of N places), as y* a place.
+
+    Returns:
+        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N),
+        unless `whole` of width 0.
+        Masked keys get no weight; an item of y with every key masked has y* = 0.
+    """
+    b, (a, m) = len(y), x.shares.shape
+    # heads that share no Gram matrix are items of their own, summed in the end
+    apart = y.gram.shape[1]
+    gram, mask = y.gram.transpose(0, 1).flatten(0, 1), y.mask
+    if mask is not None and apart > 1:
+        mask = mask.repeat(apart, 1)
+    with torch.autocast(logits.device.type, enabled=False):
+        dots, norms, means = _Attended.apply(logits, toward, gram, x.shares, mask, whole)
+        if apart > 1:
+            dots, norms = (part.view(apart, b, a * m).sum(0) for part in (dots, norms))
+            means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)
+        if y.mask is not None:  # an item without keys is attended to as zeros
+            there = y.mask.any(1, keepdim=True)
+            dots, means = dots * there, means * there[..., None]
+        lengths = norms.clamp_min(0) * x.norms.view(a * m)
+        cosines = dots / lengths.clamp_min(EPS**2).sqrt()
+        return (cosines.view(b, a, m) * x.shares).sum(-1).T, means
+
+
+class _Attended(torch.autograd.Function):
+    """From logits to what a score needs of the attended vectors, keeping only what is large once.
+
+    In: logits and products toward the values (B, H, N, A M), Gram matrices (B, H N, H N), shares of
+    the query's places in its mean (A, M), mask of keys (B, N) or None, whether the means are
+    wanted. Out: dots (B, A M), squared norms (B, A M), mean attention (B, A, H N) or, not wanted,
+    (B, A, 0). Written by hand because these tensors are where time and memory go: recorded step by
+    step, the same arithmetic takes twice of the one and three times of the other.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        logits: Tensor,
+        toward: Tensor,
+        gram: Tensor,
+        shares: Tensor,
+        mask: Tensor | None,
+        whole: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weights = softmax(logits, mask).flatten(1, 2)
+        toward = toward.reshape(weights.shape)
+        spread = gram @ weights
+        norms = spread.mul_(weights).sum(1)  # a sum of squares, but for rounding
+        dots = torch.mul(weights, toward, out=spread).sum(1)
+        by_place = weights.view(*weights.shape[:2], *shares.shape)
+        if whole:
+            means = (by_place * shares).sum(-1).transpose(1, 2)
+        else:
+            means = weights.new_empty(len(weights), len(shares), 0)
+        ctx.save_for_backward(weights, toward, gram, shares)
+        ctx.heads, ctx.whole = logits.shape[1], whole
+        return dots, norms, means
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, d_dots: Tensor, d_norms: Tensor, d_means: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        weights, toward, gram, shares = ctx.saved_tensors
+        scaled = weights * d_norms.unsqueeze(1)
+        d_gram = scaled @ weights.transpose(1, 2)
+        d_weights = torch.matmul(gram, scaled).mul_(2)  # a Gram matrix is symmetric
+        d_weights.addcmul_(toward, d_dots.unsqueeze(1))
+        if ctx.whole:
+            by_place = d_weights.view(*weights.shape[:2], *shares.shape)
+            by_place.addcmul_(shares, d_means.transpose(1, 2).unsqueeze(-1))
+        by_head = d_weights.unflatten(1, (ctx.heads, -1))
+        weights_by_head = weights.view(by_head.shape)
+        d_logits = by_head.sub_((by_head * weights_by_head).sum(2, keepdim=True))
+        d_logits = d_logits.mul_(weights_by_head)
+        d_toward = torch.mul(weights, d_dots.unsqueeze(1), out=scaled).view(by_head.shape)
+        return d_logits, d_toward, d_gram, None, None, None
+
+
+def softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax of (B, H, N, Q) over N where `mask` (B, N) is True; of no use where nothing is."""
+    if mask is None:
+        return torch.softmax(logits, dim=2)
+    lowest = torch.finfo(logits.dtype).min
+    return torch.softmax(logits.masked_fill(~mask[:, None, :, None], lowest), dim=2)
