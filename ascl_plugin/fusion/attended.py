@@ -62,13 +62,13 @@ def _local(
         by_region, over_words = _attend(*_logits(images, texts), images, texts, whole)
         by_word, over_regions = _attend(*_logits(texts, images), texts, images, whole)
     else:
-        # (H, T, L, I, K): every product of a word and a region, for both directions
-        products = _products(texts.keys, images.queries, ranks=True)
-        scaled = _scaled(products.flatten(3), head.image_to_text.scale)
-        by_region, over_words = _attend(*scaled, images, texts, whole)
-        products = products.permute(0, 3, 4, 1, 2).flatten(3)
-        scaled = _scaled(products, head.text_to_image.scale)
-        by_word, over_regions = _attend(*scaled, texts, images, whole)
+        # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
+        s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
+        logits = _products(texts.keys, images.queries * s_1, ranks=True)
+        by_region, over_words = _attend(_apart(logits), s_1, images, texts, whole)
+        turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
+        logits = turned.mul_(s_2 / s_1)
+        by_word, over_regions = _attend(_apart(logits), s_2, texts, images, whole)
     u1 = head.direction_weight
     return u1 * by_region + (1 - u1) * by_word.T, over_words, over_regions
 
@@ -110,19 +110,23 @@ def _logits(x: Prepared, y: Prepared) -> tuple[Tensor, Tensor]:
     return logits.transpose(0, 1).flatten(3), toward.transpose(0, 1).flatten(3)
 
 
-def _scaled(products: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The same of parameter-free attention, from (H, B, N, A M): (H B, 1, N, A M) each."""
-    products = products.flatten(0, 1).unsqueeze(1)
-    return products * scale, products
+def _apart(logits: Tensor) -> Tensor:
+    """(H, B, N, A, M) -> (H B, 1, N, A M): heads as items of their own."""
+    return logits.flatten(3).flatten(0, 1).unsqueeze(1)
 
 
-def _attend(logits: Tensor, toward: Tensor, x: Prepared, y: Prepared, whole: bool) -> Parts:
+def _attend(logits: Tensor, toward: Tensor | float, x: Prepared, y: Prepared, whole: bool) -> Parts:
     """Every item of x (A of M places) attends to every item of y (B of N places), as y* a place.
 
+    Args:
+        logits: (B, H, N, A M), or of heads apart (H B, 1, N, A M).
+        toward: products toward the values, likewise; or what to divide the logits by to have them.
+        x, y: who attends, and to whom.
+        whole: whether mean attention is wanted.
+
     Returns:
-        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N),
-        unless `whole` of width 0.
-        Masked keys get no weight; an item of y with every key masked has y* = 0.
+        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N), or
+        of width 0. Masked keys get no weight; an item of y with every key masked has y* = 0.
     """
     b, (a, m) = len(y), x.shares.shape
     # heads that share no Gram matrix are items of their own, summed in the end
@@ -131,7 +135,10 @@ def _attend(logits: Tensor, toward: Tensor, x: Prepared, y: Prepared, whole: boo
     if mask is not None and apart > 1:
         mask = mask.repeat(apart, 1)
     with torch.autocast(logits.device.type, enabled=False):
-        dots, norms, means = _Attended.apply(logits, toward, gram, x.shares, mask, whole)
+        products = toward if isinstance(toward, Tensor) else logits
+        dots, norms, means = _Attended.apply(logits, products, gram, x.shares, mask, whole)
+        if not isinstance(toward, Tensor):
+            dots = dots / toward
         if apart > 1:
             dots, norms = (part.view(apart, b, a * m).sum(0) for part in (dots, norms))
             means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)

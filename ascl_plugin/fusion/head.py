@@ -113,6 +113,8 @@ class CrossModalFusion(nn.Module):
         ):
             if not 0 <= weight <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {weight}")
+        if min(smoothing) <= 0:
+            raise ValueError(f"smoothing must be two numbers above 0, got {smoothing}")
         self.dim = dim
         self.num_heads = num_heads
         self.local_weight = local_weight
