@@ -12,7 +12,7 @@ from ascl_plugin.data.package_path import package_path
 from ascl_plugin.features import TextFeatures
 
 from .frozen import PretrainedEncoder, weights_hash
-from .missing import explain
+from .missing import explain, naming
 
 try:
     from transformers import AutoModel, AutoTokenizer
@@ -55,20 +55,10 @@ class BertWords(PretrainedEncoder):
         self.max_words = max_words
         self.keep_special_tokens = keep_special_tokens
         source = package_path(model)
-        try:
+        with naming(model):
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             # a checkpoint stored in half precision would come as that
             self.model = AutoModel.from_pretrained(source, dtype=torch.float32)
-        except OSError as error:
-            raise OSError(
-                f"model {model!r} is neither a local folder nor to be had from the hub "
-                f"({str(error).splitlines()[0]}); a local folder with config.json, the tokenizer's "
-                "files and model.safetensors works without a network"
-            ) from error
-        except RuntimeError as error:  # parts of transformers are imported only here
-            if "torchvision" in str(error):
-                raise explain(error, "transformers", "recipes") from error
-            raise
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None  # its output is not used, so its weights would get no gradient
         self.word_dim: int = self.model.config.hidden_size
@@ -87,6 +77,11 @@ class BertWords(PretrainedEncoder):
             return_tensors="pt",
         )
         return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` are longer than `max_words`."""
+        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        return sum(len(row) > self.max_words for row in rows)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """Last hidden states; padding is masked, and special tokens if so asked."""

@@ -1,6 +1,9 @@
-"""What to say when a framework does not import."""
+"""What to say when a framework does not import, or a model cannot be had."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def explain(error: Exception, framework: str, extra: str) -> ImportError:
@@ -23,3 +26,20 @@ def explain(error: Exception, framework: str, extra: str) -> ImportError:
             "pip install --upgrade --force-reinstall torch torchvision"
         )
     return ImportError(f"{framework} does not import ({error}): {install}")
+
+
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Around `from_pretrained` of transformers: its errors name the model and the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"model {model!r} is neither a local folder nor to be had from the hub "
+            f"({str(error).splitlines()[0]}); a local folder with config.json, the files of the "
+            "tokenizer or image processor and model.safetensors works without a network"
+        ) from error
+    except RuntimeError as error:  # parts of transformers are imported only here
+        if "torchvision" in str(error):
+            raise explain(error, "transformers", "recipes") from error
+        raise

@@ -5,6 +5,8 @@
 * `CrossModalFusion`: scores images against texts by regions and words, and as wholes; it takes
   `ImageFeatures` and `TextFeatures`.
 * `rerank`: both directions of retrieval from a score matrix alone; returns `Reranked`.
+* `rerank_candidates`: the same from top-K lists alone; returns `RerankedLists`.
+* `tune_rerank`: options for `rerank` that gain on a validation split.
 * `retrieval_metrics`, `score_matrix`: recalls and ranks; scores of large sets in tiles.
 * `register`, `build`, `available`: components by name, also those of other packages.
 * `RetrievalModel`: encoders and fusion in one; needs ``pip install "ascl-plugin[recipes]"``.
@@ -23,7 +25,7 @@ from ascl_plugin.registry import available, build, register
 
 # From here on `ascl_plugin.rerank` is the function; its package is still imported by name
 # (`from ascl_plugin.rerank.methods import ...`).
-from ascl_plugin.rerank import Reranked, rerank
+from ascl_plugin.rerank import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.scoring import score_matrix
 
@@ -37,6 +39,7 @@ __all__ = [
     "CrossModalFusion",
     "ImageFeatures",
     "Reranked",
+    "RerankedLists",
     "TextFeatures",
     "TripletLoss",
     "__version__",
@@ -44,8 +47,10 @@ __all__ = [
     "build",
     "register",
     "rerank",
+    "rerank_candidates",
     "retrieval_metrics",
     "score_matrix",
+    "tune_rerank",
 ]
 
 

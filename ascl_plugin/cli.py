@@ -70,7 +70,7 @@ def _rerank(args: argparse.Namespace) -> int:
     # before the work of re-ranking, for this is where a wrong pairing is found
     before = None if owners is None else retrieval_metrics(sim, owners)
     result = rerank(sim, **options)
-    for path in write_reranked(output, result._asdict()):
+    for path in write_reranked(output, {"i2t": result.i2t, "t2i": result.t2i}):
         print(f"wrote {path}")
     if owners is not None and before is not None:
         after = retrieval_metrics(result.i2t, owners, t2i=result.t2i)
@@ -82,6 +82,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     from ascl_plugin.retrieval.evaluation import evaluate_command
 
     return evaluate_command(args)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from ascl_plugin.adapters.convert import convert
+
+    written = convert(
+        args.source, args.target, args.format, args.num_regions, lambda text: print(f"note: {text}")
+    )
+    print(f"wrote {args.target}, {written} images")
+    return 0
 
 
 def _read_scores(path: Path, key: str, axes: str) -> Array:
@@ -125,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     components.set_defaults(run=_components)
     _add_rerank(commands)
     _add_evaluate(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -215,6 +226,18 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument(
         "--image_root", type=Path, help="folder of the image files, where it is not in the data's"
     )
+    command.add_argument(
+        "--region_files",
+        type=Path,
+        metavar="PATH",
+        help="file or folder of region features (default: the run's)",
+    )
+    command.add_argument(
+        "--pooled_files",
+        type=Path,
+        metavar="PATH",
+        help="with region files: whole-image features (default: the run's)",
+    )
     command.add_argument("--batch_size", type=int, default=64, help="(default: %(default)s)")
     command.add_argument(
         "--rerank",
@@ -222,8 +245,40 @@ def _add_evaluate(commands: Any) -> None:
         default=True,
         help="also after re-ranking (default: yes)",
     )
+    command.add_argument(
+        "--oracle",
+        action="store_true",
+        help="also after re-ranking with the labels as neighbours of a text: no method, a leak, to "
+        "reproduce published tables; its row says so",
+    )
     command.add_argument("--output", type=Path, metavar="FILE", help="also write the metrics here")
     command.set_defaults(run=_evaluate)
+
+
+def _add_convert(commands: Any) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="region features from one file format to another",
+        description="Copy region features of images into another format, byte for byte. Stopped "
+        "and started again, it goes on where it was.",
+    )
+    command.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="X_ims.npy, .tsv, .h5, .hdf5, a folder of these, or one of .npy or .npz an image",
+    )
+    command.add_argument("target", type=Path, metavar="TARGET", help="a name that is still free")
+    command.add_argument(
+        "--format",
+        choices=["hdf5", "hdf5-images", "tsv", "scan", "folder"],
+        help="(default: as TARGET is called: .h5 or .hdf5: hdf5; .tsv; X_ims.npy: scan; no suffix: "
+        "folder)",
+    )
+    command.add_argument(
+        "--num_regions", type=int, metavar="K", help="the first K regions of each (default: all)"
+    )
+    command.set_defaults(run=_convert)
 
 
 if __name__ == "__main__":

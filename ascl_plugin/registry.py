@@ -1,7 +1,7 @@
 """Components by name, by dotted path, or from another installed package.
 
 Three ways to name a component of a kind ("loss", "fusion", "collator", "rerank",
-"image_encoder", "text_encoder"):
+"image_encoder", "image_inputs", "text_encoder"):
 
 * a registered name: ``build("loss", "ascl", temperature=.05)``
 * a dotted path: ``build("loss", "mypkg.losses:MyLoss", margin=.2)``
@@ -32,14 +32,22 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "late": "ascl_plugin.fusion:LateInteraction",
         "pooled": "ascl_plugin.fusion:PooledSimilarity",
     },
+    "image_inputs": {"region_files": "ascl_plugin.adapters.region_inputs:RegionInputs"},
     "rerank": {"bidirectional": "ascl_plugin.rerank:rerank"},
     "image_encoder": {
         "grid": "ascl_plugin.retrieval.encoders:GridEncoder",
+        "region_files": "ascl_plugin.adapters.region_inputs:PrecomputedRegions",
         "timm_grid": "ascl_plugin.adapters.timm_grid:TimmGrid",
+        "faster_rcnn": "ascl_plugin.adapters.faster_rcnn:FasterRCNN",
+        "bottom_up": "ascl_plugin.adapters.bottom_up:BottomUp",
+        "transformers_clip": "ascl_plugin.adapters.transformers_clip:ClipRegions",
+        "open_clip": "ascl_plugin.adapters.open_clip:OpenClipImages",
     },
     "text_encoder": {
         "transformer": "ascl_plugin.retrieval.encoders:WordTransformer",
         "bert": "ascl_plugin.adapters.bert:BertWords",
+        "transformers_clip": "ascl_plugin.adapters.transformers_clip:ClipWords",
+        "open_clip": "ascl_plugin.adapters.open_clip_words:OpenClipWords",
     },
 }
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}

@@ -4,6 +4,8 @@
     accelerate launch recipes/ascl_coco.py --data_root DIR       # the same small model on DIR
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
 
+    accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
+
 DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions JSON), or anything
 `ascl_plugin.data.readers` reads. Options: `--help`, or any yaml file in recipes/configs.
 
@@ -25,7 +27,7 @@ from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
-from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
+from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.training.arguments import Options, parse_options
 from ascl_plugin.training.loop import Trainer
@@ -70,7 +72,10 @@ def run(options: Options, name: str) -> int:
 
     data, train, loss = options.data, options.train, options.loss
     cache = Path(data.cache_dir).expanduser()
-    images = ImageInputs(model.image_encoder, cache if data.cache_images else None)
+    images = image_inputs(
+        model.image_encoder, cache if data.cache_images else None, data.region_files,
+        data.pooled_files,
+    )  # fmt: skip
     texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
     collator = AsymmetryCollator(texts, images, loss.positives, loss.negatives, train.seed)
     evaluator = Evaluator(
@@ -81,6 +86,10 @@ def run(options: Options, name: str) -> int:
         evaluator, options, folder,
     )  # fmt: skip
 
+    if accelerator.is_main_process:
+        captions = [text for rows in splits.values() for text in caption_to_image(rows)[0]]
+        if cut := texts.count_cut(captions):
+            say(f"texts: {cut:,} of {len(captions):,} captions are longer than max_words and cut")
     sharing = {
         "rank": accelerator.process_index,
         "world_size": accelerator.num_processes,

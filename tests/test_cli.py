@@ -248,6 +248,22 @@ def test_evaluate_hands_its_options_over(monkeypatch, tmp_path):
     args = seen[0]
     assert (args.model, args.split, args.rerank, args.batch_size) == ("runs/x", "val", False, 8)
     assert (args.data_root, args.image_root, args.output) == (None, None, None)
+    assert args.oracle is False
+    main(["evaluate", "runs/x", "--oracle"])
+    assert seen[1].oracle is True
+
+
+def test_evaluate_refuses_stored_label_groups(tmp_path, capsys):
+    """Before anything is loaded; with --oracle the next step is the model, which is none here."""
+    pytest.importorskip("yaml", reason="extra `recipes`")
+    (tmp_path / "config.json").write_text("{}")
+    config = tmp_path / "config.yaml"
+    config.write_text("rerank_k: 10\nrerank_caption_groups: [0, 0, 1]\n")
+    refusal = "caption_groups is among the options of re-ranking"
+    assert refusal in failing(capsys, "evaluate", tmp_path)
+    assert "add --oracle" in failing(capsys, "evaluate", tmp_path)
+    config.write_text("rerank_k: 10\n")
+    assert refusal not in failing(capsys, "evaluate", tmp_path)
 
 
 def test_an_unknown_name_reads_as_it_was_written(monkeypatch, capsys):

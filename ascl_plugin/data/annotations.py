@@ -25,7 +25,9 @@ from ascl_plugin.data.rows import (
 _ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
 
 
-def read_karpathy(path: str | Path, image_root: str | Path | None = None) -> datasets.DatasetDict:
+def read_karpathy(
+    path: str | Path, image_root: str | Path | None = None, pictures: bool = True
+) -> datasets.DatasetDict:
     """Karpathy's JSON: ``{"images": [{"filename", "split", "sentences": [{"raw"}]}]}``.
 
     An image's id is its ``cocoid``, where there is none its file name; a caption's is its
@@ -37,6 +39,7 @@ def read_karpathy(path: str | Path, image_root: str | Path | None = None) -> dat
     Args:
         path: the JSON file.
         image_root: folder of the images; the file's own by default.
+        pictures: whether the images are looked for; if not, their paths are bare names.
 
     Returns:
         The splits the file has, in its order of images; rows as `ascl_plugin.data.rows.ROW`.
@@ -48,7 +51,7 @@ def read_karpathy(path: str | Path, image_root: str | Path | None = None) -> dat
             image id that occurs twice; an image path that leaves `image_root`.
     """
     path = Path(path)
-    images = _Images(path, Path(image_root or path.parent))
+    images = _Images(path, Path(image_root or path.parent), pictures)
     rows = [images.row(index, entry) for index, entry in enumerate(_entries(path, "images"))]
     refuse_duplicates((row["image_id"] for row in rows), str(path))
     splits = {name: [row for row in rows if row["split"] == name] for name in SPLITS}
@@ -60,6 +63,7 @@ def read_coco_captions(
     image_root: str | Path | None = None,
     split: str | None = None,
     ids: Sequence[int] | str | Path | None = None,
+    pictures: bool = True,
 ) -> datasets.Dataset:
     """COCO's captions JSON: images of `id, file_name`, annotations of `image_id, caption`.
 
@@ -72,6 +76,7 @@ def read_coco_captions(
             called ``annotations``.
         split: "train", "val" or "test"; by default what the file's name says.
         ids: image ids to keep, in this order; or a file of them, one a line or `.npy`.
+        pictures: as of `read_karpathy`.
 
     Returns:
         One split, in the order of `ids` or of the file; rows as `ascl_plugin.data.rows.ROW`.
@@ -119,9 +124,11 @@ def read_coco_captions(
     if not kept:
         return to_dataset([])
 
+    folder = Path()
     year = f"{told[1]}{told[2] or ''}" if told else split
     folders = (year, f"images/{year}", "images", "")
-    folder = find_folder(Path(image_root), names[kept[0]], folders, f"{path}: image {kept[0]}")
+    if pictures:
+        folder = find_folder(Path(image_root), names[kept[0]], folders, f"{path}: image {kept[0]}")
     return to_dataset(
         [
             {
@@ -151,8 +158,8 @@ def is_karpathy(path: str | Path) -> bool:
 class _Images:
     """Rows of the entries of one Karpathy JSON."""
 
-    def __init__(self, path: Path, image_root: Path):
-        self.path, self.image_root = path, image_root
+    def __init__(self, path: Path, image_root: Path, pictures: bool):
+        self.path, self.image_root, self.pictures = path, image_root, pictures
         self.folders: dict[tuple[str, str], Path | None] = {}
         self.renamed: Coco2017Names | None = None
 
@@ -173,6 +180,8 @@ class _Images:
         }
 
     def _file(self, entry: dict[str, Any], name: str, split: str, where: str) -> Path:
+        if not self.pictures:
+            return Path(name)
         below = entry.get("filepath") or ""
         if below:
             refuse_outside(below, where)

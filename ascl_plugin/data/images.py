@@ -32,7 +32,7 @@ def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Im
         ValueError: neither path nor bytes; not an image, a damaged or truncated one; too large.
     """
     if isinstance(cell, Image.Image):
-        return ImageOps.exif_transpose(cell).convert("RGB")
+        return _rgb(ImageOps.exif_transpose(cell))
     data, path = cell.get("bytes"), cell.get("path")
     source = io.BytesIO(data) if data is not None else path
     if source is None:
@@ -46,9 +46,16 @@ def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Im
                     f"{picture.width} x {picture.height} pixels, more than "
                     f"PIL.Image.MAX_IMAGE_PIXELS = {limit}"
                 )
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return _rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: no such file") from error
     # Pillow's decoders fail on damaged files in many ways: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(f"{where} does not decode: {error}") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """As RGB; 16 bits of grey are scaled to 8, where `convert` would cut all above 255 to white."""
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        picture = picture.convert("I").point(lambda grey: grey * (1 / 256)).convert("L")
+    return picture.convert("RGB")

@@ -12,6 +12,8 @@ import datasets
 
 from ascl_plugin.data.annotations import is_karpathy, read_coco_captions, read_karpathy
 from ascl_plugin.data.rows import ROW, caption_to_image, require_splits
+from ascl_plugin.data.scan import read_scan
+from ascl_plugin.data.scan_layout import CAPTIONS
 from ascl_plugin.data.tables import read_table
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "read",
     "read_coco_captions",
     "read_karpathy",
+    "read_scan",
     "read_table",
     "require_splits",
 ]
@@ -29,18 +32,22 @@ def read(
     data_root: str | Path,
     annotations: str | Path | None = None,
     image_root: str | Path | None = None,
+    pictures: bool = True,
 ) -> datasets.DatasetDict:
     """The splits in `data_root`, whatever its layout.
 
     Looked for, in this order: Karpathy's JSON (``dataset*.json``); COCO's captions
-    (``annotations/captions_*.json``, split and year in the name); what `datasets` reads from a
-    folder (Parquet, images with metadata); a hub id ("user/name") where no such path exists.
+    (``annotations/captions_*.json``, split and year in the name); SCAN's precomputed folder
+    (``*_caps.txt``); what `datasets` reads from a folder (Parquet, images with metadata); a hub id
+    ("user/name") where no such path exists.
 
     Args:
         data_root: a folder, a Parquet file, or a hub id.
         annotations: the JSON file to read, where there are several or it lies elsewhere; a relative
             path starts at `data_root`, or where the program runs.
         image_root: folder of the images of a JSON file; `data_root` by default.
+        pictures: False where features come from files: the images of a JSON file are not looked
+            for, their paths are bare names.
 
     Returns:
         Any of "train", "val", "test", with rows as `ROW`; `require_splits` says what is lacking.
@@ -57,23 +64,25 @@ def read(
         if not chosen.is_file():
             raise FileNotFoundError(f"annotations {annotations}: no such file, nor {beside}")
         if is_karpathy(chosen):
-            return read_karpathy(chosen, image_root)
-        return _read_coco([chosen], image_root)
+            return read_karpathy(chosen, image_root, pictures)
+        return _read_coco([chosen], image_root, pictures)
     karpathy = sorted(root.glob("dataset*.json"))
     if len(karpathy) > 1:
         names = ", ".join(path.name for path in karpathy)
         raise ValueError(f"{root}: several annotation files, {names}; annotations= chooses one")
     if karpathy:
-        return read_karpathy(karpathy[0], image_root)
+        return read_karpathy(karpathy[0], image_root, pictures)
     coco = sorted((root / "annotations").glob("captions_*.json"))
-    return _read_coco(coco, image_root) if coco else read_table(data_root)
+    if coco:
+        return _read_coco(coco, image_root, pictures)
+    return read_scan(root) if any(root.glob(f"*{CAPTIONS}")) else read_table(data_root)
 
 
-def _read_coco(paths: list[Path], image_root: str | Path) -> datasets.DatasetDict:
+def _read_coco(paths: list[Path], image_root: str | Path, pictures: bool) -> datasets.DatasetDict:
     found: dict[str, datasets.Dataset] = {}
     origin: dict[str, Path] = {}
     for path in paths:
-        split = read_coco_captions(path, image_root)
+        split = read_coco_captions(path, image_root, pictures=pictures)
         name = split[0]["split"] if len(split) else "none"
         if name in found:
             raise ValueError(

@@ -261,7 +261,7 @@ def fill(
     return len(todo)
 
 
-def image_key(cell: Mapping[str, Any], image_id: str) -> str:
+def image_key(cell: Mapping[str, Any] | None, image_id: str) -> str:
     """A store's key for the image of one row: changes when the image does.
 
     A file counts as the same while its path, size and time of change are; embedded bytes are
@@ -271,11 +271,14 @@ def image_key(cell: Mapping[str, Any], image_id: str) -> str:
         FileNotFoundError: no such file; the message names it and the image.
         ValueError: a row with neither path nor bytes.
     """
-    data, path = cell.get("bytes"), cell.get("path")
+    data, path = (cell or {}).get("bytes"), (cell or {}).get("path")
     if data is not None:
         return f"bytes:{hashlib.blake2b(data, digest_size=16).hexdigest()}"
     if path is None:
-        raise ValueError(f"image {image_id}: the row has neither a path nor bytes")
+        raise ValueError(
+            f"image {image_id}: the row has neither a path nor bytes; where features are in files, "
+            "--region_files says in which"
+        )
     try:
         status = os.stat(path)
     except FileNotFoundError as error:

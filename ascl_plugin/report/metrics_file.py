@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ascl_plugin.report.tables import markdown_table, results_table
+from ascl_plugin.rerank import oracle
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
     """One table of recalls before and after re-ranking; a second of the asymmetry benchmark."""
-    recalls: dict[str, Any] = {k: results[k] for k in ("initial", "reranked") if k in results}
+    names = ("initial", "reranked", oracle.ROW)
+    recalls: dict[str, Any] = {k: results[k] for k in names if k in results}
     print(f"\n{title}\n\n{results_table(recalls)}")
     if "asymmetry" in results:
         print(f"\n{markdown_table([results['asymmetry']])}")

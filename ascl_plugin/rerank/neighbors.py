@@ -28,17 +28,31 @@ def nearest_texts(scores: Tensor, count: int, embeddings: Tensor | None = None) 
     texts = scores.shape[1]
     if count == 1:
         return torch.arange(texts, device=scores.device)[:, None]
-    source = scores.T if embeddings is None else embeddings
-    wide = torch.float64 if source.dtype == torch.float64 else torch.float32
-    vectors = source.to(scores.device, wide)
-    # a cosine ignores scale, the squares on the way to it overflow or vanish
-    vectors = vectors / vectors.abs().amax().clamp_min(torch.finfo(wide).tiny)
     if embeddings is None:
-        vectors -= vectors.mean(dim=0)
-    vectors = normalize(vectors, dim=1)
+        vectors = unit_vectors(scores.T, centred=True)
+    else:
+        vectors = unit_vectors(embeddings.to(scores.device))
     found = []
     for rows in row_chunks(texts, texts):
         similarity = vectors[rows] @ vectors.T
         similarity[:, rows].fill_diagonal_(torch.inf)
         found.append(top_candidates(similarity, count))
     return torch.cat(found)
+
+
+def unit_vectors(source: Tensor, centred: bool = False) -> Tensor:
+    """Rows whose products are cosines, (N, E) in float32, in float64 for float64.
+
+    Args:
+        source: (N, E), finite; profiles, what everything of the other modality scores with each
+            item, or embeddings.
+        centred: take each column's mean over the rows off first.
+    """
+    wide = torch.float64 if source.dtype == torch.float64 else torch.float32
+    low, high = source.aminmax()
+    # a cosine ignores scale, the squares on the way to it overflow or vanish
+    scale = torch.maximum(-low, high).to(wide).clamp_min(torch.finfo(wide).tiny)
+    vectors = source.to(wide) / scale
+    if centred:
+        vectors -= vectors.mean(dim=0)
+    return normalize(vectors, dim=1, out=vectors)

@@ -1,4 +1,4 @@
-"""Ranked lists of a score matrix: higher first, ties to the lower index, in chunks of rows."""
+"""Ranked lists of a score matrix, higher first and ties to the lower index, never sorted whole."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from ascl_plugin.rerank.similarity import row_chunks
 
 
 def top_candidates(scores: Tensor, k: int) -> Tensor:
-    """First `k` columns of every row's ranked list, exact on ties, without sorting the row.
+    """First `k` columns of every row's ranked list, exact on ties.
 
-    ``torch.topk`` promises no order among equal scores; it serves for the k-th value alone.
+    ``torch.topk`` promises no order among equal scores, nor which of them it takes at the end of
+    the list: rows where the k-th and the next score are equal are chosen by index.
 
     Args:
         scores: (Q, G), no NaN.
@@ -20,48 +21,83 @@ def top_candidates(scores: Tensor, k: int) -> Tensor:
     Returns:
         (Q, k) int64, best first.
     """
-    threshold = scores.topk(k, dim=1).values[:, -1:]
-    above = scores > threshold
-    level = scores == threshold
-    room = k - above.sum(dim=1)
-    crowded = level.sum(dim=1) > room  # the running count costs more than all the rest: few rows
-    level[crowded] &= level[crowded].cumsum(dim=1, dtype=torch.int32) <= room[crowded, None]
-    columns = (above | level).nonzero()[:, 1].view(len(scores), k)
-    order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
-    return columns.gather(1, order)
-
-
-def positions(scores: Tensor) -> Tensor:
-    """Position of every column in every row's ranked list.
-
-    Equal to the count of columns that score higher, plus those that score the same and come first.
-
-    Args:
-        scores: (Q, G), no NaN.
-
-    Returns:
-        (Q, G) int32 in 0 .. G-1: the one thing here as large as the matrix.
-    """
-    result = torch.empty(scores.shape, dtype=torch.int32, device=scores.device)
-    place = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
+    gallery = scores.shape[1]
+    result = torch.empty(len(scores), k, dtype=torch.int64, device=scores.device)
     for rows in row_chunks(*scores.shape):
-        order = _sorted_columns(scores[rows].contiguous())
-        result[rows].scatter_(1, order, place.expand(order.shape))
+        chunk = scores[rows].contiguous()
+        top = chunk.topk(min(k + 1, gallery), dim=1)
+        columns = top.indices[:, :k]
+        if k < gallery:
+            crowded = top.values[:, k - 1] == top.values[:, k]
+            columns[crowded] = _lowest_index_first(chunk[crowded], top.values[crowded, k - 1], k)
+        columns = columns.sort(dim=1).values
+        order = chunk.gather(1, columns).sort(dim=1, descending=True, stable=True).indices
+        result[rows] = columns.gather(1, order)
     return result
 
 
-def _sorted_columns(scores: Tensor) -> Tensor:
-    """Stable argsort of every row from high to low, (Q, G) int64.
+def positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Position of single entries in their rows' ranked lists, counted from 0.
 
-    On a CPU, numpy's vectorised sort of plain integers is several times faster than an argsort. So
-    score and column go into one integer: its upper half falls as the score rises, its lower half is
-    the column, which keeps ties in order and is the answer itself.
+    It is the count of entries of the row that score higher, plus those that score the same and come
+    first. So entries below the lowest one asked for are never looked at again after one comparison,
+    and what is left, a few percent of a matrix where candidates are asked for, is sorted.
+
+    Args:
+        scores: (Q, G), no NaN.
+        rows, columns: (P,) int64, the entries; any order, repetitions allowed.
+
+    Returns:
+        (P,) int64 in 0 .. G-1.
     """
-    if scores.device.type != "cpu" or scores.dtype == torch.float64:
-        return scores.sort(dim=1, descending=True, stable=True).indices
-    bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
-    falling = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).bitwise_not_()
-    key = falling.long().bitwise_left_shift_(32)
-    key += torch.arange(scores.shape[1])
-    key.numpy().sort(axis=1)
-    return key.bitwise_and_(0xFFFFFFFF)
+    by_row = rows.argsort()
+    rows, columns = rows[by_row], columns[by_row]
+    found = torch.empty_like(rows)
+    for chunk in row_chunks(*scores.shape):
+        bounds = torch.tensor([chunk.start, chunk.stop], device=rows.device)
+        first, last = torch.searchsorted(rows, bounds).tolist()
+        part = slice(first, last)
+        if first < last:
+            found[part] = _positions(scores[chunk], rows[part] - chunk.start, columns[part])
+    return torch.empty_like(found).scatter_(0, by_row, found)
+
+
+def _positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`positions` in a chunk: row, score and column in one integer each, sorted together."""
+    queries, gallery = scores.shape
+    scores = scores.contiguous()
+    asked = scores[rows, columns]
+    lowest = scores.new_full((queries,), torch.inf).scatter_reduce(0, rows, asked, "amin")
+    row, column = (scores >= lowest[:, None]).nonzero(as_tuple=True)
+    falling, asked = _falling(scores[row, column], asked)
+    span = 2**32 * gallery  # of a row's integers
+    lists = row * span + falling * gallery + column
+    if lists.device.type == "cpu":
+        lists.numpy().sort()  # vectorised; torch's also finds the order, several times slower
+    else:
+        lists = lists.sort().values
+    start = torch.searchsorted(lists, rows * span)
+    return torch.searchsorted(lists, rows * span + asked * gallery + columns) - start
+
+
+def _falling(scores: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers of 32 bits that fall as the score rises; all of `asked` are among `scores`."""
+    if scores.dtype == torch.float64:  # does not fit: its place among the scores at hand
+        levels = scores.unique()
+        return tuple(len(levels) - torch.searchsorted(levels, x) for x in (scores, asked))
+
+    def bits(x: Tensor) -> Tensor:
+        pattern = (x.float() + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
+        rising = torch.where(pattern < 0, pattern ^ 0x7FFFFFFF, pattern)
+        return 2**31 - 1 - rising.long()
+
+    return bits(scores), bits(asked)
+
+
+def _lowest_index_first(scores: Tensor, level: Tensor, k: int) -> Tensor:
+    """Columns of the k best of every row, of those at the k-th score, `level`, the first."""
+    above = scores > level[:, None]
+    at_level = scores == level[:, None]
+    room = k - above.sum(dim=1, keepdim=True)
+    at_level &= at_level.cumsum(dim=1, dtype=torch.int32) <= room
+    return (above | at_level).nonzero()[:, 1].view(len(scores), k)

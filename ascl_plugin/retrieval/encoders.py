@@ -133,6 +133,10 @@ class WordTransformer(nn.Module):
             ids[row, : len(numbers)] = torch.tensor(numbers)
         return {"input_ids": ids, "attention_mask": ids != PAD}
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` are longer than `max_words`."""
+        return sum(len(words_of(text)) > self.max_words for text in texts)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """Words in their context; padding is masked."""
         mask = attention_mask.bool()

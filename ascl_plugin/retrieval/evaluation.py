@@ -13,7 +13,8 @@ from torch import Tensor
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.rerank import rerank
-from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
+from ascl_plugin.rerank.oracle import ROW as ORACLE_ROW
+from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.retrieval.pairs import score_pairs
@@ -85,23 +86,36 @@ class Evaluator:
         each = torch.arange(len(images))
         return score_pairs(self.model, images, words, each, each)
 
-    def evaluate(self, rows: Any, rerank_options: dict[str, Any] | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, rows: Any, rerank_options: dict[str, Any] | None = None, oracle: bool = False
+    ) -> dict[str, Any]:
         """Metrics of a split.
 
         Args:
             rows: a split, with all captions of each row.
             rerank_options: of `rerank`; None leaves re-ranking out.
+            oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
 
         Returns:
-            `{"initial": metrics}`, with `"reranked"` if asked for, and `"asymmetry"` where the rows
-            bring variants of a caption (see `asymmetry_benchmark`).
+            `{"initial": metrics}`, with `"reranked"` and `"oracle: label groups"` if asked for, and
+            `"asymmetry"` where the rows bring variants of a caption (see `asymmetry_benchmark`).
+
+        Raises:
+            ValueError: caption_groups among the options, and no `oracle`.
         """
+        if rerank_options is not None:
+            rerank_options = without_labels(rerank_options, oracle)
         texts, index = caption_to_image(rows)
         sim = self.score(rows, texts)
         results: dict[str, Any] = {"initial": retrieval_metrics(sim, index)}
         if rerank_options is not None:
             after = rerank(sim, **rerank_options)
             results["reranked"] = retrieval_metrics(after.i2t, index, t2i=after.t2i)
+        if oracle:
+            by_label = ("text_neighbors", "text_embeddings")
+            options = {k: v for k, v in (rerank_options or {}).items() if k not in by_label}
+            after = rerank(sim, **options, caption_groups=index)
+            results[ORACLE_ROW] = retrieval_metrics(after.i2t, index, t2i=after.t2i)
         if "negative" in getattr(rows, "column_names", ()):
             from ascl_plugin.retrieval.asymmetry import asymmetry_benchmark
 
@@ -109,9 +123,8 @@ class Evaluator:
         return results
 
 
-def _rows(args: Any, config: Path) -> Any:
+def _rows(args: Any, options: dict[str, Any], pictures: bool) -> Any:
     """The split asked for, of `--data_root`, else of what the run was trained on."""
-    options = yaml.safe_load(config.read_text()) if config.is_file() else {}
     data_root = args.data_root or options.get("data_root")
     if data_root is None:
         from ascl_plugin.data import scenes
@@ -125,8 +138,23 @@ def _rows(args: Any, config: Path) -> Any:
         data_root,
         options.get("annotations") if own else None,
         args.image_root or (options.get("image_root") if own else None),
+        pictures,
     )
     return require_splits(splits, [args.split], data_root)[args.split]
+
+
+def without_labels(rerank_options: dict[str, Any], oracle: bool) -> dict[str, Any]:
+    """The options of honest re-ranking: those given but caption_groups.
+
+    Raises:
+        ValueError: caption_groups is among them, and the oracle was not asked for.
+    """
+    if rerank_options.get("caption_groups") is not None and not oracle:
+        raise ValueError(
+            "caption_groups is among the options of re-ranking: it tells the labels that recall is "
+            "measured by. Take it out, or add --oracle for a row with them beside the honest one"
+        )
+    return {k: v for k, v in rerank_options.items() if k != "caption_groups"}
 
 
 def evaluate_command(args: Any) -> int:
@@ -137,16 +165,22 @@ def evaluate_command(args: Any) -> int:
     folder = path / "best" if (path / "best").is_dir() else path
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path}: no model here (no config.json, no best/config.json)")
+    config = path / "config.yaml"
+    options = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    stored = {k.removeprefix("rerank_"): v for k, v in options.items() if k.startswith("rerank_")}
+    rerank_options = without_labels(stored, args.oracle) if args.rerank else None
     model = RetrievalModel.from_pretrained(str(folder)).eval()
-    rows = _rows(args, path / "config.yaml")
+    region_files = args.region_files or options.get("region_files")
+    pooled_files = args.pooled_files or options.get("pooled_files")
+    rows = _rows(args, options, region_files is None)
     evaluator = Evaluator(
         model,
-        ImageInputs(model.image_encoder),
+        image_inputs(model.image_encoder, None, region_files, pooled_files),
         TextInputs(model.text_encoder),
         args.batch_size,
         progress=True,
     )
-    results = evaluator.evaluate(rows, {} if args.rerank else None)
+    results = evaluator.evaluate(rows, rerank_options, args.oracle)
     print_results(results, f"{args.split}, {len(rows)} images")
     if args.output is not None:
         write_json(args.output, results)

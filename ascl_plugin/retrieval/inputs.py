@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ascl_plugin import registry
 from ascl_plugin.data.images import load_image
 from ascl_plugin.data.store import FeatureStore, fill, image_key
 
@@ -18,7 +19,9 @@ MEMORY = 2**30  # bytes of decoded pictures kept by a process
 
 
 class ImageInputs:
-    """Rows -> `pixel_values`; of a frozen encoder with a cache, `regions` and `pooled`.
+    """Rows -> `pixel_values`; of a frozen encoder with a cache, `regions`, `pooled`.
+
+    With them `region_mask`, where pictures of a batch have different numbers of regions.
 
     Args:
         encoder: has `preprocess`, and if frozen `fingerprint`.
@@ -35,7 +38,15 @@ class ImageInputs:
         if self.store is None:
             return {"pixel_values": self._pixels(rows)}
         entries = [self.store[_key(row)] for row in rows]
-        return {name: torch.stack([e[name] for e in entries]) for name in ("regions", "pooled")}
+        regions = [entry["regions"] for entry in entries]
+        found = {
+            "regions": pad_sequence(regions, batch_first=True),
+            "pooled": torch.stack([entry["pooled"] for entry in entries]),
+        }
+        counts = torch.tensor([len(r) for r in regions])
+        if counts.min() < counts.max():  # of a detector that finds more in some pictures
+            found["region_mask"] = torch.arange(int(counts.max())) < counts[:, None]
+        return found
 
     def prepare(self, rows: Sequence[Row], batch_size: int, **sharing: Any) -> None:
         """Encodes what the cache lacks of `rows`; `sharing` is `fill`'s progress, rank, world_size.
@@ -49,7 +60,10 @@ class ImageInputs:
 
         def encode(batch: list[Row]) -> list[dict[str, Tensor]]:
             features = self.encoder(self._pixels(batch).to(device))
-            pairs = zip(features.regions, features.pooled, strict=True)
+            regions = features.regions
+            if features.mask is not None:
+                regions = [r[real] for r, real in zip(regions, features.mask, strict=True)]
+            pairs = zip(regions, features.pooled, strict=True)
             return [{"regions": r, "pooled": p} for r, p in pairs]
 
         keys = [_key(row) for row in rows]
@@ -94,6 +108,11 @@ class TextInputs:
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return {"words": pad_sequence(words, batch_first=True), "word_mask": mask}
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` the encoder cuts; 0 of one that does not tell."""
+        count = getattr(self.encoder, "count_cut", None)
+        return count(texts) if count and texts else 0
+
     def prepare(self, texts: Sequence[str], batch_size: int, **sharing: Any) -> None:
         """Encodes what the cache lacks of `texts`, each string once."""
         if self.store is None:
@@ -109,6 +128,42 @@ class TextInputs:
         # texts of a length together: a batch is as long as its longest
         texts = sorted(dict.fromkeys(texts), key=len)
         fill(self.store, texts, texts, encode, batch_size, "encoding texts", **sharing)
+
+
+def image_inputs(
+    encoder: Any,
+    cache_dir: str | Path | None = None,
+    region_files: str | Path | None = None,
+    pooled_files: str | Path | None = None,
+) -> Any:
+    """What turns rows into the images of a batch: `ImageInputs`, or features from files.
+
+    Args:
+        encoder: of the model.
+        cache_dir: as of `ImageInputs`.
+        region_files, pooled_files: for a model whose features come from files.
+
+    Raises:
+        ValueError: files for a model that encodes pictures; none for one that does not; features
+            of another width than the model's.
+    """
+    from_files = getattr(encoder, "from_files", False)
+    if region_files is None:
+        if from_files:
+            raise ValueError("the model's features come from files: --region_files says which")
+        return ImageInputs(encoder, cache_dir)
+    if not from_files:
+        raise ValueError("--region_files: the model encodes pictures, it was not trained on files")
+    inputs = registry.build(
+        "image_inputs", "region_files", region_files=region_files, pooled_files=pooled_files,
+        num_regions=encoder.num_regions,
+    )  # fmt: skip
+    for name, path in (("region_dim", region_files), ("pooled_dim", pooled_files or region_files)):
+        if getattr(inputs, name) != getattr(encoder, name):
+            raise ValueError(
+                f"{path}: {name} is {getattr(inputs, name)}, the model's {getattr(encoder, name)}"
+            )
+    return inputs
 
 
 def _store(encoder: Any, cache_dir: str | Path | None) -> FeatureStore | None:

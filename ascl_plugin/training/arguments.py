@@ -32,6 +32,12 @@ class DataArguments:
     )
     annotations: str | None = _option(None, "captions file, where data_root holds several")
     image_root: str | None = _option(None, "folder of the images, where it is not data_root")
+    region_files: str | None = _option(
+        None, "file or folder of region features, which then stand for pictures and image_encoder"
+    )
+    pooled_files: str | None = _option(
+        None, "with region_files: whole-image features; without it, the mean of the regions"
+    )
     scenes_train: int = _option(4000, "drawn scenes to train on")
     scenes_val: int = _option(200, "drawn scenes to validate on")
     scenes_test: int = _option(500, "drawn scenes to test on")
@@ -49,16 +55,35 @@ class DataArguments:
 class ModelArguments:
     """Encoders and head."""
 
-    image_encoder: str = _option("grid", "registered name or dotted path: grid, timm_grid")
-    image_model: str = _option("resnet152", "timm_grid: name of the timm model")
-    image_checkpoint: str | None = _option(None, "timm_grid: weights, a file or package:NAME/path")
+    image_encoder: str = _option(
+        "grid", "registered name or dotted path: grid, timm_grid, open_clip, transformers_clip"
+    )
+    image_model: str = _option(
+        "resnet152",
+        "timm_grid: name of the timm model; open_clip: name of the model, both towers; "
+        "transformers_clip: as text_model",
+    )
+    image_checkpoint: str | None = _option(
+        None,
+        "timm_grid: weights, a file or package:NAME/path; open_clip: those, or a tag, both towers",
+    )
     image_pretrained: bool = _option(False, "timm_grid: fetch pretrained weights from the hub")
     num_regions: int = _option(36, "regions K of an image, a square for grids")
-    text_encoder: str = _option("transformer", "registered name or dotted path: transformer, bert")
-    text_model: str = _option("bert-base-uncased", "bert: hub id, folder or package:NAME/path")
+    text_encoder: str = _option(
+        "transformer",
+        "registered name or dotted path: transformer, bert, open_clip, transformers_clip",
+    )
+    text_model: str = _option(
+        "bert-base-uncased", "bert, transformers_clip: hub id, folder or package:NAME/path"
+    )
     max_words: int = _option(64, "longer texts are cut")
-    keep_special_tokens: bool = _option(True, "bert: keep [CLS] and [SEP] as words")
-    freeze_encoders: bool = _option(True, "timm_grid, bert: leave pretrained weights as they are")
+    keep_special_tokens: bool = _option(True, "keep [CLS] and [SEP], or their like, as words")
+    freeze_encoders: bool = _option(True, "leave weights of pretrained encoders as they are")
+    tune: str = _option(
+        "full",
+        "freeze_encoders off: what trains of open_clip (and, lora apart, of transformers_clip)",
+        ["partial", "lora", "full"],
+    )
     encoder_width: int = _option(64, "grid, transformer: width of the small encoders")
     fusion: str = _option("cross_modal", "cross_modal, pooled (no fusion), or a dotted path")
     pooled_image: str = _option(
@@ -111,6 +136,9 @@ class TrainArguments:
     align_epochs: int = _option(0, "first epochs: captions alone, by late interaction; cheap")
     max_steps: int = _option(0, "stop after so many steps, if epochs have more; 0 = no limit")
     learning_rate: float = _option(5e-4, "at the start, after warm-up")
+    encoder_learning_rate: float = _option(
+        0.0, "of encoders that train; decays like learning_rate; 0 = learning_rate"
+    )
     align_learning_rate: float = _option(0.0, "of the first align_epochs; 0 = learning_rate")
     optimizer: str = _option("adam", "optimiser", ["adam", "adamw"])
     weight_decay: float = _option(0.0, "of the optimiser")

@@ -26,6 +26,7 @@ from ascl_plugin.training.checkpoint import (
     replace_folder,
     save_checkpoint,
 )
+from ascl_plugin.training.optimizer import make_optimizer, set_rate
 from ascl_plugin.training.order import epoch_batches
 from ascl_plugin.training.schedule import learning_rate
 
@@ -83,10 +84,7 @@ class Trainer:
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
-        trained = [p for p in model.parameters() if p.requires_grad]
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
-        optimizer = kind(trained, lr=args.learning_rate, weight_decay=args.weight_decay)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
         self.counts = [len(captions) for captions in train_rows["captions"][:]]
         world = accelerator.num_processes
         # a set smaller than a batch is one batch a pass
@@ -203,8 +201,7 @@ class Trainer:
                 # dropout and the like: chance that depends on the step, not on what ran before
                 torch.manual_seed(self._seed_of_step())
                 rate = learning_rate(self.args, self.step, self.total_steps, self.steps_per_epoch)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
+                set_rate(self.optimizer, rate)
             with self.accelerator.accumulate(self.model):
                 losses.append(self._backward(batch))
                 if self.accelerator.sync_gradients and self.args.max_grad_norm:
@@ -323,7 +320,8 @@ class Trainer:
         free = {
             "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
             "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
-            "data_root", "image_root", "annotations", "rerank_k", "rerank_text_neighbors",
+            "data_root", "image_root", "annotations", "region_files", "pooled_files", "rerank_k",
+            "rerank_text_neighbors",
         }  # fmt: skip
         new = self.options.flat()
         changed = [k for k in new if k not in free and k in old and new[k] != old[k]]

@@ -16,7 +16,12 @@ from ascl_plugin import registry
 from ascl_plugin.data.readers import read, require_splits
 from ascl_plugin.retrieval.encoders import WordTransformer
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.arguments import LossArguments, ModelArguments, Options
+from ascl_plugin.training.arguments import (
+    DataArguments,
+    LossArguments,
+    ModelArguments,
+    Options,
+)
 from ascl_plugin.training.checkpoint import checkpoints
 
 
@@ -81,7 +86,8 @@ def load_splits(options: Options) -> Any:
     """
     data = options.data
     if data.data_root is not None:
-        splits = read(data.data_root, data.annotations, data.image_root)
+        pictures = data.region_files is None
+        splits = read(data.data_root, data.annotations, data.image_root, pictures)
         return require_splits(splits, ["train", "val"], data.data_root)
     from ascl_plugin.data import scenes
 
@@ -99,7 +105,7 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
     args = options.model
     torch.manual_seed(options.train.seed)
     return RetrievalModel(
-        _image_encoder(args), _text_encoder(args, captions), _fusion(args), args.dim,
+        _image_encoder(args, options.data), _text_encoder(args, captions), _fusion(args), args.dim,
         args.feature_norm, args.align_local_weight, args.align_direction_weight,
     )  # fmt: skip
 
@@ -113,7 +119,18 @@ def make_loss(args: LossArguments) -> nn.Module:
     return registry.build("loss", args.loss, **known.get(args.loss, {}))
 
 
-def _image_encoder(args: ModelArguments) -> dict[str, Any]:
+def _image_encoder(args: ModelArguments, data: DataArguments) -> dict[str, Any]:
+    if data.region_files is not None:
+        files = {n: getattr(data, n) for n in ("region_files", "pooled_files")}
+        inputs = registry.build(
+            "image_inputs", "region_files", num_regions=args.num_regions, **files
+        )
+        return {
+            "name": "region_files",
+            "region_dim": inputs.region_dim,
+            "pooled_dim": inputs.pooled_dim,
+            "num_regions": args.num_regions,
+        }
     if args.image_encoder == "grid":
         side = round(args.num_regions**0.5)
         if side * side != args.num_regions:
@@ -128,6 +145,15 @@ def _image_encoder(args: ModelArguments) -> dict[str, Any]:
             "num_regions": args.num_regions,
             "frozen": args.freeze_encoders,
         }
+    if args.image_encoder == "transformers_clip":
+        return {
+            "name": "transformers_clip",
+            "model": args.image_model,
+            "tune": "frozen" if args.freeze_encoders else args.tune,
+            "num_regions": args.num_regions,
+        }
+    if args.image_encoder == "open_clip":
+        return {**_open_clip(args), "num_regions": args.num_regions}
     return {"name": args.image_encoder}
 
 
@@ -148,7 +174,31 @@ def _text_encoder(args: ModelArguments, captions: list[list[str]]) -> dict[str, 
             "max_words": args.max_words,
             "keep_special_tokens": args.keep_special_tokens,
         }
+    if args.text_encoder == "transformers_clip":
+        return {
+            "name": "transformers_clip",
+            "model": args.text_model,
+            "tune": "frozen" if args.freeze_encoders else args.tune,
+            "max_words": args.max_words,
+            "keep_special_tokens": args.keep_special_tokens,
+        }
+    if args.text_encoder == "open_clip":
+        return {
+            **_open_clip(args),
+            "max_words": args.max_words,
+            "keep_special_tokens": args.keep_special_tokens,
+        }
     return {"name": args.text_encoder}
+
+
+def _open_clip(args: ModelArguments) -> dict[str, Any]:
+    """What both towers are built with."""
+    return {
+        "name": "open_clip",
+        "model_name": args.image_model,
+        "pretrained": args.image_checkpoint,
+        "tune": "frozen" if args.freeze_encoders else args.tune,
+    }
 
 
 def _fusion(args: ModelArguments) -> dict[str, Any]:

@@ -27,3 +27,13 @@ def import_again(monkeypatch, tmp_path):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
     return run
+
+
+@pytest.fixture
+def samples():
+    """The module `region_samples` beside this file."""
+    file = Path(__file__).with_name("region_samples.py")
+    spec = importlib.util.spec_from_file_location("region_samples", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

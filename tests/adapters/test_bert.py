@@ -54,6 +54,14 @@ def test_tokenize_cuts(folder):
         BertWords(folder, max_words=2)
 
 
+def test_cut_texts_are_counted(folder):
+    """[CLS], words, [SEP]: two words fit four pieces, three do not."""
+    encoder = BertWords(folder, max_words=4)
+    texts = ["a dog", "a dog runs", "a cat", "", "zebra runs a dog"]
+    assert encoder.count_cut(texts) == 2
+    assert BertWords(folder).count_cut(texts) == 0
+
+
 def test_words_are_the_last_hidden_states(folder):
     encoder = BertWords(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()

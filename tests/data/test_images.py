@@ -35,6 +35,25 @@ def test_every_mode_comes_out_rgb(tmp_path, mode):
         assert loaded.getpixel((5, 3)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_16_bits_of_grey_are_scaled(mode):
+    """0, 8192 and 65535 of 65535 are 0, 32 and 255 of 255."""
+    picture = Image.new("I", (3, 1))
+    for x, grey in enumerate((0, 8192, 65535)):
+        picture.putpixel((x, 0), grey)
+    picture = picture.convert(mode)
+    for cell in (picture, {"path": None, "bytes": encoded(picture, "TIFF")}):
+        loaded = load_image(cell, "1")
+        assert [loaded.getpixel((x, 0)) for x in range(3)] == [(v, v, v) for v in (0, 32, 255)]
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    loaded = load_image({"path": None, "bytes": data}, "1")
+    assert (loaded.mode, loaded.getpixel((1, 1))) == ("RGB", (255, 0, 0))
+
+
 def test_exif_orientation_is_applied():
     """Orientation 6: the camera was turned, so the picture is shown turned clockwise by 90 degrees.
 

@@ -114,7 +114,7 @@ def holding(value, row, column, shape=(4, 5)):
         (np.eye(2), {"k": 1.5}, ValueError, "k must be an integer of at least 1, got 1.5"),
         (np.eye(2), {"reverse_k": 0}, ValueError, "reverse_k must be .* at least 1, got 0"),
         (np.eye(2), {"text_neighbors": 0}, ValueError, "text_neighbors must be .* got 0"),
-        (np.eye(2), {"method": "magic"}, ValueError, "no method 'magic'; .* bidirectional, none"),
+        (np.eye(2), {"method": "magic"}, ValueError, "no method 'magic'; .* bidirectional, csls"),
         (np.eye(2), {"kk": 3}, TypeError, "kk"),
         (np.eye(2), {"text_embeddings": np.ones((3, 4))}, ValueError, r"\(3, 4\), sim has 2 texts"),
         (np.eye(2), {"text_embeddings": np.ones(2)}, ValueError, r"must be \(texts, width\)"),

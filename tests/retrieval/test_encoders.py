@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer, words_of
+from ascl_plugin.retrieval.inputs import TextInputs
 
 
 def test_grid_regions_are_the_cells_row_by_row():
@@ -103,3 +104,13 @@ def test_words_know_their_neighbours_and_places():
     words = encoder(**encoder.tokenize(["a b", "a c", "b a"])).words
     assert (words[0, 0] - words[1, 0]).abs().max() > 1e-3
     assert (words[0].sum(0) - words[2].sum(0)).abs().max() > 1e-4
+
+
+def test_cut_texts_are_counted():
+    """Punctuation is no word: the first text has three words, the second four."""
+    encoder = WordTransformer(["a"], width=8, max_words=3)
+    texts = ["A red, red!", "a red red car", ""]
+    assert encoder.count_cut(texts) == 1
+    assert encoder.tokenize(texts)["attention_mask"].sum(1).tolist() == [3, 3, 1]
+    assert TextInputs(encoder).count_cut(texts) == 1
+    assert TextInputs(torch.nn.Identity()).count_cut(texts) == 0

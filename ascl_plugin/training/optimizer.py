@@ -1,0 +1,50 @@
+"""The optimiser of a run; encoders may learn at a rate of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ascl_plugin.training.arguments import TrainArguments
+
+
+def make_optimizer(model: nn.Module, args: TrainArguments) -> torch.optim.Optimizer:
+    """Adam or AdamW over the parameters that train.
+
+    Args:
+        model: those of its `image_encoder` and `text_encoder` are a group of their own where
+            `encoder_learning_rate` is given.
+        args: of the run.
+
+    Raises:
+        ValueError: an `encoder_learning_rate` with nothing to train in the encoders, or without a
+            `learning_rate` that it could be in proportion to.
+    """
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
+    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not args.encoder_learning_rate:
+        return kind(trained.values(), **options)
+    if args.learning_rate <= 0:
+        raise ValueError(
+            f"encoder_learning_rate {args.encoder_learning_rate} follows learning_rate in "
+            f"proportion, which must be above 0, got {args.learning_rate}"
+        )
+    prefixes = ("image_encoder.", "text_encoder.")
+    encoders = [p for name, p in trained.items() if name.startswith(prefixes)]
+    heads = [p for name, p in trained.items() if not name.startswith(prefixes)]
+    if not encoders:
+        raise ValueError(
+            f"encoder_learning_rate is {args.encoder_learning_rate}, but both encoders are frozen; "
+            "--freeze_encoders False trains them"
+        )
+    share = args.encoder_learning_rate / args.learning_rate
+    return kind([{"params": heads}, {"params": encoders, "share": share}], **options)
+
+
+def set_rate(optimizer: Any, rate: float) -> None:
+    """Gives every group the rate, or its share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("share", 1.0)

@@ -1,0 +1,31 @@
+"""open_clip's own trainer, with the asymmetry loss in place of `ClipLoss`.
+
+    python examples/open_clip_training.py --model ViT-B-32 --train-data pairs.csv \
+        --csv-separator , --batch-size 256 --precision amp_bf16 --epochs 5
+
+Flags are open_clip's: `--local-loss` and `--gather-with-grad` act as they do there, checkpoints and
+logs are where it puts them. On several GPUs give both: gradients are then those of one process with
+the whole batch. Needs `pip install "open_clip_torch[training]"`.
+"""
+
+import sys
+
+from open_clip_train import main as trainer
+
+from ascl_plugin.adapters.open_clip_loss import OpenClipAsymmetryLoss
+
+
+def create_loss(args):
+    """Called by the trainer in place of `open_clip.create_loss`."""
+    return OpenClipAsymmetryLoss(
+        rank=args.rank,
+        world_size=args.world_size,
+        local_loss=args.local_loss,
+        gather_with_grad=args.gather_with_grad,
+    )
+
+
+trainer.create_loss = create_loss
+
+if __name__ == "__main__":
+    trainer.main(sys.argv[1:])
