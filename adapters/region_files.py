@@ -35,7 +35,10 @@ def open_regions(path: str | Path) -> RegionReader:
     if path.is_file():
         return _open_file(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such file or folder of region features")
+        raise FileNotFoundError(
+            f"{path}: no such file or folder of region features; recipes/extract_features.py makes "
+            "them from pictures"
+        )
     if names := split_names(path, IMAGES):
         return _several(path, [path / f"{name}{IMAGES}" for name in names])
     names = sorted(n for n in os.listdir(path) if not n.startswith("."))

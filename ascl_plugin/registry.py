@@ -38,6 +38,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "grid": "ascl_plugin.retrieval.encoders:GridEncoder",
         "region_files": "ascl_plugin.adapters.region_inputs:PrecomputedRegions",
         "timm_grid": "ascl_plugin.adapters.timm_grid:TimmGrid",
+        "resnet": "ascl_plugin.adapters.resnet:PooledImage",
         "faster_rcnn": "ascl_plugin.adapters.faster_rcnn:FasterRCNN",
         "bottom_up": "ascl_plugin.adapters.bottom_up:BottomUp",
         "transformers_clip": "ascl_plugin.adapters.transformers_clip:ClipRegions",

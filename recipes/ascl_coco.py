@@ -2,12 +2,12 @@
 
     accelerate launch recipes/ascl_coco.py                       # drawn scenes, no download
     accelerate launch recipes/ascl_coco.py --data_root DIR       # the same small model on DIR
+    accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
 
-    accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
-
 DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions JSON), or anything
-`ascl_plugin.data.readers` reads. Options: `--help`, or any yaml file in recipes/configs.
+`ascl_plugin.data.readers` reads; for the last, the papers' setup, also the features that
+`extract_features.py` makes. Options: `--help`, or any yaml file in recipes/configs.
 
 Features: any number of processes; mixed precision; gradient accumulation (which averages gradients
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
@@ -32,6 +32,7 @@ from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.training.arguments import Options, parse_options
 from ascl_plugin.training.loop import Trainer
 from ascl_plugin.training.setup import (
+    find_files,
     load_splits,
     make_accelerator,
     make_folder,
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
 
 def run(options: Options, name: str) -> int:
     """The run itself; returns the exit status."""
+    find_files(options)
     folder = make_folder(options, name)
     accelerator = make_accelerator(options, folder)
     say = accelerator.print

@@ -51,12 +51,13 @@ def score_parts(
     memory = memory or default_memory(device)
     attending, fusing = pair_bytes(head, places, longest, images.gram.element_size())
     sizes = len(images), len(texts)
-    # a tile is of pairs as many as fuse in its memory, an eighth of which is for attention
-    height, width = tile_shape(memory, fusing if whole else attending, *sizes)
+    # attention for a part of a tile at a time lives as long as the tile where a gradient is wanted
+    recorded = torch.is_grad_enabled()
+    per_pair = attending * (recorded or not whole) + fusing * whole
+    height, width = tile_shape(memory, per_pair, *sizes)
     together = tile_shape(max(1, memory // 8), attending, height, width)
     scorer = scorer or partial(score_tile, together=together)
-    needed = len(images) * len(texts) * (attending + fusing * whole)
-    again = torch.is_grad_enabled() and needed > default_kept(device)
+    again = recorded and len(images) * len(texts) * per_pair > default_kept(device)
 
     columns, tiles = [], []
     rows: list[PreparedImages] = images.split(height)

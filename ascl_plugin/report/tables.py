@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_RESULT_COLUMNS = {
+RESULT_COLUMNS = {
     "i2t_r1": "I2T R@1",
     "i2t_r5": "I2T R@5",
     "i2t_r10": "I2T R@10",
@@ -64,7 +64,7 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
     if not results:
         raise ValueError("results_table: no results")
     rows = [
-        {"": name} | {title: metrics.get(key) for key, title in _RESULT_COLUMNS.items()}
+        {"": name} | {title: metrics.get(key) for key, title in RESULT_COLUMNS.items()}
         for name, metrics in results.items()
     ]
     return markdown_table(rows)

@@ -95,7 +95,8 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
     """Write named arrays in the format that the suffix of `path` asks for.
 
     npz and safetensors hold them by name in one file; npy holds one array, so ``OUT.npy`` becomes
-    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place.
+    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place, straight
+    from the arrays: no format needs a copy of one.
 
     Returns:
         The files written.
@@ -110,8 +111,8 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
             name: value if isinstance(value, Tensor) else torch.from_numpy(value)
             for name, value in arrays.items()
         }
-        payload = _safetensors().torch.save(tensors)
-        return [_replace(path, lambda file: file.write(payload))]
+        save = _safetensors().torch.save_file
+        return [_replace(path, lambda file: save(tensors, file.name))]
     plain: dict[str, Any] = {name: _as_numpy(value, path) for name, value in arrays.items()}
     if path.suffix == ".npz":
         return [_replace(path, lambda file: np.savez(file, **plain))]
@@ -119,6 +120,11 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
         _replace(path.with_suffix(f".{name}.npy"), partial(np.save, arr=value))
         for name, value in plain.items()
     ]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text aside and move it into place."""
+    _replace(path, lambda file: file.write(text.encode()))
 
 
 def check_suffix(path: Path) -> None:

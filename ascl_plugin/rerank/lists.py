@@ -101,7 +101,7 @@ class Places:
     """
 
     def __init__(self, ids: Tensor, gallery: int, name: str) -> None:
-        self.lists, self.width = ids.shape
+        self.width = ids.shape[1]
         self.base = gallery + 1  # nobody is member 0
         keys = torch.empty(ids.shape, dtype=torch.int64, device=ids.device)
         place = torch.arange(self.width, device=ids.device)

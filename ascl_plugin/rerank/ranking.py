@@ -84,7 +84,8 @@ def _falling(scores: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
     """Integers of 32 bits that fall as the score rises; all of `asked` are among `scores`."""
     if scores.dtype == torch.float64:  # does not fit: its place among the scores at hand
         levels = scores.unique()
-        return tuple(len(levels) - torch.searchsorted(levels, x) for x in (scores, asked))
+        found, wanted = (torch.searchsorted(levels, x) for x in (scores, asked))
+        return len(levels) - found, len(levels) - wanted
 
     def bits(x: Tensor) -> Tensor:
         pattern = (x.float() + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score

@@ -33,7 +33,9 @@ class DataArguments:
     annotations: str | None = _option(None, "captions file, where data_root holds several")
     image_root: str | None = _option(None, "folder of the images, where it is not data_root")
     region_files: str | None = _option(
-        None, "file or folder of region features, which then stand for pictures and image_encoder"
+        None,
+        "file or folder of region features, in data_root or anywhere, which then stand for "
+        "pictures and image_encoder; none: pictures",
     )
     pooled_files: str | None = _option(
         None, "with region_files: whole-image features; without it, the mean of the regions"
@@ -56,18 +58,26 @@ class ModelArguments:
     """Encoders and head."""
 
     image_encoder: str = _option(
-        "grid", "registered name or dotted path: grid, timm_grid, open_clip, transformers_clip"
+        "grid",
+        "registered name or dotted path: grid, timm_grid, resnet, faster_rcnn, bottom_up, "
+        "open_clip, transformers_clip",
     )
-    image_model: str = _option(
-        "resnet152",
-        "timm_grid: name of the timm model; open_clip: name of the model, both towers; "
-        "transformers_clip: as text_model",
+    image_model: str | None = _option(
+        None,
+        "timm_grid, resnet: name of the timm model (resnet152); faster_rcnn: torchvision's name; "
+        "open_clip: name of the model, both towers; transformers_clip: as text_model",
     )
     image_checkpoint: str | None = _option(
         None,
-        "timm_grid: weights, a file or package:NAME/path; open_clip: those, or a tag, both towers",
+        "timm_grid, resnet, detectors: weights, a file or package:NAME/path; open_clip: those, or "
+        "a tag, both towers",
     )
-    image_pretrained: bool = _option(False, "timm_grid: fetch pretrained weights from the hub")
+    image_pretrained: bool = _option(
+        False, "timm_grid, resnet, faster_rcnn: fetch pretrained weights"
+    )
+    image_options: str | None = _option(
+        None, "more options of the image encoder as yaml, e.g. {min_size: 400}"
+    )
     num_regions: int = _option(36, "regions K of an image, a square for grids")
     text_encoder: str = _option(
         "transformer",
@@ -227,6 +237,21 @@ def parse_options(
         if (value := options.flat()[name]) < 1:
             parser.error(f"argument --{name}: expected at least 1, got {value}")
     return options
+
+
+def mapping(text: str | None) -> dict[str, Any]:
+    """Options written as yaml on one line, as ``{min_size: 400}``; None: no options.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        found = yaml.safe_load(text or "{}")
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"expected options as yaml, {{name: value, ...}}, got {text!r}")
+    return found
 
 
 def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:

@@ -21,8 +21,25 @@ from ascl_plugin.training.arguments import (
     LossArguments,
     ModelArguments,
     Options,
+    mapping,
 )
 from ascl_plugin.training.checkpoint import checkpoints
+
+
+def find_files(options: Options) -> None:
+    """Feature files as they are: a relative path starts at `data_root`, or where the program runs.
+
+    "none", or `pooled_files` without `region_files`, is none.
+    """
+    data = options.data
+    for name in ("region_files", "pooled_files"):
+        given = getattr(data, name)
+        if given in (None, "none") or data.region_files is None:
+            setattr(data, name, None)
+        elif data.data_root is not None and not Path(given).is_absolute():
+            beside = Path(data.data_root) / given
+            if beside.exists() or not Path(given).exists():
+                setattr(data, name, str(beside))
 
 
 def make_folder(options: Options, name: str) -> Path:
@@ -103,11 +120,17 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
         captions: of the training images; the word transformer's vocabulary comes from them.
     """
     args = options.model
+    image_encoder = {**_image_encoder(args, options.data), **mapping(args.image_options)}
     torch.manual_seed(options.train.seed)
-    return RetrievalModel(
-        _image_encoder(args, options.data), _text_encoder(args, captions), _fusion(args), args.dim,
-        args.feature_norm, args.align_local_weight, args.align_direction_weight,
-    )  # fmt: skip
+    try:
+        return RetrievalModel(
+            image_encoder, _text_encoder(args, captions), _fusion(args), args.dim,
+            args.feature_norm, args.align_local_weight, args.align_direction_weight,
+        )  # fmt: skip
+    except TypeError as error:
+        if args.image_options and "unexpected keyword" in str(error):
+            raise ValueError(f"--image_options: {error}") from error
+        raise
 
 
 def make_loss(args: LossArguments) -> nn.Module:
@@ -136,16 +159,20 @@ def _image_encoder(args: ModelArguments, data: DataArguments) -> dict[str, Any]:
         if side * side != args.num_regions:
             raise ValueError(f"num_regions must be a square for a grid, got {args.num_regions}")
         return {"name": "grid", "width": args.encoder_width, "grid": side}
+    weights: dict[str, Any] = {"name": args.image_encoder, "checkpoint_path": args.image_checkpoint}
+    fetched = {**weights, "pretrained": args.image_pretrained}
+    if args.image_model is not None:
+        fetched["model_name"] = args.image_model
     if args.image_encoder == "timm_grid":
-        return {
-            "name": "timm_grid",
-            "model_name": args.image_model,
-            "checkpoint_path": args.image_checkpoint,
-            "pretrained": args.image_pretrained,
-            "num_regions": args.num_regions,
-            "frozen": args.freeze_encoders,
-        }
+        return {**fetched, "num_regions": args.num_regions, "frozen": args.freeze_encoders}
+    if args.image_encoder == "resnet":
+        return {**fetched, "frozen": args.freeze_encoders}
+    if args.image_encoder == "faster_rcnn":
+        return {**fetched, "num_regions": args.num_regions}
+    if args.image_encoder == "bottom_up":
+        return {**weights, "num_regions": args.num_regions}
     if args.image_encoder == "transformers_clip":
+        _require_model(args)
         return {
             "name": "transformers_clip",
             "model": args.image_model,
@@ -193,12 +220,18 @@ def _text_encoder(args: ModelArguments, captions: list[list[str]]) -> dict[str, 
 
 def _open_clip(args: ModelArguments) -> dict[str, Any]:
     """What both towers are built with."""
+    _require_model(args)
     return {
         "name": "open_clip",
         "model_name": args.image_model,
         "pretrained": args.image_checkpoint,
         "tune": "frozen" if args.freeze_encoders else args.tune,
     }
+
+
+def _require_model(args: ModelArguments) -> None:
+    if args.image_model is None:
+        raise ValueError(f"image_encoder {args.image_encoder}: --image_model says which model")
 
 
 def _fusion(args: ModelArguments) -> dict[str, Any]:

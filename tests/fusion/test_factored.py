@@ -77,8 +77,8 @@ def test_short_of_memory_less_is_kept():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(factored, "default_kept", lambda device: limit)
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-                # 16 pairs a tile
-                factored.score_parts(head, v, w, memory=16 * factored.pair_bytes(head, 3, 7, 8)[1])
+                pair = sum(factored.pair_bytes(head, 3, 7, 8))
+                factored.score_parts(head, v, w, memory=16 * pair)
         return sum(sizes)
 
     assert kept(0) < kept(10**12) / 2

@@ -1,0 +1,156 @@
+"""Makes all frozen image features from pictures once: regions of a detector, a pooled feature.
+
+    accelerate launch recipes/extract_features.py --data_root DIR \\
+        --detector bottom_up --detector_options '{checkpoint_path: FILE}' \\
+        --pooled_model resnet152 --pooled_options '{pretrained: true}'
+
+writes DIR/regions and DIR/pooled, where recipes/configs/coco_acf.yaml and its siblings look for
+them: a file an image, as `--region_files` and `--pooled_files` read them. `ascl convert` makes one
+HDF5 file of each.
+
+DIR holds anything `ascl_plugin.data.readers` reads; all its splits are taken. Without captions:
+`--image_root DIR --output_dir OUT` takes all pictures below DIR, called by their names.
+
+Features: any number of processes; a run that was stopped goes on with what is not there yet, by the
+same command; a picture that does not decode is named, or with `--skip_bad FILE` listed there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, gather_object
+
+from ascl_plugin import registry
+from ascl_plugin.adapters.extraction import DTYPES, FeatureFolder, extract
+from ascl_plugin.data.readers import read
+from ascl_plugin.data.rows import refuse_duplicates, to_dataset
+from ascl_plugin.training.arguments import mapping
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The whole run; returns the exit status: 0, 130 when stopped, 2 after a user's error."""
+    args = parser().parse_args(argv)
+    try:
+        return run(args)
+    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr, flush=True)
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    """The run itself; returns the exit status."""
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    # at the end the processes wait for the slowest
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    accelerator = Accelerator(cpu=args.cpu, kwargs_handlers=[patience])
+    main_process = accelerator.is_main_process
+    rows, out = find_rows(args)
+    folders = make_folders(args, out, accelerator.device)
+
+    ids = rows["image_id"][:]
+    todo = [i for i, image_id in enumerate(ids) if any(image_id not in f for f in folders)]
+    accelerator.wait_for_everyone()  # all have looked before the first writes
+    accelerator.print(
+        f"{len(rows)} images, {len(rows) - len(todo)} of them done; "
+        f"processes: {accelerator.num_processes}"
+    )
+    mine = rows.select(todo[accelerator.process_index :: accelerator.num_processes])
+    bad = extract(
+        mine, folders, args.batch_size, args.num_workers, args.skip_bad is not None, main_process
+    )
+    bad = gather_object(bad)
+    if main_process and args.skip_bad is not None:
+        aside = Path(f"{args.skip_bad}.part")
+        aside.write_text("".join(f"{line}\n" for line in bad))
+        os.replace(aside, args.skip_bad)
+        print(f"{len(bad)} pictures skipped, listed in {args.skip_bad}")
+    accelerator.print("features in " + ", ".join(str(folder.folder) for folder in folders))
+    accelerator.end_training()
+    return 0
+
+
+def find_rows(args: argparse.Namespace) -> tuple[datasets.Dataset, Path]:
+    """`image_id` and `image` of every picture, and where the folders go."""
+    if args.data_root is not None:
+        splits = read(args.data_root, args.annotations, args.image_root)
+        rows = datasets.concatenate_datasets(
+            [split.select_columns(["image_id", "image"]) for split in splits.values()]
+        )
+        out = args.output_dir or args.data_root
+    elif args.image_root is not None and args.output_dir is not None:
+        found = sorted(p for p in args.image_root.rglob("*") if p.suffix.lower() in PICTURES)
+        if not found:
+            raise FileNotFoundError(f"{args.image_root}: no pictures below it")
+        empty: dict[str, Any] = {"captions": [], "caption_ids": [], "split": "test"}
+        rows = to_dataset(
+            [{"image_id": p.stem, "image": {"path": str(p)}, **empty} for p in found]
+        ).select_columns(["image_id", "image"])
+        out = args.output_dir
+    else:
+        raise ValueError("give --data_root, or --image_root and --output_dir")
+    refuse_duplicates(rows["image_id"][:], str(args.data_root or args.image_root))
+    return rows, Path(out)
+
+
+def make_folders(args: argparse.Namespace, out: Path, device: torch.device) -> list[FeatureFolder]:
+    """What is to be filled, each with its encoder."""
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    if args.detector is not None:
+        options = {"num_regions": args.num_regions, **mapping(args.detector_options)}
+        wanted.append(("regions", args.detector, options))
+    if args.pooled_model is not None:
+        options = {"model_name": args.pooled_model, **mapping(args.pooled_options)}
+        wanted.append(("pooled", "resnet", options))
+    if not wanted:
+        raise ValueError("nothing to extract: give --detector, --pooled_model, or both")
+    folders = []
+    for name, encoder, options in wanted:
+        torch.manual_seed(args.seed)  # random weights are the same in every process and run
+        built = registry.build("image_encoder", encoder, **options).to(device)
+        folders.append(FeatureFolder(out / name, built, name == "pooled", args.dtype))
+    return folders
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = words.add_argument
+    add("--data_root", help="folder, Parquet file or hub id, with captions")
+    add("--annotations", help="captions file, where data_root holds several")
+    add("--image_root", type=Path, help="folder of the pictures")
+    add("--output_dir", help="where regions/ and pooled/ go (default: data_root)")
+    add("--detector", help="faster_rcnn, bottom_up, timm_grid, any image encoder or dotted path")
+    add("--num_regions", type=int, default=36, help="regions of a picture (default: %(default)s)")
+    add("--detector_options", help="its options as yaml, e.g. '{checkpoint_path: FILE}'")
+    add("--pooled_model", help="a timm model, e.g. resnet152")
+    add("--pooled_options", help="its options as yaml, e.g. '{pretrained: true}'")
+    add("--dtype", default="float32", choices=DTYPES, help="on disk (default: %(default)s)")
+    add("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
+    add("--num_workers", type=int, default=0, help="processes that decode, each process its own")
+    add("--skip_bad", metavar="FILE", help="go on after pictures that do not decode, list them")
+    add("--seed", type=int, default=0, help="of random weights")
+    add("--cpu", action="store_true", help="stay on the CPU though there is a GPU")
+    add("--num_threads", type=int, default=0, help="CPU threads of torch; 0 = its own choice")
+    return words
+
+
+if __name__ == "__main__":
+    sys.exit(main())
