@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
+from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.checkpoint import (
@@ -253,7 +255,8 @@ class Trainer:
 
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
-        metrics = self.evaluator.evaluate(self.val_rows)["initial"]
+        texts, owners = caption_to_image(self.val_rows)
+        metrics = retrieval_metrics(self.evaluator.score(self.val_rows, texts), owners)
         self._log({f"val_{k}": v for k, v in metrics.items()})
         if metrics["rsum"] > self.best["rsum"]:
             self.best = {**metrics, "epoch": self.epoch, "step": self.step}
