@@ -43,34 +43,32 @@ def score_tile(
     many pairs.
     """
     height, width = together or (len(images), len(texts))
-    columns, rows = texts.split(width), []
-    for image in images.split(height):
-        found = zip(*(_local(head, image, text, whole) for text in columns), strict=True)
-        rows.append([torch.cat(part, dim) for part, dim in zip(found, (1, 0, 1), strict=True)])
-    found = zip(*rows, strict=True)
-    local, over_words, over_regions = map(torch.cat, found, (0, 1, 0))
+    columns = texts.split(width)
+    found = [[_local(head, x, y, whole) for y in columns] for x in images.split(height)]
+    local = torch.cat([torch.cat([part[0] for part in row], 1) for row in found])
     if not whole:
         return local, local
+    over_words = torch.cat([torch.cat([part[1] for part in row]) for row in found], 1)
+    over_regions = torch.cat([torch.cat([part[2] for part in row], 1) for row in found])
     return local, whole_score(over_words, over_regions, images, texts)
 
 
 def _local(
     head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, whole: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """S_local (I, T), mean attention over words (T, I, H L) and over regions (I, T, H K)."""
+) -> tuple[Tensor, Any, Any]:
+    """S_local (I, T); if `whole`, mean weights of words (T, I, H L) and regions (I, T, H K)."""
+    u1 = head.direction_weight
     if images.toward is not None:
         by_region, over_words = _attend(*_logits(images, texts), images, texts, whole)
         by_word, over_regions = _attend(*_logits(texts, images), texts, images, whole)
-    else:
-        # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
-        s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
-        logits = _products(texts.keys, images.queries * s_1, ranks=True)
-        by_region, over_words = _attend(_apart(logits), s_1, images, texts, whole)
-        turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
-        logits = turned.mul_(s_2 / s_1)
-        by_word, over_regions = _attend(_apart(logits), s_2, texts, images, whole)
-    u1 = head.direction_weight
-    return u1 * by_region + (1 - u1) * by_word.T, over_words, over_regions
+        return u1 * by_region + (1 - u1) * by_word.T, over_words, over_regions
+    # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
+    s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
+    logits = _products(texts.keys, images.queries * s_1, ranks=True)
+    by_region, over_words = _attend(_apart(logits), None, images, texts, whole)
+    turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
+    by_word, over_regions = _attend(_apart(turned.mul_(s_2 / s_1)), None, texts, images, whole)
+    return u1 / s_1 * by_region + (1 - u1) / s_2 * by_word.T, over_words, over_regions
 
 
 def whole_score(
@@ -115,18 +113,21 @@ def _apart(logits: Tensor) -> Tensor:
     return logits.flatten(3).flatten(0, 1).unsqueeze(1)
 
 
-def _attend(logits: Tensor, toward: Tensor | float, x: Prepared, y: Prepared, whole: bool) -> Parts:
+def _attend(
+    logits: Tensor, toward: Tensor | None, x: Prepared, y: Prepared, whole: bool
+) -> tuple[Tensor, Tensor | None]:
     """Every item of x (A of M places) attends to every item of y (B of N places), as y* a place.
 
     Args:
         logits: (B, H, N, A M), or of heads apart (H B, 1, N, A M).
-        toward: products toward the values, likewise; or what to divide the logits by to have them.
+        toward: products toward the values, likewise; None: the logits, and with them the cosines,
+            are these products times a scale.
         x, y: who attends, and to whom.
         whole: whether mean attention is wanted.
 
     Returns:
-        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N), or
-        of width 0. Masked keys get no weight; an item of y with every key masked has y* = 0.
+        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N).
+        Masked keys get no weight; an item of y with every key masked has y* = 0.
     """
     b, (a, m) = len(y), x.shares.shape
     # heads that share no Gram matrix are items of their own, summed in the end
@@ -135,18 +136,18 @@ def _attend(logits: Tensor, toward: Tensor | float, x: Prepared, y: Prepared, wh
     if mask is not None and apart > 1:
         mask = mask.repeat(apart, 1)
     with torch.autocast(logits.device.type, enabled=False):
-        products = toward if isinstance(toward, Tensor) else logits
-        dots, norms, means = _Attended.apply(logits, products, gram, x.shares, mask, whole)
-        if not isinstance(toward, Tensor):
-            dots = dots / toward
+        toward = logits if toward is None else toward
+        shares = x.shares if whole else None
+        dots, norms, means = _Attended.apply(logits, toward, gram, shares, mask)
         if apart > 1:
             dots, norms = (part.view(apart, b, a * m).sum(0) for part in (dots, norms))
-            means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)
+            if whole:
+                means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)
         if y.mask is not None:  # an item without keys is attended to as zeros
             there = y.mask.any(1, keepdim=True)
-            dots, means = dots * there, means * there[..., None]
-        lengths = norms.clamp_min(0) * x.norms.view(a * m)
-        cosines = dots / lengths.clamp_min(EPS**2).sqrt()
+            dots, means = dots * there, means * there[..., None] if whole else None
+        # rounding may leave a norm of nothing below 0
+        cosines = dots * (norms * x.norms.view(a * m)).clamp_min(EPS**2).rsqrt()
         return (cosines.view(b, a, m) * x.shares).sum(-1).T, means
 
 
@@ -154,10 +155,10 @@ class _Attended(torch.autograd.Function):
     """From logits to what a score needs of the attended vectors, keeping only what is large once.
 
     In: logits and products toward the values (B, H, N, A M), Gram matrices (B, H N, H N), shares of
-    the query's places in its mean (A, M), mask of keys (B, N) or None, whether the means are
-    wanted. Out: dots (B, A M), squared norms (B, A M), mean attention (B, A, H N) or, not wanted,
-    (B, A, 0). Written by hand because these tensors are where time and memory go: recorded step by
-    step, the same arithmetic takes twice of the one and three times of the other.
+    the query's places in its mean (A, M) or, where no mean is wanted, None, mask of keys (B, N) or
+    None. Out: dots (B, A M), squared norms (B, A M), mean attention (B, A, H N) or None. Written by
+    hand because these tensors are where time and memory go: recorded step by step, the same
+    arithmetic takes twice of the one and three times of the other.
     """
 
     @staticmethod
@@ -166,35 +167,33 @@ class _Attended(torch.autograd.Function):
         logits: Tensor,
         toward: Tensor,
         gram: Tensor,
-        shares: Tensor,
+        shares: Tensor | None,
         mask: Tensor | None,
-        whole: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         weights = softmax(logits, mask).flatten(1, 2)
         toward = toward.reshape(weights.shape)
         spread = gram @ weights
         norms = spread.mul_(weights).sum(1)  # a sum of squares, but for rounding
         dots = torch.mul(weights, toward, out=spread).sum(1)
-        by_place = weights.view(*weights.shape[:2], *shares.shape)
-        if whole:
+        means = None
+        if shares is not None:
+            by_place = weights.view(*weights.shape[:2], *shares.shape)
             means = (by_place * shares).sum(-1).transpose(1, 2)
-        else:
-            means = weights.new_empty(len(weights), len(shares), 0)
         ctx.save_for_backward(weights, toward, gram, shares)
-        ctx.heads, ctx.whole = logits.shape[1], whole
+        ctx.heads = logits.shape[1]
         return dots, norms, means
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # type: ignore[override]
-        ctx: Any, d_dots: Tensor, d_norms: Tensor, d_means: Tensor
+        ctx: Any, d_dots: Tensor, d_norms: Tensor, d_means: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         weights, toward, gram, shares = ctx.saved_tensors
         scaled = weights * d_norms.unsqueeze(1)
         d_gram = scaled @ weights.transpose(1, 2)
         d_weights = torch.matmul(gram, scaled).mul_(2)  # a Gram matrix is symmetric
         d_weights.addcmul_(toward, d_dots.unsqueeze(1))
-        if ctx.whole:
+        if d_means is not None:
             by_place = d_weights.view(*weights.shape[:2], *shares.shape)
             by_place.addcmul_(shares, d_means.transpose(1, 2).unsqueeze(-1))
         by_head = d_weights.unflatten(1, (ctx.heads, -1))
@@ -202,7 +201,7 @@ class _Attended(torch.autograd.Function):
         d_logits = by_head.sub_((by_head * weights_by_head).sum(2, keepdim=True))
         d_logits = d_logits.mul_(weights_by_head)
         d_toward = torch.mul(weights, d_dots.unsqueeze(1), out=scaled).view(by_head.shape)
-        return d_logits, d_toward, d_gram, None, None, None
+        return d_logits, d_toward, d_gram, None, None
 
 
 def softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
