@@ -115,11 +115,12 @@ class ClipRegions(ClipHalf):
         with naming(model):
             self.processor = AutoImageProcessor.from_pretrained(self.source)
         side = config.image_size
-        probe = self.eval()(torch.zeros(1, 3, side, side))
-        assert probe.pooled is not None
+        with torch.enable_grad():
+            probe = self.eval()(torch.zeros(1, 3, side, side))
+            assert probe.pooled is not None
+            self._apply_tune(probe.regions.sum() + probe.pooled.sum())
         self.region_dim = probe.regions.shape[-1]
         self.pooled_dim = probe.pooled.shape[-1]
-        self._apply_tune(probe.regions.sum() + probe.pooled.sum())
 
     def preprocess(self, picture: Image) -> Tensor:
         """PIL picture, RGB -> (3, H, W), by the model's own image processor."""
@@ -187,9 +188,10 @@ class ClipWords(ClipHalf):
         self.max_words = min(max_words or self.context, self.context)
         self.keep_special_tokens = keep_special_tokens
         self.unmasked = self.model.config.model_type in UNMASKED
-        probe = self.eval()(**self.tokenize(["a"])).words
+        with torch.enable_grad():
+            probe = self.eval()(**self.tokenize(["a"])).words
+            self._apply_tune(probe.sum())
         self.word_dim = probe.shape[-1]
-        self._apply_tune(probe.sum())
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Strings -> `input_ids`, `attention_mask` (T, L); L: the longest, of SigLIP the context.

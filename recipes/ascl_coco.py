@@ -99,7 +99,7 @@ def run(options: Options, name: str) -> int:
     }
     for rows in splits.values():
         images.prepare(rows, train.eval_batch_size, **sharing)
-    evaluated = [t for k, rows in splits.items() if k != "train" for t in caption_to_image(rows)[0]]
+    evaluated = [t for k, rows in splits.items() if k != "train" for t in evaluator.texts_of(rows)]
     if texts.store is not None:
         texts.prepare([*evaluated, *trainer.planned_texts()], train.eval_batch_size, **sharing)
     accelerator.wait_for_everyone()

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+VARIANTS = ("negative", "richer", "shorter")
+
 
 def asymmetry_benchmark(evaluator: Any, rows: Any, sim: Tensor, index: np.ndarray) -> dict:
     """Accuracies and recalls in percent over the rows.
@@ -33,7 +35,7 @@ def asymmetry_benchmark(evaluator: Any, rows: Any, sim: Tensor, index: np.ndarra
     """
     first = np.unique(index, return_index=True)[1]
     caption = sim[np.arange(len(rows)), first]
-    score = {k: evaluator.pairs(rows, rows[k][:]) for k in ("negative", "richer", "shorter")}
+    score = {k: evaluator.pairs(rows, rows[k][:]) for k in VARIANTS}
     result = {
         "asym1_caption": _share(caption > score["negative"]),
         "asym1_richer": _share(score["richer"] > score["negative"]),

@@ -14,12 +14,14 @@ from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.rerank import rerank
 from ascl_plugin.rerank.oracle import ROW as ORACLE_ROW
+from ascl_plugin.retrieval.asymmetry import VARIANTS, asymmetry_benchmark
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
-from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.retrieval.pairs import score_pairs
 from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.retrieval.protocols import block, folds, query_results
 from ascl_plugin.retrieval.scoring import score_matrix
+from ascl_plugin.retrieval.statistics import confidence_intervals
 
 
 class Evaluator:
@@ -86,8 +88,19 @@ class Evaluator:
         each = torch.arange(len(images))
         return score_pairs(self.model, images, words, each, each)
 
+    @staticmethod
+    def texts_of(rows: Any) -> list[str]:
+        """Every text that `evaluate` of these rows encodes: captions, and variants if there are."""
+        columns = [name for name in VARIANTS if name in getattr(rows, "column_names", ())]
+        return caption_to_image(rows)[0] + [text for name in columns for text in rows[name]]
+
     def evaluate(
-        self, rows: Any, rerank_options: dict[str, Any] | None = None, oracle: bool = False
+        self,
+        rows: Any,
+        rerank_options: dict[str, Any] | None = None,
+        oracle: bool = False,
+        protocol: str = "full",
+        intervals: bool = False,
     ) -> dict[str, Any]:
         """Metrics of a split.
 
@@ -95,32 +108,58 @@ class Evaluator:
             rows: a split, with all captions of each row.
             rerank_options: of `rerank`; None leaves re-ranking out.
             oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
+            protocol: "full" or "coco_1k" (see `protocol_metrics`); re-ranking sees one fold.
+            intervals: also `"intervals"`, those of `confidence_intervals` for each row.
 
         Returns:
             `{"initial": metrics}`, with `"reranked"` and `"oracle: label groups"` if asked for, and
             `"asymmetry"` where the rows bring variants of a caption (see `asymmetry_benchmark`).
 
         Raises:
-            ValueError: caption_groups among the options, and no `oracle`.
+            ValueError: caption_groups among the options, and no `oracle`; a protocol that does not
+                fit the rows.
         """
         if rerank_options is not None:
             rerank_options = without_labels(rerank_options, oracle)
         texts, index = caption_to_image(rows)
+        owners = torch.from_numpy(index)
+        parts = list(folds(owners, len(rows), protocol))  # before the work of scoring
         sim = self.score(rows, texts)
-        results: dict[str, Any] = {"initial": retrieval_metrics(sim, index)}
+        queries = {"initial": query_results(sim, index, protocol)}
         if rerank_options is not None:
-            after = rerank(sim, **rerank_options)
-            results["reranked"] = retrieval_metrics(after.i2t, index, t2i=after.t2i)
+            i2t, t2i = _reranked(sim, parts, rerank_options)
+            queries["reranked"] = query_results(i2t, index, protocol, t2i)
         if oracle:
             by_label = ("text_neighbors", "text_embeddings")
             options = {k: v for k, v in (rerank_options or {}).items() if k not in by_label}
-            after = rerank(sim, **options, caption_groups=index)
-            results[ORACLE_ROW] = retrieval_metrics(after.i2t, index, t2i=after.t2i)
+            i2t, t2i = _reranked(sim, parts, options, owners)
+            queries[ORACLE_ROW] = query_results(i2t, index, protocol, t2i)
+        results: dict[str, Any] = {name: found.metrics() for name, found in queries.items()}
+        if intervals:
+            results["intervals"] = {
+                name: confidence_intervals(found) for name, found in queries.items()
+            }
         if "negative" in getattr(rows, "column_names", ()):
-            from ascl_plugin.retrieval.asymmetry import asymmetry_benchmark
-
             results["asymmetry"] = asymmetry_benchmark(self, rows, sim, index)
         return results
+
+
+def _reranked(
+    sim: Tensor,
+    parts: Sequence[tuple[slice, Tensor]],
+    options: dict[str, Any],
+    groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Both directions re-ranked within each part of the matrix; no other scores are read."""
+    i2t, t2i = torch.empty_like(sim), torch.empty_like(sim)
+    for rows, columns in parts:
+        labels = {} if groups is None else {"caption_groups": groups[columns].numpy() - rows.start}
+        after = rerank(block(sim, rows, columns), **options, **labels)
+        if len(parts) == 1:
+            return torch.as_tensor(after.i2t), torch.as_tensor(after.t2i)
+        i2t[rows][:, columns] = torch.as_tensor(after.i2t)
+        t2i[rows][:, columns] = torch.as_tensor(after.t2i)
+    return i2t, t2i
 
 
 def _rows(args: Any, options: dict[str, Any], pictures: bool) -> Any:
@@ -180,8 +219,8 @@ def evaluate_command(args: Any) -> int:
         args.batch_size,
         progress=True,
     )
-    results = evaluator.evaluate(rows, rerank_options, args.oracle)
-    print_results(results, f"{args.split}, {len(rows)} images")
+    results = evaluator.evaluate(rows, rerank_options, args.oracle, args.protocol, args.ci)
+    print_results(results, f"{args.split}, {len(rows)} images, protocol {args.protocol}")
     if args.output is not None:
-        write_json(args.output, results)
+        write_json(args.output, {"protocol": args.protocol, **results})
     return 0

@@ -472,6 +472,22 @@ def test_options_of_lora_are_peft_s(weights):
     assert len(trained) == 4 and all("c_fc" in n and 3 in p.shape for n, p in trained.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("tiny-vit", {"attn", "out_proj", "c_fc", "c_proj"}),
+        ("tiny-timm-vit", {"qkv", "proj", "fc1", "fc2"}),
+        ("tiny-resnet", {"conv1", "conv2", "conv3", "0"}),  # "0" is in a shortcut
+    ],
+)
+def test_low_rank_updates_reach_every_kind_of_layer(weights, name, layers):
+    pytest.importorskip("peft", reason="extra `lora`")
+    images = OpenClipImages(name, weights[name], tune="lora")
+    trained = [n for n, p in images.named_parameters() if p.requires_grad]
+    found = {n.split(".lora_")[0].removesuffix(".base_layer").split(".")[-1] for n in trained}
+    assert layers <= found, found
+
+
 def test_without_open_clip_the_extra_is_named(import_again):
     with pytest.raises(
         ImportError, match=r"open_clip is not installed: .*ascl-plugin\[open-clip\]"

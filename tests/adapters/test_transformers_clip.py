@@ -227,6 +227,12 @@ def trained(module):
     return {name for name, p in module.named_parameters() if p.requires_grad}
 
 
+@torch.no_grad()
+def test_what_trains_is_found_without_recording(clip):
+    model = attach(clip, tune="full", dim=16, fusion={"num_heads": 2})
+    assert trained(model.image_encoder) and trained(model.text_encoder)
+
+
 def test_partly_unfrozen(clip):
     """The last block and what follows it; a text tower's projection has no part in its words."""
     image = trained(Regions(clip, "partial", unfrozen_blocks=1).model)

@@ -42,23 +42,28 @@ def clip(tmp_path_factory):
     return folder
 
 
-def test_fine_tuned_at_its_own_rate_with_cut_captions_reported(clip, tmp_path, capsys):
-    """Adam moves a weight by its rate a step: after 2 steps encoders by 2e-5 at most."""
+def run(clip, out, *flags):
+    """The recipe on a few scenes with both encoders of the CLIP, in 2 steps; its exit status."""
     spec = importlib.util.spec_from_file_location("ascl_coco", RECIPES / "ascl_coco.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    both = [
-        f"--{kind}_{what}" for kind in ("image", "text") for what in ("encoder=transformers_clip",)
-    ]
-    status = recipe.main(
+    return recipe.main(
         [
-            *both, f"--image_model={clip}", f"--text_model={clip}", "--num_regions=4",
-            "--freeze_encoders=False", "--learning_rate=1e-3", "--encoder_learning_rate=1e-5",
-            "--schedule=constant", "--warmup_steps=0", "--max_words=6", "--dim=16", "--cpu=True",
-            "--log_with=none", "--scenes_train=8", "--scenes_val=4", "--scenes_test=4",
-            "--epochs=1", "--align_epochs=0", "--batch_size=4", "--captions_per_epoch=1",
-            f"--output_dir={tmp_path / 'run'}",
+            "--image_encoder=transformers_clip", "--text_encoder=transformers_clip",
+            f"--image_model={clip}", f"--text_model={clip}", "--num_regions=4", "--dim=16",
+            "--cpu=True", "--log_with=none", "--scenes_train=8", "--scenes_val=4",
+            "--scenes_test=4", "--epochs=1", "--align_epochs=0", "--batch_size=4",
+            "--captions_per_epoch=1", "--warmup_steps=0", "--schedule=constant",
+            f"--output_dir={out}", *flags,
         ]
+    )  # fmt: skip
+
+
+def test_fine_tuned_at_its_own_rate_with_cut_captions_reported(clip, tmp_path, capsys):
+    """Adam moves a weight by its rate a step: after 2 steps encoders by 2e-5 at most."""
+    status = run(
+        clip, tmp_path / "run", "--freeze_encoders=False", "--learning_rate=1e-3",
+        "--encoder_learning_rate=1e-5", "--max_words=6",
     )  # fmt: skip
     assert status == 0
     assert " of 80 captions are longer than max_words and cut" in capsys.readouterr().out
@@ -70,3 +75,10 @@ def test_fine_tuned_at_its_own_rate_with_cut_captions_reported(clip, tmp_path, c
     loaded = RetrievalModel.from_pretrained(str(tmp_path / "run" / "best"))
     assert loaded.image_encoder.tune == "full"
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+
+
+def test_frozen_with_every_text_of_the_evaluation_cached(clip, tmp_path):
+    """Scenes are evaluated on variants of captions, too."""
+    assert run(clip, tmp_path / "run", f"--cache_dir={tmp_path / 'cache'}") == 0
+    test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    assert 0 <= test["asymmetry"]["asym1_richer"] <= 100
