@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ascl_plugin.data.images import load_image
+from ascl_plugin.retrieval.inputs import device_of
 
 from .region_reader import refuse_as_name
 
@@ -86,7 +87,7 @@ class FeatureFolder:
             if self.pooled:
                 return [(d.pooled, None) for d in found]
             return [(d.features, d.boxes) for d in found]
-        device = next(self.encoder.parameters()).device
+        device = device_of(self.encoder)
         pixels = torch.stack([self.encoder.preprocess(p) for p in pictures]).to(device)
         out = self.encoder(pixels)
         if self.pooled:
@@ -101,7 +102,7 @@ class FeatureFolder:
             values = values.astype(self.dtype)
         if not np.isfinite(values).all():
             raise ValueError(
-                f"{self.folder}: features of image {name!r} not finite in {self.dtype}"
+                f"{self.folder}: features of image {name!r} are not finite in {self.dtype}"
             )
         aside = self.folder / f".{name}.part"
         with open(aside, "wb") as file:

@@ -38,6 +38,12 @@ def test_a_preset_is_its_source(name):
         assert (model.attention, model.feature_norm) == ("parameter-free", "l2")
     assert (train.optimizer, train.batch_size, train.epochs) == ("adam", 64, 20)
     assert (model.dim, model.num_regions, model.freeze_encoders) == (1024, 36, True)
+    assert (options.data.region_files, options.data.pooled_files) == ("regions", "pooled")
+    assert (model.text_encoder, model.text_model) == ("bert", "bert-base-uncased")
+    assert (model.image_model, model.image_pretrained) == ("resnet152", True)
+    assert (loss.loss, loss.form, loss.positives, loss.negatives) == (
+        "ascl", "nll", "mixed", "mixture",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

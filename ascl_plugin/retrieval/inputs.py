@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ascl_plugin import registry
@@ -56,7 +57,7 @@ class ImageInputs:
         """
         if self.store is None:
             return
-        device = next(self.encoder.parameters()).device
+        device = device_of(self.encoder)
 
         def encode(batch: list[Row]) -> list[dict[str, Tensor]]:
             features = self.encoder(self._pixels(batch).to(device))
@@ -117,7 +118,7 @@ class TextInputs:
         """Encodes what the cache lacks of `texts`, each string once."""
         if self.store is None:
             return
-        device = next(self.encoder.parameters()).device
+        device = device_of(self.encoder)
 
         def encode(batch: list[str]) -> list[dict[str, Tensor]]:
             tokens = {k: v.to(device) for k, v in self.encoder.tokenize(batch).items()}
@@ -164,6 +165,12 @@ def image_inputs(
                 f"{path}: {name} is {getattr(inputs, name)}, the model's {getattr(encoder, name)}"
             )
     return inputs
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its tensors are; the CPU, of a module that has none."""
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def _store(encoder: Any, cache_dir: str | Path | None) -> FeatureStore | None:
