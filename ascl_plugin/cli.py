@@ -123,6 +123,18 @@ def _add_evaluate(commands: Any) -> None:
         help="also after re-ranking with the labels as neighbours of a text: no method, a leak, to "
         "reproduce published tables; its row says so",
     )
+    command.add_argument(
+        "--protocol",
+        choices=["full", "coco_1k"],
+        default="full",
+        help="full: every query against the whole split; coco_1k: the mean of five folds of 1,000 "
+        "images (default: %(default)s)",
+    )
+    command.add_argument(
+        "--ci",
+        action="store_true",
+        help="also 95%% intervals, by bootstrap over the images with their captions",
+    )
     command.add_argument("--output", type=Path, metavar="FILE", help="also write the metrics here")
     command.set_defaults(run=_evaluate)
 

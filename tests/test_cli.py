@@ -249,8 +249,9 @@ def test_evaluate_hands_its_options_over(monkeypatch, tmp_path):
     assert (args.model, args.split, args.rerank, args.batch_size) == ("runs/x", "val", False, 8)
     assert (args.data_root, args.image_root, args.output) == (None, None, None)
     assert args.oracle is False
-    main(["evaluate", "runs/x", "--oracle"])
-    assert seen[1].oracle is True
+    assert (args.protocol, args.ci) == ("full", False)
+    main(["evaluate", "runs/x", "--oracle", "--protocol", "coco_1k", "--ci"])
+    assert (seen[1].oracle, seen[1].protocol, seen[1].ci) == (True, "coco_1k", True)
 
 
 def test_evaluate_refuses_stored_label_groups(tmp_path, capsys):

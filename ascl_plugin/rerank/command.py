@@ -6,7 +6,7 @@ import argparse
 import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -247,7 +247,7 @@ def _bar(steps: int) -> Iterator[Callable[[str], object]]:
     except ImportError:
         yield lambda name: None
         return
-    with tqdm(total=steps, leave=False, disable=None, bar_format="{desc} {n}/{total} {bar}") as bar:
+    with tqdm(total=steps, leave=False, disable=None, bar_format="{desc}{n}/{total} {bar}") as bar:
 
         def step(name: str) -> None:
             bar.set_description(name, refresh=False)

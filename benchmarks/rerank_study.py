@@ -1,0 +1,255 @@
+"""How the options of `rerank` behave on score matrices of trained models: tables and plots.
+
+    python benchmarks/rerank_study.py --plots docs/images \\
+        --halves "Flickr8k linear" val.npy val_caption_to_image.npy \\
+        --splits "scenes" val.npy val_caption_to_image.npy test.npy test_caption_to_image.npy
+
+Options are chosen on the first half of the images and their captions (``--halves``) or on the first
+of two matrices (``--splits``), and reported on the other. Matrices are (images, texts) in files as
+`ascl rerank` reads them; both arguments can be given many times. Needs matplotlib for the plots:
+``pip install "ascl-plugin[report]"``.
+
+Printed: the option sets of the bidirectional method that lose nowhere, the default by matrix, and
+every method with the options that gain most Rsum where they are chosen, losses allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ascl_plugin.report.tables import markdown_table
+from ascl_plugin.rerank import Tuned, rerank, tune_rerank
+from ascl_plugin.rerank.files import read_array, read_caption_to_image
+from ascl_plugin.retrieval.metrics import retrieval_metrics
+
+SHOWN = {"i2t_r1": "I2T R@1", "t2i_r1": "T2I R@1", "rsum": "Rsum"}
+GRID: dict[str, Sequence[Any]] = {
+    "k": (5, 10, 20, 50, 100),
+    "reverse_k": (None, 20, 50),
+    "text_neighbors": (1, 2, 3, 5),
+    "mix": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+}
+TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2)
+OTHERS: dict[str, dict[str, Sequence[Any]]] = {
+    "inverted_softmax": {"temperature": TEMPERATURES},
+    "dual_softmax": {"temperature": TEMPERATURES},
+    "qb_norm": {"temperature": TEMPERATURES, "activation_k": (1, 5)},
+    "csls": {"neighbors": (1, 2, 5, 10, 20, 50)},
+    "nnn": {"alpha": (0.25, 0.5, 0.75, 1.0), "neighbors": (1, 4, 16, 64)},
+    "k_reciprocal": {"k1": (10, 20), "k2": (1, 6), "initial_weight": (0.3, 0.7)},
+}
+# one option at a time: its values, and what the left and the right half of a plot hold fixed
+SWEEPS: dict[str, tuple[Sequence[Any], dict[str, Any], dict[str, Any]]] = {
+    "k": ((2, 5, 10, 20, 50, 100, 200), {}, {"mix": 0.4}),
+    "text_neighbors": ((1, 2, 3, 4, 5, 8), {"k": 20}, {"k": 20, "mix": 0.4}),
+    "mix": (np.linspace(0, 1, 11).round(1).tolist(), {"k": 20}, {"k": 50}),
+}
+
+
+@dataclass
+class Scores:
+    """A matrix (I, T) and the image of each caption (T,)."""
+
+    sim: np.ndarray
+    owners: np.ndarray
+
+    def images(self, first: int, last: int) -> Scores:
+        """A range of images and their captions alone."""
+        own = np.flatnonzero((self.owners >= first) & (self.owners < last))
+        return Scores(np.ascontiguousarray(self.sim[first:last][:, own]), self.owners[own] - first)
+
+    def gain(self, options: Mapping[str, Any]) -> dict[str, float]:
+        """Change of every metric, in points."""
+        before = retrieval_metrics(self.sim, self.owners)
+        found = rerank(self.sim, **options)
+        after = retrieval_metrics(found.i2t, self.owners, t2i=found.t2i)
+        return {name: after[name] - before[name] for name in before}
+
+
+@dataclass
+class Case:
+    """One model: where options are chosen, and where they are reported."""
+
+    name: str
+    chosen: Scores
+    reported: Scores
+
+
+def read(sim: str, owners: str) -> Scores:
+    """From two files."""
+    return Scores(np.asarray(read_array(Path(sim), "sim")), read_caption_to_image(Path(owners)))
+
+
+def cases_of(args: argparse.Namespace) -> list[Case]:
+    """All that the command line names."""
+    cases = []
+    for name, sim, owners in args.halves:
+        whole = read(sim, owners)
+        half = len(whole.sim) // 2
+        cases.append(Case(name, whole.images(0, half), whole.images(half, len(whole.sim))))
+    cases += [Case(n, read(a, b), read(c, d)) for n, a, b, c, d in args.splits]
+    return cases
+
+
+def gains(trials: Tuned) -> list[dict[str, float]]:
+    """Of every trial, against the first, which re-ranks nothing."""
+    before = trials.trials[0].metrics
+    return [{name: t.metrics[name] - before[name] for name in SHOWN} for t in trials.trials]
+
+
+def words(options: Mapping[str, Any]) -> str:
+    """Options as one reads them."""
+    return ", ".join(f"{n}={v}" for n, v in options.items() if v is not None and n != "method")
+
+
+def never_losing(cases: Sequence[Case], top: int, max_loss: float) -> None:
+    """Option sets by mean gain of Rsum; first those that lose R@1 in no matrix, then the others."""
+    tuned = [tune_rerank(c.chosen.sim, c.chosen.owners, GRID) for c in cases]
+    rows = []
+    for trial, *by_case in zip(tuned[0].trials, *map(gains, tuned), strict=True):
+        r1 = [g[name] for g in by_case for name in ("i2t_r1", "t2i_r1")]
+        mean = {title: float(np.mean([g[n] for g in by_case])) for n, title in SHOWN.items()}
+        rows.append(
+            trial.options
+            | {"worst R@1": min(r1), "matrices that lose": sum(x < -max_loss - 1e-9 for x in r1)}
+            | {f"mean {title}": value for title, value in mean.items()}
+        )
+    rows = rows[1:]
+    good = [row for row in rows if not row["matrices that lose"]]
+    print(f"\n### {len(good)} of {len(rows)} option sets lose at most {max_loss} R@1 everywhere\n")
+    ranked = sorted(rows, key=lambda row: -row["mean Rsum"])
+    order = [row for row in ranked if row in good][:top]
+    plain = {"reverse_k": None, "text_neighbors": 1, "mix": 0.0}
+    order += [row for row in rows if plain.items() <= row.items()]
+    for count in GRID["text_neighbors"]:  # the best of each, losing or not
+        order.append(next(row for row in ranked if row["text_neighbors"] == count))
+    shown = [row for i, row in enumerate(order) if row not in order[:i]]
+    print(markdown_table([row | {"reverse_k": row["reverse_k"] or "none"} for row in shown]))
+    for name, values in GRID.items():
+        counts = {v: sum(row[name] == v for row in good) for v in values}
+        print(f"\n{name} of those that never lose:", counts)
+
+
+def by_matrix(cases: Sequence[Case]) -> None:
+    """The default and what `tune_rerank` picks, on the matrices where nothing is chosen."""
+    rows = []
+    for case in cases:
+        part = case.reported
+        before = retrieval_metrics(part.sim, part.owners)
+        tuned = tune_rerank(case.chosen.sim, case.chosen.owners)
+        found: dict[str, dict[str, Any]] = {"default": {}, "tuned": tuned.options}
+        rows.append({"": case.name} | {title: before[n] for n, title in SHOWN.items()})
+        for name, chosen in found.items():
+            gain = part.gain(chosen)
+            rows[-1] |= {f"{name}: {title}": f"{gain[n]:+.1f}" for n, title in SHOWN.items()}
+        rows[-1]["tuned options"] = words(tuned.options) or "none"
+    print("\n### By matrix: recall before, change by the default, change by tuned options\n")
+    print(markdown_table(rows))
+
+
+def all_methods(cases: Sequence[Case]) -> None:
+    """Mean change and worst R@1 of every method, by group of matrices, and each method's choice."""
+    groups = dict.fromkeys(case.name.split(",")[0].split()[0] for case in cases)
+    for group in groups:
+        members = [case for case in cases if case.name.split(",")[0].split()[0] == group]
+        rows = []
+        for method in ("default", "bidirectional", *OTHERS):
+            grid = OTHERS.get(method)
+            found, plain, picked = [], [], []
+            for case in members:
+                chosen: dict[str, Any] = {}
+                if method == "default":
+                    picked.append("its own")
+                else:
+                    plain.append(case.reported.gain({"method": method})["rsum"])
+                    chosen = tune_rerank(
+                        case.chosen.sim, case.chosen.owners, grid, max_loss=100, method=method
+                    ).options
+                    picked.append(words(chosen) or "none gains")
+                found.append(case.reported.gain(chosen))
+            mean = {t: f"{np.mean([g[n] for g in found]):+.1f}" for n, t in SHOWN.items()}
+            worst = min(g[n] for g in found for n in ("i2t_r1", "t2i_r1"))
+            row = {"method": method} | mean | {"worst R@1": f"{worst:+.1f}"}
+            row["Rsum, untuned"] = f"{np.mean(plain):+.1f}" if plain else ""
+            rows.append(row | {"options": "; ".join(dict.fromkeys(picked))})
+        print(f"\n### All methods, {group}, mean over {len(members)} matrices\n")
+        print(markdown_table(rows))
+
+
+def plot(cases: Sequence[Case], folder: Path) -> None:
+    """R@1 change by one option at a time, on the matrices where nothing is chosen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams.update({"svg.hashsalt": "rerank", "svg.fonttype": "none", "font.size": 9})
+    colours = {case.name: f"C{i}" for i, case in enumerate(cases)}
+    for option, (values, first, second) in SWEEPS.items():
+        figure, axes = plt.subplots(2, 2, figsize=(7.5, 5), sharex=True, layout="constrained")
+        for fixed, column in ((first, 0), (second, 1)):
+            title = {"text_neighbors": 1, "mix": 0.0} | fixed
+            title.pop(option, None)
+            axes[0, column].set_title(words(title))
+            for case in cases:
+                part = case.reported
+                grid = [title | {option: value} for value in values]
+                found = gains(tune_rerank(part.sim, part.owners, grid))[1:]
+                for row, name in enumerate(("i2t_r1", "t2i_r1")):
+                    axes[row, column].plot(
+                        values, [g[name] for g in found], lw=1, color=colours[case.name]
+                    )
+        for axis in axes.flat:
+            axis.axhline(0, color="black", lw=0.8)
+            axis.grid(alpha=0.3)
+        for row, name in enumerate(("I2T", "T2I")):
+            axes[row, 0].set_ylabel(f"{name} R@1, change")
+        for axis in axes[1]:
+            axis.set_xlabel(option)
+        if option == "k":
+            axes[1, 0].set_xscale("log")
+        figure.legend(
+            [plt.Line2D([], [], color=c) for c in colours.values()],
+            list(colours),
+            loc="outside right upper",
+        )
+        figure.savefig(folder / f"rerank_{option}.svg", metadata={"Date": None})
+        plt.close(figure)
+
+
+def main() -> None:
+    """Prints tables, writes plots."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, files in (("--halves", ("SIM", "MAP")), ("--splits", ("SIM", "MAP", "SIM2", "MAP2"))):
+        names = ("NAME", *files)
+        parser.add_argument(name, nargs=len(names), action="append", default=[], metavar=names)
+    parts = ["sets", "matrices", "methods", "plots"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    parser.add_argument("--max_loss", type=float, default=0.1, help="of R@1, for a set to qualify")
+    parser.add_argument("--top", type=int, default=4, help="option sets to print")
+    parser.add_argument("--plots", type=Path, default=Path(), help="folder")
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    cases = cases_of(args)
+    if "sets" in args.parts:
+        never_losing(cases, args.top, args.max_loss)
+    if "matrices" in args.parts:
+        by_matrix(cases)
+    if "methods" in args.parts:
+        all_methods(cases)
+    if "plots" in args.parts:
+        plot(cases, args.plots)
+
+
+if __name__ == "__main__":
+    main()
