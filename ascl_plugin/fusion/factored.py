@@ -20,6 +20,7 @@ from ascl_plugin.fusion.prepared import (
     prepare_images,
     prepare_texts,
 )
+from ascl_plugin.fusion.threads import side_by_side
 
 if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossModalFusion
@@ -39,9 +40,9 @@ def score_parts(
         head: of the fusion.
         images, texts: features, or what `prepare_images` and `prepare_texts` made of them.
         whole: score globally; else S_global comes back as S_local.
-        memory: bytes that a tile may take, `default_memory` of the device unless given. Training
-            keeps what a backward pass needs of all tiles if that is less than `default_kept`, and
-            otherwise computes every tile a second time.
+        memory: bytes that a tile may take, `default_memory` of the device unless given; without
+            gradients, each CPU thread has a tile. Training keeps what a backward pass needs of all
+            tiles if that is less than `default_kept`, and otherwise computes each a second time.
         scorer: of one tile; `score_tile` unless given.
     """
     if isinstance(images, ImageFeatures):
@@ -56,21 +57,24 @@ def score_parts(
     per_pair = attending * (recorded or not whole) + fusing * whole
     height, width = tile_shape(memory, per_pair, *sizes)
     together = tile_shape(max(1, memory // 8), attending, height, width)
-    scorer = scorer or partial(score_tile, together=together)
-    again = recorded and len(images) * len(texts) * per_pair > default_kept(device)
-
-    columns, tiles = [], []
+    needed = len(images) * len(texts) * per_pair
+    again = recorded and needed > default_kept(device)
     rows: list[PreparedImages] = images.split(height)
-    for chosen, part in groups(texts, width):
+    score = scorer or partial(score_tile, together=together)
+
+    def column(part: TextFeatures | PreparedTexts) -> list[Tensor]:
         text = prepare_texts(head, part, whole) if isinstance(part, TextFeatures) else part
         parts = [
-            checkpoint(scorer, head, image, text, whole, use_reentrant=False)
+            checkpoint(score, head, image, text, whole, use_reentrant=False)
             if again
-            else scorer(head, image, text, whole)
+            else score(head, image, text, whole)
             for image in rows
         ]
-        columns.append(chosen)
-        tiles.append([torch.cat(part) for part in zip(*parts, strict=True)])
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    columns, texts_of = zip(*groups(texts, width), strict=True)
+    threaded = device.type == "cpu" and not recorded and scorer is None and needed > memory
+    tiles = side_by_side(column, texts_of) if threaded else map(column, texts_of)
     local, glob = (torch.cat(part, 1) for part in zip(*tiles, strict=True))
     order = torch.cat(columns)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order))

@@ -7,15 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ascl_plugin.report.tables import markdown_table, results_table
+from ascl_plugin.report.tables import interval_cells, markdown_table, results_table
 from ascl_plugin.rerank import oracle
 
 
 def print_results(results: dict[str, Any], title: str) -> None:
-    """One table of recalls before and after re-ranking; a second of the asymmetry benchmark."""
+    """One table of recalls before and after re-ranking; of their intervals and the asymmetry
+    benchmark, where there are any, one each."""
     names = ("initial", "reranked", oracle.ROW)
     recalls: dict[str, Any] = {k: results[k] for k in names if k in results}
     print(f"\n{title}\n\n{results_table(recalls)}")
+    if "intervals" in results:
+        cells = {name: interval_cells(found) for name, found in results["intervals"].items()}
+        print(f"\n95% intervals, bootstrap over images\n\n{results_table(cells)}")
     if "asymmetry" in results:
         print(f"\n{markdown_table([results['asymmetry']])}")
     print(flush=True)

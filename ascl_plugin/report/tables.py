@@ -51,23 +51,37 @@ def markdown_table(
     return "\n".join("| " + " | ".join(cells) + " |" for cells in zip(*parts, strict=True))
 
 
-def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
+def results_table(results: Mapping[str, Mapping[str, float | str]]) -> str:
     """Recalls of both directions and their sum, in percent, one named result a row.
 
     Args:
-        results: name of the row to metrics as `retrieval_metrics` returns them; further keys are
-            passed over, a missing one is left blank.
+        results: name of the row to metrics as `retrieval_metrics` returns them, or to cells as
+            `interval_cells` and `spread_cells` do; further keys are passed over, a missing one is
+            left blank.
 
     Raises:
         ValueError: no results.
     """
     if not results:
         raise ValueError("results_table: no results")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"": name} | {title: metrics.get(key) for key, title in RESULT_COLUMNS.items()}
         for name, metrics in results.items()
     ]
     return markdown_table(rows)
+
+
+def interval_cells(intervals: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """A cell such as `61.2 to 64.0` for each metric of `confidence_intervals`."""
+    return {name: f"{low:.1f} to {high:.1f}" for name, (low, high) in intervals.items()}
+
+
+def spread_cells(spreads: Mapping[str, tuple[float, float | None]]) -> dict[str, str]:
+    """A cell such as `61.2 ± 1.4` for each metric of `over_seeds`; of one seed, the mean alone."""
+    return {
+        name: f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+        for name, (mean, deviation) in spreads.items()
+    }
 
 
 def _column(name: str, values: list[Any], floatfmt: str) -> list[str]:

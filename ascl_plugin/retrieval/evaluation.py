@@ -123,7 +123,7 @@ class Evaluator:
             rerank_options = without_labels(rerank_options, oracle)
         texts, index = caption_to_image(rows)
         owners = torch.from_numpy(index)
-        parts = list(folds(owners, len(rows), protocol))  # before the work of scoring
+        parts = list(folds(owners, len(rows["captions"]), protocol))  # before the work of scoring
         sim = self.score(rows, texts)
         queries = {"initial": query_results(sim, index, protocol)}
         if rerank_options is not None:
@@ -150,15 +150,17 @@ def _reranked(
     options: dict[str, Any],
     groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both directions re-ranked within each part of the matrix; no other scores are read."""
-    i2t, t2i = torch.empty_like(sim), torch.empty_like(sim)
+    """Both directions re-ranked within each part of the matrix; all other scores are 0."""
+    found = []
     for rows, columns in parts:
         labels = {} if groups is None else {"caption_groups": groups[columns].numpy() - rows.start}
         after = rerank(block(sim, rows, columns), **options, **labels)
-        if len(parts) == 1:
-            return torch.as_tensor(after.i2t), torch.as_tensor(after.t2i)
-        i2t[rows][:, columns] = torch.as_tensor(after.i2t)
-        t2i[rows][:, columns] = torch.as_tensor(after.t2i)
+        found.append((torch.as_tensor(after.i2t), torch.as_tensor(after.t2i)))
+    if len(found) == 1:
+        return found[0]
+    i2t, t2i = torch.zeros_like(sim), torch.zeros_like(sim)
+    for (rows, columns), (by_image, by_text) in zip(parts, found, strict=True):
+        i2t[rows, columns], t2i[rows, columns] = by_image, by_text
     return i2t, t2i
 
 

@@ -43,19 +43,15 @@ def retrieval_metrics(
         >>> retrieval_metrics(np.eye(2), [0, 1])["rsum"]
         600.0
     """
-    scores, owners = _checked(sim, "sim", caption_to_image)
-    text_scores, text_owners = scores, owners
-    if t2i is not None:
-        if as_tensor(t2i, "t2i").shape != scores.shape:
-            raise ValueError(
-                f"t2i has shape {tuple(t2i.shape)}, sim has {tuple(scores.shape)}: "
-                "both must be (images, texts)"
-            )
-        text_scores, text_owners = _checked(t2i, "t2i", caption_to_image)
-    found = {
-        "i2t": _image_ranks(scores, owners).cpu().numpy(),
-        "t2i": _text_ranks(text_scores, text_owners).cpu().numpy(),
-    }
+    scores, owners = checked(sim, "sim", caption_to_image)
+    text_scores, text_owners = other_direction(t2i, scores, owners)
+    i2t_rank, t2i_rank = image_ranks(scores, owners), text_ranks(text_scores, text_owners)
+    return metrics_of_ranks(i2t_rank.cpu().numpy(), t2i_rank.cpu().numpy())
+
+
+def metrics_of_ranks(i2t_rank: np.ndarray, t2i_rank: np.ndarray) -> dict[str, float]:
+    """The metrics of `retrieval_metrics`, of ranks as `ranks` gives them."""
+    found = {"i2t": i2t_rank, "t2i": t2i_rank}
     result = {
         f"{name}_r{k}": 100 * float((rank <= k).mean())
         for name, rank in found.items()
@@ -89,14 +85,15 @@ def ranks(sim: Array, caption_to_image: Owners) -> tuple[Array, Array]:
         ValueError: NaN in sim (with row and column), sim not two axes or empty, caption_to_image
             not of T entries, out of range (with the caption), or leaving an image without caption.
     """
-    scores, owners = _checked(sim, "sim", caption_to_image)
-    i2t, t2i = _image_ranks(scores, owners), _text_ranks(scores, owners)
+    scores, owners = checked(sim, "sim", caption_to_image)
+    i2t, t2i = image_ranks(scores, owners), text_ranks(scores, owners)
     if isinstance(sim, np.ndarray):
         return i2t.numpy(), t2i.numpy()
     return i2t, t2i
 
 
-def _image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+    """(I,) int64 of `ranks`, of scores and owners that are `checked`."""
     result = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
     image = torch.arange(len(scores), device=scores.device)[:, None]
     for rows in row_chunks(*scores.shape):
@@ -107,7 +104,8 @@ def _image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
     return result
 
 
-def _text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+def text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+    """(T,) int64 of `ranks`, of scores and owners that are `checked`."""
     right = scores.gather(0, owners[None])
     result = torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device)
     for rows in row_chunks(*scores.shape):
@@ -115,7 +113,28 @@ def _text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
     return result
 
 
-def _checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Tensor]:
+def other_direction(t2i: Array | None, scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    """The text-to-image scores, `scores` themselves where t2i is None, and owners on their device.
+
+    Raises:
+        TypeError, ValueError: as `ranks`; t2i of another shape than scores.
+    """
+    if t2i is None:
+        return scores, owners
+    if as_tensor(t2i, "t2i").shape != scores.shape:
+        raise ValueError(
+            f"t2i has shape {tuple(t2i.shape)}, sim has {tuple(scores.shape)}: "
+            "both must be (images, texts)"
+        )
+    return checked(t2i, "t2i", owners)
+
+
+def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Tensor]:
+    """Scores and owners as tensors on one device, once they fit each other.
+
+    Raises:
+        TypeError, ValueError: as `ranks`; the message calls the scores `name`.
+    """
     scores = as_tensor(sim, name)
     check_scores(scores, name, allow_infinite=True)
     images, texts = scores.shape

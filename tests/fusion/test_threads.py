@@ -1,0 +1,83 @@
+"""Threads change what scoring costs, never a score, and leave torch as they found it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, factored
+from ascl_plugin.fusion.threads import side_by_side
+
+
+@pytest.fixture
+def cores():
+    """Sets the number of threads torch may use, for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_in_order_on_several_threads_of_few_cores(cores):
+    cores(4)
+    together = threading.Barrier(2, timeout=20)  # both items must be begun for either to end
+
+    def work(item):
+        together.wait()
+        return item, threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled()
+
+    found = side_by_side(work, ["a", "b"])
+    assert [item for item, *_ in found] == ["a", "b"]
+    assert len({thread for _, thread, *_ in found}) == 2
+    assert {shared for *_, shared, _ in found} == {2}
+    assert not any(recorded for *_, recorded in found)
+    assert torch.get_num_threads() == 4
+
+
+def test_autocast_is_carried_along(cores):
+    cores(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = side_by_side(lambda x: (x @ x).dtype, [torch.eye(2)] * 2)
+    outside = side_by_side(lambda x: (x @ x).dtype, [torch.eye(2)] * 2)
+    assert inside == [torch.bfloat16] * 2 and outside == [torch.float32] * 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_comes_through(cores, count):
+    cores(count)
+
+    def work(item):
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        side_by_side(work, [0, 1])
+    assert torch.get_num_threads() == count
+
+
+@pytest.mark.parametrize("attention", ["projected", "parameter-free"])
+def test_scores_are_those_of_one_thread(cores, attention, monkeypatch):
+    torch.manual_seed(0)
+    head = CrossModalFusion(8, 2, attention=attention).double()
+    images = ImageFeatures(torch.randn(6, 3, 8).double(), None, torch.randn(6, 8).double())
+    mask = torch.arange(5) < torch.randint(1, 6, (20, 1))
+    texts = TextFeatures(torch.randn(20, 5, 8).double(), mask)
+    seen = set()
+    tile = factored.score_tile
+    monkeypatch.setattr(
+        factored, "score_tile", lambda *a, **o: seen.add(threading.get_ident()) or tile(*a, **o)
+    )
+
+    def score(count, memory):
+        seen.clear()
+        cores(count)
+        with torch.no_grad():
+            return torch.stack(factored.score_parts(head, images, texts, memory=memory))
+
+    expected = score(1, 5000)
+    assert seen == {threading.get_ident()}
+    torch.testing.assert_close(score(3, 5000), expected, rtol=0, atol=1e-12)
+    assert threading.get_ident() not in seen
+    score(3, 10**9)  # one tile: not worth a thread
+    assert seen == {threading.get_ident()}

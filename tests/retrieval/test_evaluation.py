@@ -1,0 +1,80 @@
+"""Evaluation of a split from given scores: protocols, re-ranking within folds, intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ascl_plugin.report.metrics_file import print_results
+from ascl_plugin.rerank import rerank
+from ascl_plugin.retrieval import protocols
+from ascl_plugin.retrieval.metrics import retrieval_metrics
+
+pytest.importorskip("datasets", reason="extra `recipes`")
+pytest.importorskip("yaml", reason="extra `recipes`")
+from ascl_plugin.retrieval.evaluation import Evaluator
+
+OWNERS = np.arange(60) // 3
+SIM = torch.randn(20, 60, generator=torch.Generator().manual_seed(0))
+SIM += 2 * (torch.from_numpy(OWNERS) == torch.arange(20)[:, None])
+ROWS = {"captions": [["a"] * 3] * 20}
+
+
+class Scored(Evaluator):
+    scored = 0
+
+    def __init__(self):
+        pass
+
+    def score(self, rows, texts):
+        self.scored += 1
+        return SIM
+
+
+def mean_of_folds(transform):
+    """Metrics of each fold of four images, cut out before anything else is done to it."""
+    found = []
+    for first in range(0, 20, 4):
+        columns = slice(3 * first, 3 * first + 12)
+        i2t, t2i = transform(SIM[first : first + 4, columns], OWNERS[:12])
+        found.append(retrieval_metrics(i2t, OWNERS[:12], t2i=t2i))
+    return {name: np.mean([one[name] for one in found]) for name in found[0]}
+
+
+@pytest.mark.filterwarnings("ignore:rerank. caption_groups")
+def test_coco_1k_reranks_within_each_fold(monkeypatch):
+    monkeypatch.setattr(protocols, "FOLD_IMAGES", 4)
+    found = Scored().evaluate(ROWS, {"k": 5}, oracle=True, protocol="coco_1k")
+
+    def reranked(sim, owners, **options):
+        after = rerank(sim, k=5, **options)
+        return after.i2t, after.t2i
+
+    for name, expected in {
+        "initial": mean_of_folds(lambda sim, owners: (sim, sim)),
+        "reranked": mean_of_folds(reranked),
+        "oracle: label groups": mean_of_folds(
+            lambda sim, owners: reranked(sim, owners, caption_groups=owners)
+        ),
+    }.items():
+        assert {k: found[name][k] for k in expected} == pytest.approx(expected), name
+
+
+def test_a_protocol_that_does_not_fit_is_refused_before_scoring():
+    evaluator = Scored()
+    with pytest.raises(ValueError, match="five folds of 1000 images, got 20 images"):
+        evaluator.evaluate(ROWS, protocol="coco_1k")
+    assert evaluator.scored == 0
+
+
+def test_intervals_are_found_and_printed(capsys):
+    found = Scored().evaluate(ROWS, {"k": 5}, intervals=True)
+    assert found["intervals"].keys() == {"initial", "reranked"}
+    for row, intervals in found["intervals"].items():
+        for name, (low, high) in intervals.items():
+            assert low <= found[row][name] <= high, (row, name)
+    print_results(found, "test, 20 images")
+    low, high = found["intervals"]["initial"]["rsum"]
+    assert f"{low:.1f} to {high:.1f}" in capsys.readouterr().out
+    assert "intervals" not in Scored().evaluate(ROWS)
