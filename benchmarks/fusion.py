@@ -16,16 +16,13 @@ Opponents, on the same inputs, threads and device:
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import platform
 import resource
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
+from measure import held, peak, seconds
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,60 +102,6 @@ def head_of(args: argparse.Namespace, kind: str, **options: float) -> CrossModal
     torch.manual_seed(args.seed)
     options = {"dim": args.dim, "num_heads": args.heads} | options
     return CrossModalFusion(attention=kind, **options).to(args.device)
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The least of so many runs after one that does not count; with 0 repeats, of that one."""
-    best = float("inf")
-    for i in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if i or not repeats:
-            best = min(best, time.perf_counter() - start)
-    return best
-
-
-def peak(work: Callable[[], object]) -> float:
-    """Bytes above those in use before, at the height of the work."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    try:
-        before = trimmed()
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    except OSError:
-        return float("nan")
-    work()
-    return resident("VmHWM") - before
-
-
-def held(work: Callable[[], object]) -> float:
-    """Bytes above those in use before, while the result of the work lives."""
-    gc.collect()
-    on_gpu = torch.cuda.is_available()
-    before = torch.cuda.memory_allocated() if on_gpu else trimmed()
-    result = work()
-    gc.collect()
-    after = torch.cuda.memory_allocated() if on_gpu else trimmed()
-    del result
-    return after - before
-
-
-def trimmed() -> int:
-    """Resident bytes once freed memory has gone back to the system, or it would be taken again."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return resident("VmRSS")
-
-
-def resident(name: str) -> int:
-    """A line of Linux's account of this process's memory, in bytes."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
-    return int(line.split()[1]) * 1024
 
 
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:

@@ -18,14 +18,12 @@ as large as the scores, are part of it.
 from __future__ import annotations
 
 import argparse
-import gc
 import platform
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from measure import peak, seconds
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -67,42 +65,6 @@ def floor(scores: Tensor, k: int) -> None:
     for matrix in (scores, scores.T):
         for strip in matrix.split(max(1, 2**22 // matrix.shape[1])):
             strip.contiguous().topk(k, dim=1)
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The least of so many runs after one that does not count; with 0 repeats, of that one."""
-    best = float("inf")
-    for i in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if i or not repeats:
-            best = min(best, time.perf_counter() - start)
-    return best
-
-
-def peak(work: Callable[[], object]) -> float:
-    """Bytes above those in use before, at the height of the work."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    except OSError:
-        return float("nan")
-    before = resident("VmRSS")
-    work()
-    return resident("VmHWM") - before
-
-
-def resident(name: str) -> int:
-    """A line of Linux's account of this process's memory, in bytes."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
-    return int(line.split()[1]) * 1024
 
 
 def agreement(scores: Tensor, args: argparse.Namespace, lists: tuple[np.ndarray, ...]) -> float:
