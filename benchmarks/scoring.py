@@ -1,6 +1,7 @@
 """How much memory scoring takes beside features and result: the peak of a fresh process.
 
     python benchmarks/scoring.py --images 100 --texts 800 --memory 256
+    python benchmarks/scoring.py --only matrix --path sims.npy  # into a file; goes on if killed
 
 Linux only: the peak is the kernel's count of resident memory.
 """
@@ -29,18 +30,18 @@ def peak() -> float:
 
 def measure(kind: str, args: argparse.Namespace) -> None:
     """Prints one line of the table."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     lengths = (12 + 3 * torch.randn(args.texts, 1)).clamp(4, WORDS)
     texts = TextFeatures(torch.randn(args.texts, WORDS, args.dim), torch.arange(WORDS) < lengths)
     pooled = torch.randn(args.images, args.dim)
     images = ImageFeatures(torch.randn(args.images, REGIONS, args.dim), None, pooled)
-    head = CrossModalFusion(args.dim, args.heads).requires_grad_(False)
+    head = CrossModalFusion(args.dim, args.heads, attention=args.attention).requires_grad_(False)
     head(images[:2], texts[:2])
     memory, before, start = args.memory * 2**20, peak(), time.process_time()
     pairs = args.images * args.texts
     if kind == "matrix":
-        score_matrix(head, images, texts, memory=memory)
+        score_matrix(head, images, texts, memory=memory, path=args.path, progress=bool(args.path))
     elif kind == "topk":
         score_matrix(head, images, texts, memory=memory, topk=10)
     else:
@@ -59,6 +60,9 @@ def main() -> None:
     for name, default in (("images", 100), ("texts", 800), ("dim", 1024), ("heads", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--memory", type=int, default=256, help="budget, MiB")
+    parser.add_argument("--attention", default="projected")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--path", help="file to score into, and to go on with")
     parser.add_argument("--only", choices=KINDS)
     args = parser.parse_args()
     if args.only:
