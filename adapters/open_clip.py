@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ascl_plugin.features import ImageFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
 
 from .frozen import weights_hash
+from .grid import grid_side
 from .missing import explain
 from .open_clip_half import OpenClipHalf, check_blocks, create
 from .open_clip_words import OpenClipWords
@@ -118,9 +118,7 @@ class OpenClipImages(OpenClipHalf):
         num_regions: int | None = None,
     ) -> None:
         super().__init__()
-        self.side = None if num_regions is None else math.isqrt(max(num_regions, 0))
-        if self.side == 0 or (self.side and self.side**2 != num_regions):
-            raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
+        self.side = None if num_regions is None else grid_side(num_regions)
         self.model_name = model_name
         # a text tower's weights would be fetched for nothing
         net = create(model_name, pretrained, pretrained_text=False).visual

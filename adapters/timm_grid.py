@@ -15,6 +15,7 @@ from ascl_plugin.data.package_path import package_path
 from ascl_plugin.features import ImageFeatures
 
 from .frozen import PretrainedEncoder, weights_hash
+from .grid import grid_side
 from .missing import explain
 
 try:
@@ -72,9 +73,7 @@ class TimmGrid(PretrainedEncoder):
         frozen: bool = True,
     ) -> None:
         super().__init__()
-        self.side = math.isqrt(max(num_regions, 0))
-        if self.side**2 != num_regions or not num_regions:
-            raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
+        self.side = grid_side(num_regions)
         if pretrained and checkpoint_path:
             raise ValueError("pretrained=True and checkpoint_path= both name weights; give one")
         self.model_name = model_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch.nn import functional
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
 
+from .grid import grid_side
 from .missing import explain, naming
 from .transformers_half import ClipHalf
 
@@ -102,10 +102,7 @@ class ClipRegions(ClipHalf):
     ) -> None:
         super().__init__(model, IMAGE, tune, unfrozen_blocks, gradient_checkpointing)
         self.num_regions = num_regions
-        if num_regions is not None and (
-            num_regions < 1 or math.isqrt(num_regions) ** 2 != num_regions
-        ):
-            raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
+        self.side = None if num_regions is None else grid_side(num_regions)
         config: Any = getattr(self.model.config, "vision_config", None)
         self.patch_size: int = getattr(config, "patch_size", 0)
         if not self.patch_size:
@@ -137,9 +134,9 @@ class ClipRegions(ClipHalf):
                     f"a token for each of {height} x {width} patches"
                 )
             patches = tokens[:, -height * width :]  # [CLS], where there is one, comes first
-            if self.num_regions is not None:
+            if self.side is not None:
                 grid = patches.transpose(1, 2).unflatten(2, (height, width))
-                grid = functional.adaptive_avg_pool2d(grid, math.isqrt(self.num_regions))
+                grid = functional.adaptive_avg_pool2d(grid, self.side)
                 patches = grid.flatten(2).transpose(1, 2)
             return ImageFeatures(patches, None, pooled)
 

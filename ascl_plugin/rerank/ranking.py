@@ -87,12 +87,13 @@ def _falling(scores: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
         found, wanted = (torch.searchsorted(levels, x) for x in (scores, asked))
         return len(levels) - found, len(levels) - wanted
 
-    def bits(x: Tensor) -> Tensor:
-        pattern = (x.float() + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
-        rising = torch.where(pattern < 0, pattern ^ 0x7FFFFFFF, pattern)
-        return 2**31 - 1 - rising.long()
+    return 2**31 - 1 - rising_bits(scores).long(), 2**31 - 1 - rising_bits(asked).long()
 
-    return bits(scores), bits(asked)
+
+def rising_bits(scores: Tensor) -> Tensor:
+    """int32 that compare as the scores do, which are of 32 bits at most; 0.0 and -0.0 are equal."""
+    pattern = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the other
+    return torch.where(pattern < 0, pattern ^ 0x7FFFFFFF, pattern)
 
 
 def _lowest_index_first(scores: Tensor, level: Tensor, k: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ascl_plugin.rerank.ranking import rising_bits
 from ascl_plugin.rerank.similarity import row_chunks
 
 
@@ -44,9 +45,7 @@ def _from_high_to_low(values: Tensor) -> Tensor:
     """
     if values.device.type != "cpu" or values.dtype == torch.float64:
         return values.argsort(dim=1, descending=True, stable=True)
-    bits = (values + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one value
-    falling = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).bitwise_not_()
-    key = falling.long().bitwise_left_shift_(32)
+    key = rising_bits(values).bitwise_not_().long().bitwise_left_shift_(32)
     key += torch.arange(values.shape[1])
     key.numpy().sort(axis=1)
     return key.bitwise_and_(0xFFFFFFFF)
