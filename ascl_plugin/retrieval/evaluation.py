@@ -101,6 +101,7 @@ class Evaluator:
         oracle: bool = False,
         protocol: str = "full",
         intervals: bool = False,
+        sim: Tensor | None = None,
     ) -> dict[str, Any]:
         """Metrics of a split.
 
@@ -110,6 +111,7 @@ class Evaluator:
             oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
             protocol: "full" or "coco_1k" (see `protocol_metrics`); re-ranking sees one fold.
             intervals: also `"intervals"`, those of `confidence_intervals` for each row.
+            sim: (I, T) what `score` gave for these rows and their captions, where it is at hand.
 
         Returns:
             `{"initial": metrics}`, with `"reranked"` and `"oracle: label groups"` if asked for, and
@@ -124,7 +126,8 @@ class Evaluator:
         texts, index = caption_to_image(rows)
         owners = torch.from_numpy(index)
         parts = list(folds(owners, len(rows["captions"]), protocol))  # before the work of scoring
-        sim = self.score(rows, texts)
+        if sim is None:
+            sim = self.score(rows, texts)
         queries = {"initial": query_results(sim, index, protocol)}
         if rerank_options is not None:
             i2t, t2i = _reranked(sim, parts, rerank_options)
