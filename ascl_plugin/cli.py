@@ -10,6 +10,9 @@ from typing import Any
 
 from ascl_plugin import registry
 from ascl_plugin._version import __version__
+from ascl_plugin.demo.command import add_demo
+from ascl_plugin.experiments.command import add_experiment
+from ascl_plugin.report.command import add_report
 from ascl_plugin.report.tables import markdown_table
 from ascl_plugin.rerank.command import add_rerank
 
@@ -75,8 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     components.set_defaults(run=_components)
     add_rerank(commands)
+    add_report(commands)
     _add_evaluate(commands)
     _add_convert(commands)
+    add_demo(commands)
+    add_experiment(commands)
     return parser
 
 

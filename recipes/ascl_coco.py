@@ -28,6 +28,7 @@ from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
+from ascl_plugin.retrieval.matrix_file import write_matrix
 from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.training.arguments import Options, parse_options
 from ascl_plugin.training.loop import Trainer
@@ -38,6 +39,7 @@ from ascl_plugin.training.setup import (
     make_folder,
     make_loss,
     make_model,
+    start_from,
 )
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -66,6 +68,7 @@ def run(options: Options, name: str) -> int:
 
     splits = load_splits(options)
     model = make_model(options, splits["train"]["captions"][:])
+    start_from(model, options.train.start_from)
     model.to(accelerator.device)
     trained, frozen = parameter_counts(model)
     say(f"run {folder}: " + ", ".join(f"{k} {len(v)} images" for k, v in splits.items()))
@@ -122,7 +125,13 @@ def run(options: Options, name: str) -> int:
     results = {"seed": train.seed, "best": trainer.best, "command": " ".join(sys.argv)}
     for split in ("val", "test"):
         if split in splits:
-            results[split] = evaluator.evaluate(splits[split], rerank)
+            rows = splits[split]
+            sim = trainer.last_scores if split == "val" else None
+            if sim is None:
+                sim = evaluator.score(rows, caption_to_image(rows)[0])
+            if train.save_scores and accelerator.is_main_process:
+                write_matrix(folder / f"scores_{split}.npy", sim)
+            results[split] = evaluator.evaluate(rows, rerank, sim=sim)
             title = f"{split}: {len(splits[split])} images, seed {train.seed}, single model"
             if accelerator.is_main_process:
                 print_results(results[split], title)

@@ -27,8 +27,13 @@ def print_results(results: dict[str, Any], title: str) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Written aside and moved into place."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Written aside and moved into place."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)

@@ -48,6 +48,14 @@ def fingerprint(scorer: Any, images: Any, texts: Any, more: str = "") -> dict[st
     }
 
 
+def write_matrix(path: Path, sim: Tensor) -> None:
+    """A finished (I, T) matrix as .npy, written aside and moved into place."""
+    aside = path.with_name(f".{path.name}.writing")
+    with open(aside, "wb") as file:
+        np.save(file, sim.numpy(), allow_pickle=False)
+    os.replace(aside, path)
+
+
 def begin(path: Path, inputs: dict[str, Any]) -> None:
     """Makes the file to fill, or sees that the one there is of these inputs.
 

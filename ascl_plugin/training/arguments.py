@@ -140,6 +140,9 @@ class TrainArguments:
 
     output_dir: str | None = _option(None, "folder of the run; default: the first free runs/NAME-n")
     resume: bool = _option(False, "go on from the last checkpoint in output_dir")
+    start_from: str | None = _option(
+        None, "folder of a finished run of the same model, whose best weights training starts from"
+    )
     seed: int = _option(0, "of weights, order of data, captions, augmentation and noise")
     batch_size: int = _option(64, "pairs in a batch, over all processes")
     epochs: int = _option(20, "passes over the data, as captions_per_epoch counts them")
@@ -170,6 +173,7 @@ class TrainArguments:
     save_every: int = _option(500, "steps between checkpoints; one more at the end of an epoch")
     log_every: int = _option(20, "steps between lines in log.jsonl and the tracker")
     log_with: str = _option("tensorboard", "tracker of Accelerate, or none")
+    save_scores: bool = _option(False, "write scores_SPLIT.npy (images, texts) at the end")
     rerank_k: int = _option(20, "candidates that re-ranking reorders")
     rerank_text_neighbors: int = _option(1, "texts in a neighbourhood, the text itself included")
 

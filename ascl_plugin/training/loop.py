@@ -100,6 +100,7 @@ class Trainer:
             raise ValueError(f"batch_size {args.batch_size} is not divisible by {world} processes")
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
+        self.last_scores: Tensor | None = None  # of val, by the best model, if it is the last
         self.stop_signal: int | None = None
         per_epoch = len(self._batches(0))
         self.steps_per_epoch = per_epoch // args.gradient_accumulation_steps
@@ -256,11 +257,14 @@ class Trainer:
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
         texts, owners = caption_to_image(self.val_rows)
-        metrics = retrieval_metrics(self.evaluator.score(self.val_rows, texts), owners)
+        sim = self.evaluator.score(self.val_rows, texts)
+        metrics = retrieval_metrics(sim, owners)
         self._log({f"val_{k}": v for k, v in metrics.items()})
         if metrics["rsum"] > self.best["rsum"]:
             self.best = {**metrics, "epoch": self.epoch, "step": self.step}
             self.bad_validations = 0
+            if self.step >= self.total_steps:
+                self.last_scores = sim
             if self.accelerator.is_main_process:
                 replace_folder(self.folder / "best", self.raw_model.save_pretrained)
         else:
@@ -324,7 +328,7 @@ class Trainer:
             "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
             "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
             "data_root", "image_root", "annotations", "region_files", "pooled_files", "rerank_k",
-            "rerank_text_neighbors",
+            "rerank_text_neighbors", "save_scores", "start_from",
         }  # fmt: skip
         new = self.options.flat()
         changed = [k for k in new if k not in free and k in old and new[k] != old[k]]

@@ -10,6 +10,8 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from ascl_plugin import registry
@@ -131,6 +133,25 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
         if args.image_options and "unexpected keyword" in str(error):
             raise ValueError(f"--image_options: {error}") from error
         raise
+
+
+def start_from(model: RetrievalModel, folder: str | None) -> None:
+    """Puts the best weights of a finished run, or of a saved model, into the model.
+
+    Raises:
+        FileNotFoundError: there are none in `folder`.
+        ValueError: they are of another model.
+    """
+    if folder is None:
+        return
+    paths = [Path(folder) / "best" / "model.safetensors", Path(folder) / "model.safetensors"]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"--start_from {folder}: no model here (no best/model.safetensors)")
+    try:
+        model.load_trained_state(load_file(found))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"--start_from {found}: {error}") from error
 
 
 def make_loss(args: LossArguments) -> nn.Module:

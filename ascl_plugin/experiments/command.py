@@ -1,0 +1,77 @@
+"""``ascl experiment``: run the experiments of a study, each finished cell once."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from ascl_plugin.experiments.plan import EXPERIMENTS
+
+
+def add_experiment(commands: Any) -> None:
+    """Add the sub-command and its options."""
+    command = commands.add_parser(
+        "experiment",
+        help="run the papers' experiments on any data",
+        description="Run experiments of a study: train the models they need, measure, write tables "
+        "and figures. What is finished is not run again, so a stopped study goes on where it was.",
+    )
+    command.add_argument(
+        "names", nargs="+", metavar="NAME", choices=["all", *EXPERIMENTS],
+        help=f"all that the study lists, or any of: {', '.join(EXPERIMENTS)}",
+    )  # fmt: skip
+    command.add_argument("--config", type=Path, required=True, metavar="STUDY.yaml")
+    command.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    command.add_argument(
+        "--jobs", type=int, default=1, help="runs trained at the same time (default: %(default)s)"
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of every run, as data_root=DIR, over the study's; again for more",
+    )
+    command.add_argument("--seeds", type=int, nargs="+", help="(default: the study's)")
+    command.set_defaults(run=_experiment)
+
+
+def _experiment(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    import yaml
+
+    from ascl_plugin.experiments.plan import read_plan
+    from ascl_plugin.experiments.study import Study
+
+    plan = read_plan(args.config)
+    given = {}
+    for word in args.set:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--set {word}: expected NAME=VALUE")
+        given[name] = yaml.safe_load(value)
+    plan = replace(plan, options={**plan.options, **given}, seeds=args.seeds or plan.seeds)
+    names = [
+        n for n in EXPERIMENTS if n in args.names or ("all" in args.names and n in plan.experiments)
+    ]
+    if not names:
+        raise ValueError(f"{args.config}: lists no experiments")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    study = Study(plan, args.output_dir, max(1, args.jobs))
+    needed = [
+        (model, seed)
+        for seed in plan.seeds
+        for name in names
+        if name != "notional"
+        for model in plan.models_of(name)
+    ]
+    study.runs.train(needed)
+    for name in names:
+        result = study.run(name)
+        print(f"\n{result.markdown('')}", flush=True)
+    print(f"results in {args.output_dir}")
+    return 0

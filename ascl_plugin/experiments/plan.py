@@ -1,0 +1,111 @@
+"""A study as a yaml file: which models, seeds and options, and what each experiment is to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Experiments by name, in the order in which `all` runs them.
+EXPERIMENTS = (
+    "main", "ablations", "strategies", "geometry", "tsne", "query_length", "rerank", "cases",
+    "notional", "asymmetry", "paired",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One study.
+
+    Attributes:
+        models: name -> options of the recipe, beyond `options`. `start_from: none` begins at the
+            beginning where the others share a start.
+        config: yaml file of the recipe that `options` add to; none: the recipe's default.
+        options: of every run.
+        start: options of a run that each seed begins with; its weights are those the models start
+            from. Empty: there is none.
+        launch: how a run is started; `python` is the interpreter at work.
+        seeds: of the runs.
+        split: that is measured.
+        experiments: name -> settings.
+    """
+
+    models: dict[str, dict[str, Any]]
+    config: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+    launch: str = "python recipes/ascl_coco.py"
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    split: str = "test"
+    experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        """The words that start a run."""
+        words = shlex.split(self.launch)
+        return [sys.executable if word == "python" else word for word in words]
+
+    def models_of(self, experiment: str) -> list[str]:
+        """Names of the models an experiment asks for; by default all.
+
+        Raises:
+            ValueError: one that the study has not.
+        """
+        names = self.experiments.get(experiment, {}).get("models", list(self.models))
+        for name in names:
+            _check(name, self.models, f"experiment {experiment}: model")
+        return list(names)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The study in a yaml file.
+
+    Raises:
+        ValueError: no mapping, an entry of another name or kind, no models; the message names it.
+        OSError: the file is not there.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not yaml: {error}") from error
+    if not isinstance(content, dict) or not content.get("models"):
+        raise ValueError(f"{path}: expected a study, with at least its models")
+    kinds: dict[str, type] = {"seeds": list, "config": str, "launch": str, "split": str}
+    for name, value in content.items():
+        _check(name, [f.name for f in fields(Plan)], f"{path}: entry")
+        kind = kinds.get(name, dict)
+        if not isinstance(value, kind):
+            raise ValueError(f"{path}: {name} is {value!r}, expected a {kind.__name__}")
+    for name in ("models", "experiments"):
+        for entry, value in content.get(name, {}).items():
+            if not isinstance(value or {}, dict):
+                raise ValueError(f"{path}: {name}: {entry} is {value!r}, expected a dict")
+        content[name] = {entry: value or {} for entry, value in content.get(name, {}).items()}
+    if not content.get("seeds", [0]) or not all(
+        isinstance(s, int) for s in content.get("seeds", [])
+    ):
+        raise ValueError(f"{path}: seeds is {content['seeds']!r}, expected numbers")
+    for name in content["experiments"]:
+        _check(name, EXPERIMENTS, f"{path}: experiment")
+    plan = Plan(**content)
+    for name in plan.experiments:
+        plan.models_of(name)
+    return plan
+
+
+def load(experiment: str) -> Any:
+    """The function of an experiment: (study, settings) -> Result."""
+    return importlib.import_module(f"ascl_plugin.experiments.{experiment}").experiment
+
+
+def _check(name: Any, known: Iterable[str] | Mapping[str, Any], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(str(name), list(known), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+        raise ValueError(f"{what} {name!r} is not known{hint}")
