@@ -23,7 +23,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ascl_plugin.asymmetry import AsymmetryCollator
+from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
@@ -82,7 +82,10 @@ def run(options: Options, name: str) -> int:
         data.pooled_files,
     )  # fmt: skip
     texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
-    collator = AsymmetryCollator(texts, images, loss.positives, loss.negatives, train.seed)
+    phrases = None
+    if loss.negatives == "insert":
+        phrases = PhraseBank(splits["train"]["captions"][:], accelerator.is_main_process)
+    collator = AsymmetryCollator(texts, images, loss.positives, loss.negatives, train.seed, phrases)
     evaluator = Evaluator(
         model, images, texts, train.eval_batch_size, progress=accelerator.is_main_process
     )

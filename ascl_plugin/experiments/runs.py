@@ -73,11 +73,10 @@ class Runs:
         asked = {**start, **(self.plan.start if model == START else self.plan.models[model])}
         if asked.get("start_from") == "none":
             del asked["start_from"]
-        config = (
-            {} if self.plan.config is None else yaml.safe_load(Path(self.plan.config).read_text())
-        )
-        both = {"log_with": "none", "save_scores": True}
-        return {**both, **config, **self.plan.options, **asked, "seed": seed}
+        path = self.plan.config
+        config = {} if path is None else yaml.safe_load(Path(path).read_text())
+        own = {"seed": seed, "log_with": "none", "save_scores": True}
+        return {**config, **self.plan.options, **asked, **own}
 
     def _starts(self, model: str) -> bool:
         own = {} if model == START else self.plan.models[model]

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ascl_plugin.asymmetry.embedding import NEGATIVES
+
 try:
     import yaml
     from transformers import HfArgumentParser
@@ -126,11 +128,7 @@ class LossArguments:
     positives: str = _option(
         "mixed", "generated positives", ["concatenate", "truncate", "mixed", "none"]
     )
-    negatives: str = _option(
-        "mixture",
-        "generated negatives",
-        ["gaussian", "shuffle", "token_cutoff", "feature_cutoff", "dropout", "mixture", "none"],
-    )
+    negatives: str = _option("mixture", "generated negatives", list(NEGATIVES))
     noise_strength: float | None = _option(None, "of the negatives; each noise has its own default")
 
 
@@ -141,7 +139,8 @@ class TrainArguments:
     output_dir: str | None = _option(None, "folder of the run; default: the first free runs/NAME-n")
     resume: bool = _option(False, "go on from the last checkpoint in output_dir")
     start_from: str | None = _option(
-        None, "folder of a finished run of the same model, whose best weights training starts from"
+        None, "folder of a finished run, whose best weights training starts from; its encoders and "
+        "widths must be this run's"
     )
     seed: int = _option(0, "of weights, order of data, captions, augmentation and noise")
     batch_size: int = _option(64, "pairs in a batch, over all processes")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ascl_plugin.asymmetry.collator import AsymmetryCollator
+from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
@@ -160,7 +160,7 @@ class Trainer:
         return self.plain_collator if epoch < self.args.align_epochs else self.collator
 
     def planned_texts(self) -> Iterator[str]:
-        """Every caption and generated positive that the run will ask for, in its order."""
+        """Every caption and generated text that the run will ask for, in its order."""
         captions = self.train_rows["captions"][:]
         for epoch in range(-(-self.total_steps // self.steps_per_epoch)):
             for batch in self._batches(epoch):
@@ -173,9 +173,7 @@ class Trainer:
                             "caption_index": caption,
                         }
                     )
-                    yield drawn["caption"]
-                    if "positive" in drawn:
-                        yield drawn["positive"]
+                    yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
 
     def _loader(self) -> DataLoader:
         """What is left of the epoch, this process's share of each batch."""

@@ -138,6 +138,8 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
 def start_from(model: RetrievalModel, folder: str | None) -> None:
     """Puts the best weights of a finished run, or of a saved model, into the model.
 
+    A fusion of another kind than the file's keeps its own weights: it has nothing to begin with.
+
     Raises:
         FileNotFoundError: there are none in `folder`.
         ValueError: they are of another model.
@@ -149,7 +151,13 @@ def start_from(model: RetrievalModel, folder: str | None) -> None:
     if found is None:
         raise FileNotFoundError(f"--start_from {folder}: no model here (no best/model.safetensors)")
     try:
-        model.load_trained_state(load_file(found))
+        state, own = load_file(found), model.trained_state()
+        if {k for k in state if k.startswith("fusion.")} != {
+            k for k in own if k.startswith("fusion.")
+        }:
+            state = {k: v for k, v in state.items() if not k.startswith("fusion.")}
+            state |= {k: v for k, v in own.items() if k.startswith("fusion.")}
+        model.load_trained_state(state)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"--start_from {found}: {error}") from error
 

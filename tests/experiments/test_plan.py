@@ -1,0 +1,61 @@
+"""A study in a yaml file is read, or its mistake is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("yaml", reason="extra `recipes`")
+
+from ascl_plugin.experiments.plan import EXPERIMENTS, load, read_plan
+
+STUDIES = Path(__file__).parents[2] / "recipes" / "experiments"
+
+
+def written(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults(tmp_path):
+    plan = read_plan(written(tmp_path, "models: {full: , other: {loss: triplet}}"))
+    assert plan.models == {"full": {}, "other": {"loss": "triplet"}}
+    assert plan.models_of("main") == ["full", "other"] and plan.seeds == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "expected a study"),
+        ("seeds: [0]", "at least its models"),
+        ("models: {a: {}}\nseed: [0]", "'seed' is not known; did you mean 'seeds'"),
+        ("models: {a: {}}\nseeds: 3", "seeds is 3, expected a list"),
+        ("models: {a: {}}\nseeds: []", r"seeds is \[\]"),
+        ("models: {a: 3}", "models: a is 3"),
+        ("models: {a: {}}\nexperiments: {ablation: {}}", "did you mean 'ablations'"),
+        ("models: {a: {}}\nexperiments: {main: {models: [b]}}", "experiment main: model 'b'"),
+        ("models: {", "is not yaml"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, text, message):
+    path = written(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("name", ["scenes", "flickr8k"])
+def test_our_studies_are_whole(name):
+    plan = read_plan(STUDIES / f"{name}.yaml")
+    for experiment in plan.experiments:
+        asked = plan.models_of(experiment)
+        for kind in ("negatives", "positives"):
+            assert set(plan.experiments[experiment].get(kind, {}).values()) <= set(asked)
+    assert set(EXPERIMENTS) - {"notional"} <= set(plan.experiments)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_there(name):
+    pytest.importorskip("datasets", reason="extra `recipes`")
+    assert callable(load(name))
