@@ -1,0 +1,165 @@
+"""A split, encoded and scored by a trained model: what the pages ask."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from ascl_plugin.data.images import load_image
+from ascl_plugin.data.rows import caption_to_image
+from ascl_plugin.demo.regions import Regions, regions_of
+from ascl_plugin.demo.words import word_names
+from ascl_plugin.features import concatenate
+from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.fusion.weights import attention_weights
+from ascl_plugin.rerank import rerank
+from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.scoring import score_matrix
+
+
+class Hit(NamedTuple):
+    """One result.
+
+    Attributes:
+        item: row of a picture, or number of a caption.
+        score: S of the pair, the same before and after re-ranking.
+        moved: places won by re-ranking; 0 in a list before it.
+        right: whether it belongs to the query; known only of queries of the split.
+    """
+
+    item: int
+    score: float
+    moved: int
+    right: bool
+
+
+class Attention(NamedTuple):
+    """Of one pair, L real words and K real regions.
+
+    Attributes:
+        words: L names.
+        regions: where the K regions are.
+        words_to_regions: (L, K), see `attention_weights`.
+        regions_to_words: (K, L).
+    """
+
+    words: list[str]
+    regions: Regions
+    words_to_regions: Tensor
+    regions_to_words: Tensor
+
+
+class Gallery:
+    """Pictures and captions of a split in memory, with all their scores.
+
+    Asked by several threads, it works for one at a time.
+
+    Args:
+        evaluator: of the model; its `progress` shows bars.
+        rows: a split, with all captions of each row.
+        rerank_options: of `rerank`.
+    """
+
+    def __init__(self, evaluator: Evaluator, rows: Any, rerank_options: dict[str, Any]) -> None:
+        self.evaluator, self.rows, self.rerank_options = evaluator, rows, rerank_options
+        self.texts, self.owners = caption_to_image(rows)
+        self.images = concatenate(
+            [
+                evaluator.encode_images(rows_of(rows, part))
+                for part in self._parts(len(rows), "pictures")
+            ]
+        )
+        words = concatenate(
+            [
+                evaluator.encode_texts(self.texts[part])
+                for part in self._parts(len(self.texts), "captions")
+            ]
+        )
+        self.sim = score_matrix(evaluator.model, self.images, words, progress=evaluator.progress)
+        self.reranked = rerank(self.sim, **rerank_options)
+        self._working = Lock()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def picture(self, row: int) -> Image:
+        """The picture of a row."""
+        return load_image(self.rows[row]["image"], self.rows[row]["image_id"])
+
+    def pictures(self, text: str, count: int = 10) -> tuple[list[Hit], list[Hit]]:
+        """Pictures for a text, the best first, before and after re-ranking.
+
+        A text that is no caption of the split is scored with every picture, and re-ranked as one
+        more caption of the split.
+        """
+        known = [number for number, caption in enumerate(self.texts) if caption == text]
+        with self._working:
+            if known:
+                before, after = self.sim[:, known[0]], self.reranked.t2i[:, known[0]]
+            else:
+                query = self.evaluator.encode_texts([text])
+                before = score_matrix(self.evaluator.model, self.images, query)[:, 0]
+                sim = torch.cat([self.sim, before[:, None]], 1)
+                after = rerank(sim, **self.rerank_options).t2i[:, -1]
+        return both(before, torch.as_tensor(after), set(self.owners[known].tolist()), count)
+
+    def captions(self, row: int, count: int = 10) -> tuple[list[Hit], list[Hit]]:
+        """Captions for a picture, the best first, before and after re-ranking."""
+        own = set((self.owners == row).nonzero()[0].tolist())
+        return both(self.sim[row], torch.as_tensor(self.reranked.i2t[row]), own, count)
+
+    def score(self, row: int, text: str) -> float:
+        """S of one pair."""
+        with self._working:
+            query = self.evaluator.encode_texts([text])
+            return float(score_matrix(self.evaluator.model, self.images[row : row + 1], query))
+
+    def attention(self, row: int, text: str) -> Attention | None:
+        """Who looks at whom in a pair; None of a fusion that does not attend."""
+        head = self.evaluator.model.fusion
+        if not isinstance(head, CrossModalFusion):
+            return None
+        with self._working:
+            image, query = self.images[row : row + 1], self.evaluator.encode_texts([text])
+            to_words, to_regions = (x.cpu() for x in attention_weights(head, image, query))
+            real = to_words.sum(1) > 0, to_regions.sum(1) > 0  # rows of padding are 0
+            regions = regions_of(self.evaluator, self.rows[row], int(real[0].sum()))
+        names = word_names(self.evaluator.model.text_encoder, text)
+        words = [name for name, there in zip(names, real[1].tolist(), strict=True) if there]
+        return Attention(
+            words, regions, to_regions[real[1]][:, real[0]], to_words[real[0]][:, real[1]]
+        )
+
+    def _parts(self, size: int, what: str) -> Iterator[slice]:
+        from tqdm.auto import tqdm
+
+        step = self.evaluator.batch_size
+        starts = range(0, size, step)
+        for start in tqdm(starts, f"encoding {what}", disable=not self.evaluator.progress):
+            yield slice(start, min(start + step, size))
+
+
+def rows_of(rows: Any, part: slice) -> list[Any]:
+    """Rows one by one, as an encoder takes them."""
+    return [rows[i] for i in range(part.start, part.stop)]
+
+
+def both(
+    before: Tensor, after: Tensor, right: Collection[int], count: int
+) -> tuple[list[Hit], list[Hit]]:
+    """The first `count` of a query's scores (G,) before and after re-ranking."""
+    first, then = (x.argsort(descending=True, stable=True).tolist() for x in (before, after))
+    place = {item: number for number, item in enumerate(first)}
+
+    def hits(order: Sequence[int]) -> list[Hit]:
+        return [
+            Hit(item, float(before[item]), place[item] - number, item in right)
+            for number, item in enumerate(order[:count])
+        ]
+
+    return hits(first), hits(then)

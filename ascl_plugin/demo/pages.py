@@ -1,0 +1,187 @@
+"""The pages: addresses in, HTML and pictures out; nothing of a request is a path or is executed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ascl_plugin.demo.gallery import Attention, Gallery
+from ascl_plugin.demo.regions import encoder_view
+
+try:
+    from starlette.applications import Starlette
+    from starlette.datastructures import MutableHeaders
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, Response
+    from starlette.routing import Route
+    from starlette.templating import Jinja2Templates
+except ImportError as error:
+    raise ImportError('the demo needs `pip install "ascl-plugin[demo]"`') from error
+
+FOLDER = Path(__file__).parent
+MAX_QUERY = 500  # characters
+MAX_SIDE = 800  # pixels of a picture that is served
+PAGE = 24  # pictures on the first page, and each that follows
+HOSTS = ("127.0.0.1", "localhost")  # any other name leads here by DNS rebinding alone
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; "
+    "script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",  # the same address may serve another run next time
+}
+
+
+def make_app(gallery: Gallery, title: str) -> Starlette:
+    """The application.
+
+    Args:
+        gallery: what it shows.
+        title: of the pages: which run, which split.
+    """
+    pages = Pages(gallery, title)
+    routes = [
+        Route("/", pages.home),
+        Route("/search", pages.search),
+        Route("/image/{row:int}", pages.image),
+        Route("/pair/{row:int}", pages.pair),
+        Route("/picture/{row:int}", pages.picture),
+        Route("/view/{row:int}", pages.view),
+        *(Route(f"/{name}", _file(name)) for name in ("demo.css", "attention.js", "icon.svg")),
+    ]
+    middleware = [
+        Middleware(with_headers),
+        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+    ]
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={HTTPException: pages.error}
+    )
+
+
+class Pages:
+    """Requests answered from a gallery. A text is `q`, any words, or `text`, a caption's number."""
+
+    def __init__(self, gallery: Gallery, title: str) -> None:
+        self.gallery = gallery
+        self.templates = Jinja2Templates(FOLDER / "templates")  # escapes what it is given
+        self.templates.env.globals.update(title=title, gallery=gallery, max_query=MAX_QUERY)
+
+    def home(self, request: Request) -> Response:
+        """The way to both searches."""
+        page = _number(request, "page", 1)
+        rows = range(len(self.gallery))[(page - 1) * PAGE : page * PAGE] if page else range(0)
+        if not rows:
+            raise HTTPException(404, "There is no such page.")
+        return self._page(request, "home", rows=rows, page=page)
+
+    def search(self, request: Request) -> Response:
+        """Pictures for a text."""
+        text, link = self._text(request)
+        before, after = self.gallery.pictures(text)
+        return self._page(request, "search", text=text, link=link, before=before, after=after)
+
+    def image(self, request: Request) -> Response:
+        """Captions for a picture."""
+        row = self._row(request)
+        before, after = self.gallery.captions(row)
+        return self._page(request, "image", row=row, before=before, after=after)
+
+    def pair(self, request: Request) -> Response:
+        """Who looks at whom in a pair."""
+        row, (text, link) = self._row(request), self._text(request)
+        attention = self.gallery.attention(row, text)
+        return self._page(
+            request, "pair", row=row, text=text, link=link, attention=attention,
+            score=self.gallery.score(row, text), weights=attention and _weights(attention),
+        )  # fmt: skip
+
+    def picture(self, request: Request) -> Response:
+        """The picture of a row."""
+        picture = self.gallery.picture(self._row(request))
+        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        return _jpeg(picture)
+
+    def view(self, request: Request) -> Response:
+        """The picture of a row as the encoder sees it."""
+        encoder: Any = self.gallery.evaluator.model.image_encoder
+        return _jpeg(encoder_view(encoder, self.gallery.picture(self._row(request))))
+
+    def error(self, request: Request, error: Exception) -> Response:
+        """What was wrong with a request."""
+        assert isinstance(error, HTTPException)
+        return self._page(request, "error", error.status_code, told=error.detail)
+
+    def _page(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
+        return self.templates.TemplateResponse(request, f"{name}.html", values, status)
+
+    def _row(self, request: Request) -> int:
+        row = request.path_params["row"]
+        if row >= len(self.gallery):
+            raise HTTPException(404, f"There are {len(self.gallery)} pictures, the first is 0.")
+        return row
+
+    def _text(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """The text asked for, and what a link asks for it with."""
+        if "text" in request.query_params:
+            number = _number(request, "text", 0)
+            if not 0 <= number < len(self.gallery.texts):
+                raise HTTPException(404, f"There are {len(self.gallery.texts)} captions.")
+            return self.gallery.texts[number], {"text": number}
+        text = request.query_params.get("q", "").strip()
+        if not text:
+            raise HTTPException(400, "Type some words to search by.")
+        if len(text) > MAX_QUERY:
+            raise HTTPException(400, f"A query has {MAX_QUERY} characters at most.")
+        return text, {"q": text}
+
+
+def with_headers(app: Any) -> Any:
+    """Middleware that adds `HEADERS` to every answer."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return answer
+
+
+def _weights(attention: Attention) -> dict[str, Any]:
+    boxes = attention.regions.boxes
+    return {
+        "words": attention.words,
+        "boxes": None if boxes is None else boxes.round(4).tolist(),
+        "wordsToRegions": _rounded(attention.words_to_regions),
+        "regionsToWords": _rounded(attention.regions_to_words),
+    }
+
+
+def _rounded(weights: Any) -> list[list[float]]:
+    return [[round(x, 4) for x in row] for row in weights.tolist()]
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise HTTPException(400, f"{name} is a number.")
+    return int(text)
+
+
+def _jpeg(picture: Image.Image) -> Response:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=90)
+    return Response(data.getvalue(), media_type="image/jpeg")
+
+
+def _file(name: str) -> Any:
+    return lambda request: FileResponse(FOLDER / "templates" / name)

@@ -1,0 +1,135 @@
+"""The pages in Chromium: search, attention by mouse and by keys, and no word to anyone else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("selenium", reason="extra `test`")
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from .conftest import HOSTILE
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, served):
+    """The first page; in the end nothing has gone wrong in it, and nobody else was asked."""
+    browser.get_log("performance")
+    browser.get_log("browser")
+    browser.get(served.address)
+    yield browser
+    messages = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
+    asked = [
+        x["params"]["request"]["url"]
+        for x in messages
+        if x["method"] == "Network.requestWillBeSent"
+        and x["params"]["documentURL"].startswith("http")  # not of the browser's own pages
+    ]
+    assert asked and not [url for url in asked if not url.startswith(f"{served.address}/")]
+    assert not browser.get_log("browser")
+
+
+def heat(item):
+    shade = "return arguments[0].style.getPropertyValue('--heat')"
+    return float(item.parent.execute_script(shade, item))
+
+
+def test_search_and_attention(page, gallery):
+    box = page.find_element(By.ID, "q")
+    box.send_keys("a red car", Keys.ENTER)
+    assert page.find_element(By.TAG_NAME, "h1").text == "Pictures for a red car"
+    cards = page.find_elements(By.CSS_SELECTOR, ".pictures li a:has(img)")
+    assert len(cards) == 20
+    assert all(
+        page.execute_script(
+            "return arguments[0].naturalWidth", card.find_element(By.TAG_NAME, "img")
+        )
+        for card in cards
+    )
+    cards[0].click()
+
+    row = gallery.pictures("a red car")[0][0].item
+    found = gallery.attention(row, "a red car")
+    words = page.find_elements(By.CSS_SELECTOR, ".word")
+    regions = page.find_elements(By.CSS_SELECTOR, ".region")
+    assert [word.text for word in words] == ["a", "red", "car"] and len(regions) == 9
+
+    words[1].click()
+    weights = found.words_to_regions[1]
+    expected = (weights / weights.max()).tolist()
+    assert [heat(region) for region in regions] == pytest.approx(expected, abs=2e-3)
+    assert "“red” looks most at region" in page.find_element(By.ID, "told").text
+
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert words[2].find_element(By.TAG_NAME, "input").is_selected()
+    weights = found.words_to_regions[2]
+    assert heat(regions[0]) == pytest.approx(float(weights[0] / weights.max()), abs=2e-3)
+
+    regions[4].click()
+    weights = found.regions_to_words[4]
+    expected = (weights / weights.max()).tolist()
+    assert [heat(word) for word in words] == pytest.approx(expected, abs=2e-3)
+    assert not any(heat(region) for region in regions)
+
+
+def test_boxes_lie_on_the_picture(page, served):
+    page.get(f"{served.address}/pair/2?text=11")
+    picture = page.find_element(By.CSS_SELECTOR, ".seen img").rect
+    for number, region in enumerate(page.find_elements(By.CSS_SELECTOR, ".region")):
+        down, across = divmod(number, 3)
+        assert region.rect["x"] == pytest.approx(
+            picture["x"] + across * picture["width"] / 3, abs=2
+        )
+        assert region.rect["y"] == pytest.approx(picture["y"] + down * picture["height"] / 3, abs=2)
+        assert region.rect["width"] == pytest.approx(picture["width"] / 3, abs=2)
+
+
+def test_captions_of_a_picture_by_keys_alone(page):
+    page.find_element(By.CSS_SELECTOR, 'a[href="/image/5"]').send_keys(Keys.ENTER)
+    lists = page.find_elements(By.CSS_SELECTOR, "ol.captions")
+    assert [len(x.find_elements(By.TAG_NAME, "li")) for x in lists] == [10, 10]
+    assert page.find_elements(By.CSS_SELECTOR, "li.own")
+
+
+def test_html_of_a_caption_is_shown_as_text(page, served):
+    page.get(f"{served.address}/pair/2?text=10")
+    assert page.find_element(By.TAG_NAME, "h1").text.endswith(HOSTILE)
+    assert len(page.find_elements(By.TAG_NAME, "script")) == 2
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_nothing_sticks_out_of_the_page(page, served, width):
+    # a window of Chromium is no narrower than 500 pixels, its device may be
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    for path in ("/", "/search?text=10", "/image/5", "/pair/2?text=11"):
+        page.get(served.address + path)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width, path
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

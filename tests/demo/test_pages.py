@@ -1,0 +1,144 @@
+"""The pages over HTTP: what they say, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+
+from .conftest import HOSTILE, make_gallery, make_model
+
+PAGES = ["/", "/?page=2", "/search?q=a+red+car", "/search?text=10", "/image/5", "/pair/2?text=10"]
+
+
+class Page(HTMLParser):
+    """Tags and text of a page."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(body.decode())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag, name):
+        return [values.get(name) for found, values in self.tags if found == tag]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_link_and_file_of_a_page_is_there(served, path):
+    status, _, body = served.get(path)
+    assert status == 200
+    page = Page(body)
+    addresses = page.all("a", "href") + page.all("img", "src") + page.all("script", "src")
+    addresses += page.all("link", "href")
+    assert addresses
+    for address in set(filter(None, addresses)):
+        assert address.startswith("/")  # nothing from elsewhere
+        assert served.get(address)[0] == 200, address
+
+
+def test_results_stand_in_order_before_and_after(served, gallery):
+    page = Page(served.get("/search?q=a+red+car")[2])
+    rows = [int(x.split("/")[2].split("?")[0]) for x in page.all("a", "href") if "/pair" in x]
+    before, after = gallery.pictures("a red car")
+    assert rows == [hit.item for hit in before + after]
+    assert "Transductive" in page.text and "its own" not in page.text
+
+
+def test_right_captions_are_marked(served, gallery):
+    page = Page(served.get("/image/5")[2])
+    right = [hit for hits in gallery.captions(5) for hit in hits if hit.right]
+    assert page.text.count("✓ its own") == len(right) > 0
+
+
+def test_weights_of_a_pair(served, gallery):
+    body = served.get("/pair/2?q=a+red+car")[2].decode()
+    data = json.loads(re.search(r'id="weights">(.*?)</script>', body, re.DOTALL)[1])
+    found = gallery.attention(2, "a red car")
+    assert data["words"] == ["a", "red", "car"] and len(data["boxes"]) == 9
+    assert data["wordsToRegions"][1] == pytest.approx(found.words_to_regions[1], abs=1e-4)
+    assert data["regionsToWords"][8] == pytest.approx(found.regions_to_words[8], abs=1e-4)
+
+
+def test_no_attention_is_said(serving, rows):
+    served = serving(make_gallery(make_model("pooled"), rows.select(range(3))))
+    assert 'id="no-attention"' in served.get("/pair/0?q=a")[2].decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/search?text=10", "/image/5", "/pair/2?text=10", f"/pair/2?q={quote(HOSTILE)}",
+             f"/search?q={quote(HOSTILE)}"]
+)  # fmt: skip
+def test_html_in_captions_and_queries_stays_text(served, path):
+    body = served.get(path)[2]
+    assert b"<script>alert" not in body and b"alert('a')</script>" not in body
+    assert all(x in (None, "/attention.js") for x in Page(body).all("script", "src"))
+    assert HOSTILE in Page(body).text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/image/30", 404),
+        ("/image/-1", 404),
+        ("/picture/30", 404),
+        ("/picture/../../etc/passwd", 404),
+        ("/picture/%2e%2e%2fdemo.css", 404),
+        ("/templates/base.html", 404),
+        ("/base.html", 404),
+        ("/?page=3", 404),
+        ("/?page=0", 404),
+        ("/?page=x", 400),
+        ("/search", 400),
+        ("/search?q=+", 400),
+        (f"/search?q={'a' * 501}", 400),
+        ("/search?text=150", 404),
+        ("/search?text=1e3", 400),
+        ("/search?text=%D9%A3", 400),
+        ("/pair/2", 400),
+    ],
+)
+def test_what_is_refused(served, path, status):
+    assert served.get(path)[0] == status
+
+
+def test_a_query_of_the_greatest_length(served):
+    assert served.get(f"/search?q={'a' * 500}")[0] == 200
+    assert served.get(f"/pair/0?q={'a+' * 249}")[0] == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1]"])
+def test_other_hosts_are_refused(served, host):
+    assert served.get("/", Host=host)[0] == 400
+    assert served.get("/picture/0", Host=host)[0] == 400
+
+
+def test_own_hosts_are_not(served):
+    for host in ("127.0.0.1", "localhost", f"localhost:{served.port}"):
+        assert served.get("/", Host=host)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/picture/0", "/demo.css", "/search", "/nothing"])
+def test_headers_are_on_every_answer(served, path):
+    headers = served.get(path)[1]
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_pictures_are_those_of_the_rows(served, gallery):
+    for path, size in (("/picture/3", gallery.picture(3).size), ("/view/3", (48, 48))):
+        status, headers, body = served.get(path)
+        assert status == 200 and headers["Content-Type"] == "image/jpeg"
+        assert Image.open(io.BytesIO(body)).size == size

@@ -1,0 +1,41 @@
+"""Names of words, for every way an encoder may cut a text."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from ascl_plugin.demo.words import word_names
+from ascl_plugin.retrieval.encoders import WordTransformer
+
+
+def encoder(tokenizer=None, ids=(7, 1, 4)):
+    return SimpleNamespace(
+        tokenize=lambda texts: {"input_ids": torch.tensor([ids])}, tokenizer=tokenizer
+    )
+
+
+def test_words_of_a_vocabulary():
+    words = WordTransformer(["red", "car"], width=8, max_words=3)
+    assert word_names(words, "A red car, red") == ["[UNK]", "red", "car"]
+
+
+def test_pieces_of_transformers():
+    names = {7: "[CLS]", 1: "play", 4: "##ing"}
+    tokenizer = SimpleNamespace(convert_ids_to_tokens=lambda ids: [names[i] for i in ids])
+    assert word_names(encoder(tokenizer), "playing") == ["[CLS]", "play", "##ing"]
+    wrapped = SimpleNamespace(tokenizer=tokenizer)  # as open_clip does
+    assert word_names(encoder(wrapped), "playing") == ["[CLS]", "play", "##ing"]
+
+
+def test_marks_of_vocabularies_go():
+    names = {7: "Ġred", 1: "▁car", 4: "hat</w>"}
+    tokenizer = SimpleNamespace(convert_ids_to_tokens=lambda ids: [names[i] for i in ids])
+    assert word_names(encoder(tokenizer), "") == ["red", "car", "hat"]
+
+
+def test_open_clips_own_tokenizer_and_none():
+    decode = SimpleNamespace(decode=lambda ids: f"w{ids[0]} ")
+    assert word_names(encoder(decode), "") == ["w7", "w1", "w4"]
+    assert word_names(encoder(), "") == ["1", "2", "3"]
