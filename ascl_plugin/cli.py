@@ -15,6 +15,7 @@ from ascl_plugin.experiments.command import add_experiment
 from ascl_plugin.report.command import add_report
 from ascl_plugin.report.tables import markdown_table
 from ascl_plugin.rerank.command import add_rerank
+from ascl_plugin.retrieval.command import add_evaluate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,12 +42,6 @@ def _components(args: argparse.Namespace) -> int:
     ]
     print(markdown_table(rows))
     return 0
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from ascl_plugin.retrieval.evaluation import evaluate_command
-
-    return evaluate_command(args)
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -79,70 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     components.set_defaults(run=_components)
     add_rerank(commands)
     add_report(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands)
     _add_convert(commands)
     add_demo(commands)
     add_experiment(commands)
     return parser
-
-
-def _add_evaluate(commands: Any) -> None:
-    command = commands.add_parser(
-        "evaluate",
-        help="recall of a trained model on a split",
-        description="Score a split with a trained model and print its recall.",
-    )
-    command.add_argument(
-        "model",
-        metavar="RUN_DIR_OR_MODEL",
-        help="folder of a run, or a model as save_pretrained wrote it",
-    )
-    command.add_argument(
-        "--data_root", type=Path, help="folder of the data (default: what the run was trained on)"
-    )
-    command.add_argument("--split", default="test", help="(default: %(default)s)")
-    command.add_argument(
-        "--image_root", type=Path, help="folder of the image files, where it is not in the data's"
-    )
-    command.add_argument(
-        "--region_files",
-        type=Path,
-        metavar="PATH",
-        help="file or folder of region features (default: the run's)",
-    )
-    command.add_argument(
-        "--pooled_files",
-        type=Path,
-        metavar="PATH",
-        help="with region files: whole-image features (default: the run's)",
-    )
-    command.add_argument("--batch_size", type=int, default=64, help="(default: %(default)s)")
-    command.add_argument(
-        "--rerank",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also after re-ranking (default: yes)",
-    )
-    command.add_argument(
-        "--oracle",
-        action="store_true",
-        help="also after re-ranking with the labels as neighbours of a text: no method, a leak, to "
-        "reproduce published tables; its row says so",
-    )
-    command.add_argument(
-        "--protocol",
-        choices=["full", "coco_1k"],
-        default="full",
-        help="full: every query against the whole split; coco_1k: the mean of five folds of 1,000 "
-        "images (default: %(default)s)",
-    )
-    command.add_argument(
-        "--ci",
-        action="store_true",
-        help="also 95%% intervals, by bootstrap over the images with their captions",
-    )
-    command.add_argument("--output", type=Path, metavar="FILE", help="also write the metrics here")
-    command.set_defaults(run=_evaluate)
 
 
 def _add_convert(commands: Any) -> None:

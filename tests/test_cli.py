@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -239,11 +238,10 @@ def test_wrong_words_exit_with_2(argv, capsys):
     assert "usage: ascl" in capsys.readouterr().err
 
 
-def test_evaluate_hands_its_options_over(monkeypatch, tmp_path):
+def test_evaluate_hands_its_options_over(monkeypatch):
     seen = []
-    module = types.ModuleType("ascl_plugin.retrieval.evaluation")
-    module.evaluate_command = lambda args: seen.append(args) or 0
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    take = "ascl_plugin.retrieval.command.evaluate_command"
+    monkeypatch.setattr(take, lambda args: seen.append(args) or 0)
     assert main(["evaluate", "runs/x", "--split", "val", "--no-rerank", "--batch_size", "8"]) == 0
     args = seen[0]
     assert (args.model, args.split, args.rerank, args.batch_size) == ("runs/x", "val", False, 8)
@@ -252,28 +250,15 @@ def test_evaluate_hands_its_options_over(monkeypatch, tmp_path):
     assert (args.protocol, args.ci) == ("full", False)
     main(["evaluate", "runs/x", "--oracle", "--protocol", "coco_1k", "--ci"])
     assert (seen[1].oracle, seen[1].protocol, seen[1].ci) == (True, "coco_1k", True)
-
-
-def test_evaluate_refuses_stored_label_groups(tmp_path, capsys):
-    """Before anything is loaded; with --oracle the next step is the model, which is none here."""
-    pytest.importorskip("yaml", reason="extra `recipes`")
-    (tmp_path / "config.json").write_text("{}")
-    config = tmp_path / "config.yaml"
-    config.write_text("rerank_k: 10\nrerank_caption_groups: [0, 0, 1]\n")
-    refusal = "caption_groups is among the options of re-ranking"
-    assert refusal in failing(capsys, "evaluate", tmp_path)
-    assert "add --oracle" in failing(capsys, "evaluate", tmp_path)
-    config.write_text("rerank_k: 10\n")
-    assert refusal not in failing(capsys, "evaluate", tmp_path)
+    main(["evaluate", "runs/x", "--protocol", "paired"])
+    assert seen[2].protocol == "paired"
 
 
 def test_an_unknown_name_reads_as_it_was_written(monkeypatch, capsys):
     """str() of a KeyError puts quotes around its message; the user must not see them."""
-    module = types.ModuleType("ascl_plugin.retrieval.evaluation")
 
     def evaluate_command(args):
         raise KeyError("no split 'dev'\nin this data")
 
-    module.evaluate_command = evaluate_command
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("ascl_plugin.retrieval.command.evaluate_command", evaluate_command)
     assert failing(capsys, "evaluate", "x") == "ascl: error: no split 'dev' in this data\n"

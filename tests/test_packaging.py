@@ -66,7 +66,7 @@ def environment(wheel, tmp_path_factory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert "ascl_plugin/py.typed" in names
+    assert {"ascl_plugin/py.typed", "ascl_plugin/demo/templates/base.html"} <= set(names)
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"ascl_plugin"}
     code = {str(p.relative_to(ROOT)) for p in (ROOT / "ascl_plugin").rglob("*.py")}
     code |= {f"ascl_plugin/{p.relative_to(ROOT)}" for p in (ROOT / "adapters").rglob("*.py")}

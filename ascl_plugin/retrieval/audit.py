@@ -6,21 +6,35 @@ its own image before comparing) can be far above chance on noise. Three properti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
+from torch import Tensor
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.retrieval.metrics import retrieval_metrics
-from ascl_plugin.retrieval.scoring import Scorer
+from ascl_plugin.retrieval.scoring import Scorer, score_matrix
+
+SAMPLE = 32  # images of a split, each with one of its captions
+TOLERANCE = 1e-4  # largest difference that counts as rounding
 
 
 class AuditError(AssertionError):
     """A scorer whose scores depend on more than the one image and the one text."""
 
 
+class AuditFindings(NamedTuple):
+    """A passed audit: the largest differences it met, in units of the score."""
+
+    shuffled: float
+    alone: float
+
+
 @torch.no_grad()
 def audit(
-    scorer: Scorer, images: ImageFeatures, texts: TextFeatures, tolerance: float = 1e-4
-) -> None:
+    scorer: Scorer, images: ImageFeatures, texts: TextFeatures, tolerance: float = TOLERANCE
+) -> AuditFindings:
     """Checks that a scorer is a function of one image and one text.
 
     (a) Shuffling images and texts shuffles the score matrix and nothing else.
@@ -31,6 +45,9 @@ def audit(
         images, texts: a sample; a few dozen of each are enough. Image i and text i are taken to be
             a pair, so that a scorer which looks for the pairing by position is found out.
         tolerance: largest difference that counts as rounding.
+
+    Returns:
+        The largest differences found, none above the tolerance.
 
     Raises:
         AuditError: which property fails, and by how much.
@@ -46,6 +63,7 @@ def audit(
     moved = (scorer(images[rows], texts[columns]) - sim[rows][:, columns]).abs().max().item()
     if not moved <= tolerance:
         raise AuditError(f"shuffling images and texts changes scores by {moved:.3g}")
+    worst = 0.0
     for i in range(min(len(images), 8)):
         for t in {i % len(texts), (i + 1) % len(texts)}:
             alone = scorer(images[i : i + 1], texts[t : t + 1])[0, 0]
@@ -55,6 +73,8 @@ def audit(
                     f"image {i} and text {t} score {alone:.4f} alone and {sim[i, t]:.4f} in the "
                     "batch: the score depends on what else is there"
                 )
+            worst = max(worst, off)
+    return AuditFindings(moved, worst)
 
 
 @torch.no_grad()
@@ -69,3 +89,79 @@ def chance_recall(
     sim = scorer(images, texts)
     recall = retrieval_metrics(sim, torch.arange(len(texts)))["i2t_r1"]
     return recall, 100 / len(texts)
+
+
+class SplitAudit:
+    """The audit of a model on a sample of a split, and of entries of its score matrix.
+
+    Args:
+        evaluator: an `Evaluator`; the sample is encoded and scored as the whole split is.
+        rows: the split.
+        texts: (T,) all its captions.
+        caption_to_image: (T,) int64.
+        seed: of the sample: `SAMPLE` images, one caption of each.
+    """
+
+    def __init__(
+        self,
+        evaluator: Any,
+        rows: Any,
+        texts: Sequence[str],
+        caption_to_image: Tensor,
+        seed: int = 0,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(texts), generator=generator)
+        owners = caption_to_image[order]
+        images = torch.randperm(int(owners.max()) + 1, generator=generator)[:SAMPLE]
+        self.images = images.tolist()
+        self.captions = [int(order[owners == image][0]) for image in images]
+        self.rows = [rows[image] for image in self.images]
+        self.texts = [texts[caption] for caption in self.captions]
+        self.evaluator = evaluator
+        self.largest = 0.0
+
+    def check_scorer(self) -> None:
+        """`audit` of tiled scoring, on the sample; AuditError as there."""
+        evaluator = self.evaluator
+
+        def tiled(images: ImageFeatures, texts: TextFeatures) -> Tensor:
+            return score_matrix(evaluator.model, images, texts, evaluator.tile)
+
+        images, texts = evaluator.encode_images(self.rows), evaluator.encode_texts(self.texts)
+        self.largest = max(self.largest, *audit(tiled, images, texts))
+
+    @torch.no_grad()
+    def check_matrix(self, sim: Tensor) -> None:
+        """Holds entries of the score matrix against pairs that are encoded and scored alone.
+
+        They are, of each image of the sample, its caption's and that of another image's caption.
+
+        Args:
+            sim: (I, T) of the whole split.
+
+        Raises:
+            AuditError: an entry that differs; the message names it.
+        """
+        evaluator = self.evaluator
+        images = [evaluator.encode_images([row]) for row in self.rows]
+        texts = [evaluator.encode_texts([text]) for text in self.texts]
+        for i, image in enumerate(images):
+            for t in {i, (i + 1) % len(texts)}:
+                row, column = self.images[i], self.captions[t]
+                alone = evaluator.model.fusion(image, texts[t])[0, 0].item()
+                off = abs(alone - sim[row, column].item())
+                if not off <= TOLERANCE:
+                    raise AuditError(
+                        f"image {row} and text {column} score {alone:.4f} alone and "
+                        f"{sim[row, column]:.4f} in the matrix: the score depends on more than them"
+                    )
+                self.largest = max(self.largest, off)
+
+    def report(self) -> dict[str, float]:
+        """What was looked at, and the largest difference so far, in units of the score."""
+        return {
+            "images": len(self.images),
+            "texts": len(self.captions),
+            "largest_difference": self.largest,
+        }

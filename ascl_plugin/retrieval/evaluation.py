@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.rerank import rerank
 from ascl_plugin.rerank.oracle import ROW as ORACLE_ROW
 from ascl_plugin.retrieval.asymmetry import VARIANTS, asymmetry_benchmark
-from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
+from ascl_plugin.retrieval.audit import SplitAudit
+from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.paired import ROW as PAIRED_ROW
 from ascl_plugin.retrieval.pairs import score_pairs
 from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.retrieval.protocols import block, folds, query_results
@@ -82,11 +83,30 @@ class Evaluator:
         words = self.encode_texts(texts)
         return score_matrix(self.model, images, words, self.tile, self.progress, processes="own")
 
-    def pairs(self, rows: Any, texts: Sequence[str]) -> Tensor:
-        """S (I,) of row i with text i alone, each as it would be scored in the matrix."""
+    def paired_score(self, rows: Any, texts: Sequence[str], caption_to_image: Tensor) -> Tensor:
+        """S (I, T) as `score`, but as published: the pairing leaks into it (`PairedProtocol`).
+
+        Raises:
+            TypeError: the model's fusion is no `CrossModalFusion`.
+        """
         images, words = self.encode_images(rows), self.encode_texts(texts)
-        each = torch.arange(len(images))
-        return score_pairs(self.model, images, words, each, each)
+        return score_matrix(
+            self.model,
+            images,
+            words,
+            self.tile,
+            self.progress,
+            processes="split",
+            protocol="paired",
+            caption_to_image=caption_to_image,
+        )
+
+    def pairs(self, rows: Any, texts: Sequence[str], index: Sequence[int] | None = None) -> Tensor:
+        """S (T,) of text t with row index[t], t by default, alone; each as in the matrix."""
+        images, words = self.encode_images(rows), self.encode_texts(texts)
+        columns = torch.arange(len(words))
+        of_text = columns if index is None else torch.as_tensor(index)
+        return score_pairs(self.model, images, words, of_text, columns)
 
     @staticmethod
     def texts_of(rows: Any) -> list[str]:
@@ -102,6 +122,7 @@ class Evaluator:
         protocol: str = "full",
         intervals: bool = False,
         sim: Tensor | None = None,
+        audited: bool = False,
     ) -> dict[str, Any]:
         """Metrics of a split.
 
@@ -110,24 +131,41 @@ class Evaluator:
             rerank_options: of `rerank`; None leaves re-ranking out.
             oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
             protocol: "full" or "coco_1k" (see `protocol_metrics`); re-ranking sees one fold.
+                "paired": full, with a row beside it of the published scores, which leak.
             intervals: also `"intervals"`, those of `confidence_intervals` for each row.
             sim: (I, T) what `score` gave for these rows and their captions, where it is at hand.
+            audited: hold the scorer and the honest matrix to the audit (`SplitAudit`) first.
 
         Returns:
-            `{"initial": metrics}`, with `"reranked"` and `"oracle: label groups"` if asked for, and
-            `"asymmetry"` where the rows bring variants of a caption (see `asymmetry_benchmark`).
+            `{"initial": metrics}`, with `"reranked"`, `"oracle: label groups"`, `"paired (leaks)"`
+            and `"audit"` if asked for, and `"asymmetry"` where the rows bring variants of a caption
+            (see `asymmetry_benchmark`).
 
         Raises:
             ValueError: caption_groups among the options, and no `oracle`; a protocol that does not
                 fit the rows.
+            TypeError: "paired", of a model without `CrossModalFusion`.
+            AuditError: the audit failed.
         """
+        paired = protocol == "paired"
+        if paired and not isinstance(self.model.fusion, CrossModalFusion):
+            raise TypeError(
+                'protocol "paired" is of CrossModalFusion; the fusion of this model is '
+                f"{type(self.model.fusion).__name__}"
+            )
+        protocol = "full" if paired else protocol
         if rerank_options is not None:
             rerank_options = without_labels(rerank_options, oracle)
         texts, index = caption_to_image(rows)
         owners = torch.from_numpy(index)
         parts = list(folds(owners, len(rows["captions"]), protocol))  # before the work of scoring
+        audit = SplitAudit(self, rows, texts, owners) if audited else None
+        if audit is not None:
+            audit.check_scorer()
         if sim is None:
             sim = self.score(rows, texts)
+        if audit is not None:
+            audit.check_matrix(sim)
         queries = {"initial": query_results(sim, index, protocol)}
         if rerank_options is not None:
             i2t, t2i = _reranked(sim, parts, rerank_options)
@@ -137,7 +175,12 @@ class Evaluator:
             options = {k: v for k, v in (rerank_options or {}).items() if k not in by_label}
             i2t, t2i = _reranked(sim, parts, options, owners)
             queries[ORACLE_ROW] = query_results(i2t, index, protocol, t2i)
+        if paired:
+            leaking = self.paired_score(rows, texts, owners)
+            queries[PAIRED_ROW] = query_results(leaking, index, protocol)
         results: dict[str, Any] = {name: found.metrics() for name, found in queries.items()}
+        if audit is not None:
+            results["audit"] = audit.report()
         if intervals:
             results["intervals"] = {
                 name: confidence_intervals(found) for name, found in queries.items()
@@ -167,26 +210,6 @@ def _reranked(
     return i2t, t2i
 
 
-def _rows(args: Any, options: dict[str, Any], pictures: bool) -> Any:
-    """The split asked for, of `--data_root`, else of what the run was trained on."""
-    data_root = args.data_root or options.get("data_root")
-    if data_root is None:
-        from ascl_plugin.data import scenes
-
-        size = options.get(f"scenes_{args.split}", 500)
-        return scenes.make(args.split, size, options.get("scenes_seed", 0))
-    from ascl_plugin.data.readers import read, require_splits
-
-    own = args.data_root is None
-    splits = read(
-        data_root,
-        options.get("annotations") if own else None,
-        args.image_root or (options.get("image_root") if own else None),
-        pictures,
-    )
-    return require_splits(splits, [args.split], data_root)[args.split]
-
-
 def without_labels(rerank_options: dict[str, Any], oracle: bool) -> dict[str, Any]:
     """The options of honest re-ranking: those given but caption_groups.
 
@@ -199,33 +222,3 @@ def without_labels(rerank_options: dict[str, Any], oracle: bool) -> dict[str, An
             "measured by. Take it out, or add --oracle for a row with them beside the honest one"
         )
     return {k: v for k, v in rerank_options.items() if k != "caption_groups"}
-
-
-def evaluate_command(args: Any) -> int:
-    """`ascl evaluate`: a saved model on a split of its own data, or of another data root."""
-    from ascl_plugin.report.metrics_file import print_results, write_json
-
-    path = Path(args.model)
-    folder = path / "best" if (path / "best").is_dir() else path
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{path}: no model here (no config.json, no best/config.json)")
-    config = path / "config.yaml"
-    options = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    stored = {k.removeprefix("rerank_"): v for k, v in options.items() if k.startswith("rerank_")}
-    rerank_options = without_labels(stored, args.oracle) if args.rerank else None
-    model = RetrievalModel.from_pretrained(str(folder)).eval()
-    region_files = args.region_files or options.get("region_files")
-    pooled_files = args.pooled_files or options.get("pooled_files")
-    rows = _rows(args, options, region_files is None)
-    evaluator = Evaluator(
-        model,
-        image_inputs(model.image_encoder, None, region_files, pooled_files),
-        TextInputs(model.text_encoder),
-        args.batch_size,
-        progress=True,
-    )
-    results = evaluator.evaluate(rows, rerank_options, args.oracle, args.protocol, args.ci)
-    print_results(results, f"{args.split}, {len(rows)} images, protocol {args.protocol}")
-    if args.output is not None:
-        write_json(args.output, {"protocol": args.protocol, **results})
-    return 0

@@ -24,6 +24,8 @@ from ascl_plugin.fusion.prepared import (
 )
 from ascl_plugin.fusion.reference import fuse
 
+# what a table calls the row of recall under it
+ROW = "paired (leaks)"
 LEAKS = (
     'protocol "paired" leaks: each text attends to its own image before it is compared with all, '
     "so the answer is in the score; such numbers cannot be set beside honest ones"

@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals, a paired test between two runs, spread over seeds.
+"""How sure a number is: bootstrap intervals, a paired test of two runs, spread over seeds, chance.
 
 The unit is the image with its captions: captions of one image are no independent queries, and
 resampling them one by one would make intervals too narrow. Queries are resampled with what they
@@ -129,6 +129,41 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
         )
         for name in runs[0]
     }
+
+
+def chance_interval(queries: int, chance: float, level: float = 0.99) -> tuple[float, float]:
+    """Recalls between which guessing stays: exact quantiles of the binomial distribution.
+
+    Args:
+        queries: how many, each right or wrong.
+        chance: 0 to 1, the probability that guessing is right; of R@k with one right answer among
+            n, k / n.
+        level: 0 to 1; at most (1 - level) / 2 of guesses lie below, and as many above.
+
+    Returns:
+        (low, high) in percent.
+
+    Raises:
+        ValueError: level or chance not between 0 and 1, no queries.
+
+    Example:
+        >>> from ascl_plugin.retrieval.statistics import chance_interval
+        >>> chance_interval(1000, 1 / 200)
+        (0.0, 1.2)
+    """
+    if not 0 < level < 1 or not 0 <= chance <= 1 or queries < 1:
+        raise ValueError(
+            "level and chance must be between 0 and 1, queries at least 1; got "
+            f"{level}, {chance}, {queries}"
+        )
+    if chance in (0, 1):
+        return 100.0 * chance, 100.0 * chance
+    hits = np.arange(queries + 1)
+    ways = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, queries + 1)))])  # log n!
+    log_share = ways[-1] - ways - ways[::-1] + hits * np.log(chance)
+    below = np.cumsum(np.exp(log_share + (queries - hits) * np.log1p(-chance)))
+    low, high = np.searchsorted(below, [(1 - level) / 2, (1 + level) / 2])
+    return 100 * float(low) / queries, 100 * float(min(high, queries)) / queries
 
 
 # What an image adds to sums over images, then what its captions add to sums over captions.

@@ -30,7 +30,7 @@ class Evaluator:
 
     def _one(self, row, text):
         said = set(" ".join(row.get("captions", ["a dog"])).split())
-        return sum(1 if word in said else -1 for word in text.split()) + self.rng.random() / 2
+        return sum(1 if word in said else -20 for word in text.split()) + self.rng.random() / 2
 
     def pairs(self, rows, texts, index=None):
         chosen = range(len(texts)) if index is None else index

@@ -7,9 +7,15 @@ import pytest
 import torch
 
 pytest.importorskip("datasets", reason="extra `recipes`")
+from ascl_plugin.asymmetry.variants import Variants, make_variants
 from ascl_plugin.data import scenes
 from ascl_plugin.data.readers import caption_to_image
-from ascl_plugin.retrieval.asymmetry import asymmetry_benchmark
+from ascl_plugin.data.scene_phrases import noun_phrases
+from ascl_plugin.retrieval.asymmetry import (
+    asymmetry_benchmark,
+    sugarcrepe_benchmark,
+    variant_benchmark,
+)
 
 
 class Scorer:
@@ -22,7 +28,7 @@ class Scorer:
         return torch.tensor([[float(self.function(row, t)) for t in texts] for row in rows])
 
     def pairs(self, rows, texts):
-        scores = [self.function(row, t) for row, t in zip(rows, texts, strict=True)]
+        scores = [float(self.function(row, t)) for row, t in zip(rows, texts, strict=True)]
         return torch.tensor(scores, dtype=torch.float32)
 
 
@@ -112,3 +118,95 @@ def test_by_hand_with_uneven_captions():
         "asym1_caption": 50, "asym1_richer": 50, "asym1_shorter": 50,
         "caption_r1": 50, "richer_r1": 50, "shorter_r1": 100,
     }  # fmt: skip
+
+
+class Pairs(Scorer):
+    """Also of texts with the row of each."""
+
+    def pairs(self, rows, texts, index=None):
+        return super().pairs([rows[i] for i in index], texts)
+
+
+def variant(row, caption, **kinds):
+    return Variants(row, caption, **{"negatives": {}, "positives": {}, "amounts": {}, **kinds})
+
+
+def test_variants_by_hand():
+    """A text's score is a number for each of three images, written into it.
+
+    Row 0, caption 5: `add` 4 is beaten, `replace` 5 is a tie, which is none; the richer 4 ties with
+    `add`, the shorter 6 beats it. Row 2, caption 2: `add` 3 is not beaten. Ranks of positives: the
+    caption of row 0 is first of (5, 1, 1), that of row 2 last of (3, 2, 2): a tie; the truncated
+    caption of row 2 is second of (9, 0, 1). Score by amount: row 0 changes by -1 and then -3,
+    row 2 by +1.
+    """
+    variants = [
+        variant(
+            0, "5 1 1",
+            negatives={"add": "4 0 0", "replace": "5 0 0"},
+            positives={"caption": "5 1 1", "phrase added": "4 1 1", "phrase removed": "6 1 1"},
+            amounts={"words removed": ["5 1 1", "4 0 0", "2 0 0"]},
+        ),
+        variant(
+            2, "3 2 2",
+            negatives={"add": "0 0 3"},
+            positives={"caption": "3 2 2", "truncated": "9 0 1"},
+            amounts={"words removed": ["3 2 2", "0 0 3"]},
+        ),
+    ]  # fmt: skip
+    scorer = Pairs(lambda row, text: text.split()[row["number"]])
+    found = variant_benchmark(scorer, [{"number": n} for n in range(3)], variants)
+    assert found["negatives"] == {
+        "add": {"accuracy": 50, "texts": 2},
+        "replace": {"accuracy": 0, "texts": 1},
+        "add, richer": {"accuracy": 0, "texts": 1},
+        "add, shorter": {"accuracy": 100, "texts": 1},
+    }
+    ranks = found["positives"]
+    assert list(ranks) == ["caption", "phrase added", "phrase removed", "truncated"]
+    assert ranks["caption"] == {"r1": 50, "r5": 100, "r10": 100, "medr": 2, "meanr": 2, "texts": 2}
+    assert ranks["truncated"]["meanr"] == 2 and ranks["phrase added"]["r1"] == 100
+    first, once, twice = found["amounts"]["words removed"]
+    assert first == {"amount": 0, "texts": 2, "mean": 0, "deviation": 0, "falls": 0}
+    assert once == {
+        "amount": 1, "texts": 2, "mean": 0, "deviation": pytest.approx(2**0.5), "falls": 50,
+    }  # fmt: skip
+    assert twice == {"amount": 2, "texts": 1, "mean": -3, "deviation": None, "falls": 100}
+
+
+def test_a_scorer_that_counts_words_found(rows):
+    """Words of the text that the scene's captions say, and 20 less for each that they do not: a
+    false noun costs, true phrases gain, shorter texts lose. A swap has the same words: a tie.
+    """
+    said = {row["image_id"]: set(" ".join(row["captions"]).split()) for row in rows}
+
+    def count(row, text):
+        words = text.replace(".", "").split()
+        found = sum(word in said[row["image_id"]] for word in words)
+        return found - 20 * (len(words) - found)
+
+    plural = make_variants(rows["captions"][:], noun_phrases, range(20), object_of=str)
+    found = variant_benchmark(Pairs(count), rows, plural)
+    for name in ("add", "add, richer", "add, shorter", "replace"):
+        assert found["negatives"][name] == {"accuracy": 100, "texts": 20}
+    assert found["negatives"]["swap"]["accuracy"] == 0
+    falls = {done: [s["falls"] for s in steps[1:]] for done, steps in found["amounts"].items()}
+    assert set(falls["false phrases added"]) == {100} and set(falls["words removed"]) == {100}
+    assert set(falls["true phrases added"]) == {0} == set(falls["captions added"])
+
+
+def test_sugarcrepe_by_kind():
+    """Two entries of one image, one of another: 2 > 1 is right, 1 > 1 and 0 > 5 are not."""
+    pairs = {
+        "add_obj": [
+            {"image_id": "a", "caption": "2", "negative_caption": "1"},
+            {"image_id": "b", "caption": "0", "negative_caption": "5"},
+        ],
+        "swap_att": [{"image_id": "a", "caption": "1", "negative_caption": "1"}],
+    }
+    assert sugarcrepe_benchmark(Pairs(lambda row, text: text), pairs) == {
+        "add_obj": {"accuracy": 50, "texts": 2},
+        "swap_att": {"accuracy": 0, "texts": 1},
+    }
+    of_image = Pairs(lambda row, text: text if row["image_id"] == "a" else -int(text))
+    assert sugarcrepe_benchmark(of_image, pairs)["add_obj"]["accuracy"] == 100

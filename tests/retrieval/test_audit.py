@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.fusion.reference import cosine, multi_head
-from ascl_plugin.retrieval.audit import AuditError, audit, chance_recall
+from ascl_plugin.retrieval.audit import SAMPLE, AuditError, SplitAudit, audit, chance_recall
 from ascl_plugin.retrieval.scoring import score_matrix
 
 
@@ -36,7 +38,7 @@ def noise(items, seed=0, dim=8):
 )
 def test_honest_scorers_pass(scorer):
     """And so do their scores in blocks, some prepared once for many, and lists made of them."""
-    audit(scorer, *noise(10))
+    assert 0 <= max(audit(scorer, *noise(10))) < 1e-5
     for options in ({"memory": 2**12}, {}, {"tile": (3, 4)}):
 
         def matrix(v, w, options=options):
@@ -127,3 +129,73 @@ def test_on_noise_the_paired_evaluation_beats_chance_and_the_fusion_does_not():
     for attention in ("projected", "parameter-free"):
         honest, _ = chance_recall(CrossModalFusion(8, 2, attention=attention), images, texts)
         assert honest < 9 * chance
+
+
+class Split:
+    """An evaluator of 40 images with 2 captions each; `rest` is what a batch adds to features."""
+
+    def __init__(self, fusion=None, rest=None):
+        self.image, _ = noise(40)
+        _, self.text = noise(80, seed=1)
+        self.model = SimpleNamespace(fusion=fusion or CrossModalFusion(8, 2))
+        self.tile, self.rest = None, rest
+
+    def encode_images(self, rows):
+        found = self.image[torch.tensor(rows)]
+        if self.rest == "images":
+            found = ImageFeatures(found.regions - found.regions.mean(0), None, found.pooled)
+        return found
+
+    def encode_texts(self, texts):
+        found = self.text[torch.tensor([int(text) for text in texts])]
+        if self.rest == "texts":
+            found = TextFeatures(found.words - found.words.mean(0), found.mask)
+        return found
+
+    def audit(self, seed=0):
+        texts = [str(t) for t in range(80)]
+        return SplitAudit(self, list(range(40)), texts, torch.arange(80) // 2, seed)
+
+    def score(self):
+        images, texts = self.encode_images(range(40)), self.encode_texts(range(80))
+        return score_matrix(self.model.fusion, images, texts)
+
+
+def test_a_split_and_its_matrix_pass():
+    split = Split()
+    audit_ = split.audit()
+    audit_.check_scorer()
+    audit_.check_matrix(split.score())
+    report = audit_.report()
+    assert (report["images"], report["texts"]) == (SAMPLE, SAMPLE)
+    assert 0 < report["largest_difference"] < 1e-5
+    assert [caption // 2 for caption in audit_.captions] == audit_.images
+    assert len(set(audit_.images)) == SAMPLE
+    assert split.audit().captions == audit_.captions != split.audit(seed=1).captions
+
+
+@pytest.mark.parametrize("rest", ["images", "texts"])
+def test_an_encoder_that_looks_at_its_batch_is_found_out(rest):
+    split = Split(rest=rest)
+    with pytest.raises(AuditError, match=r"image \d+ and text \d+ score .* in the matrix"):
+        split.audit().check_matrix(split.score())
+
+
+def test_a_scorer_that_leaks_is_found_out_before_the_matrix():
+    with pytest.raises(AuditError, match="shuffling images and texts changes scores"):
+        Split(positional).audit().check_scorer()
+
+
+@pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
+def test_a_matrix_of_paired_or_of_other_scores_is_found_out():
+    split = Split()
+    owners = torch.arange(80) // 2
+    images, texts = split.encode_images(range(40)), split.encode_texts(range(80))
+    head = split.model.fusion
+    leaking = score_matrix(head, images, texts, protocol="paired", caption_to_image=owners)
+    for sim in (leaking, split.score().flip(1), split.score() * torch.nan):
+        with pytest.raises(AuditError, match="in the matrix: the score depends on more than them"):
+            split.audit().check_matrix(sim)
+    added = split.score() + 0.01 * (owners == torch.arange(40)[:, None])  # right pairs alone
+    with pytest.raises(AuditError, match="in the matrix"):
+        split.audit().check_matrix(added)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
 from ascl_plugin.report.metrics_file import print_results
 from ascl_plugin.rerank import rerank
 from ascl_plugin.retrieval import protocols
@@ -78,3 +82,45 @@ def test_intervals_are_found_and_printed(capsys):
     low, high = found["intervals"]["initial"]["rsum"]
     assert f"{low:.1f} to {high:.1f}" in capsys.readouterr().out
     assert "intervals" not in Scored().evaluate(ROWS)
+
+
+class Paired(Scored):
+    """Leaks as it says: every pair is right."""
+
+    def __init__(self, fusion):
+        self.model = nn.Module()
+        self.model.fusion = fusion
+
+    def paired_score(self, rows, texts, caption_to_image):
+        return SIM + 100 * (caption_to_image == torch.arange(20)[:, None])
+
+
+def test_the_paired_row_stands_beside_honest_ones():
+    """Re-ranking and its oracle see honest scores alone; intervals are of every row."""
+    honest = Scored().evaluate(ROWS, {"k": 5})
+    found = Paired(CrossModalFusion(8, 2)).evaluate(
+        ROWS, {"k": 5}, protocol="paired", intervals=True
+    )
+    assert {name: found[name] for name in honest} == honest
+    assert found["paired (leaks)"]["rsum"] == 600 > honest["initial"]["rsum"]
+    assert found["intervals"].keys() == {"initial", "reranked", "paired (leaks)"}
+    evaluator = Paired(PooledSimilarity(8))
+    with pytest.raises(TypeError, match=r"of CrossModalFusion; .* is PooledSimilarity"):
+        evaluator.evaluate(ROWS, protocol="paired")
+    assert evaluator.scored == 0
+
+
+@pytest.mark.parametrize(("terminal", "no_color"), [(True, ""), (True, "1"), (False, "")])
+def test_rows_that_leak_are_red_on_a_terminal(terminal, no_color, capsys, monkeypatch):
+    results = Paired(CrossModalFusion(8, 2)).evaluate(ROWS, protocol="paired", intervals=True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    print_results(results, "test")
+    out = capsys.readouterr().out
+    assert "leaks: each text attends to its own image" in out
+    red = [line for line in out.splitlines() if "\033[31m" in line]
+    if terminal and not no_color:
+        assert len(red) == 2  # recalls and their intervals
+        assert all(x.startswith("\033[31m| paired (leaks)") and x.endswith("\033[0m") for x in red)
+    else:
+        assert not red and "| paired (leaks)" in out

@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("huggingface_hub", reason="extra `recipes`")
 from safetensors.torch import load_file, save_file
 
+from ascl_plugin import registry
 from ascl_plugin.asymmetry import generate_negatives
 from ascl_plugin.features import TextFeatures
 from ascl_plugin.fusion import LateInteraction
@@ -143,7 +144,7 @@ def test_weights_of_a_frozen_encoder_are_not_in_the_file(tmp_path, frozen_pixels
     assert "region_projection.weight" in names
     assert any(name.startswith("text_encoder.") for name in names)
     assert not any(name.startswith("image_encoder.") for name in names)
-    loaded = RetrievalModel.from_pretrained(str(tmp_path))
+    loaded = RetrievalModel.from_pretrained(str(tmp_path), allow_import=True)
     batch = batch_of(model)
     assert torch.equal(loaded(batch)["sim"], model(batch)["sim"])
     AsymmetryLoss()(**model(batch)).backward()
@@ -166,6 +167,45 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     save_file(lacking, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"the file lacks 'fusion.gate.bias'"):
         RetrievalModel.from_pretrained(str(tmp_path))
+
+
+def _config(folder, **changes):
+    """A saved model whose config.json says something else."""
+    make().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["image_encoder", "text_encoder", "fusion"])
+def test_code_that_a_saved_model_names_is_not_imported(tmp_path, monkeypatch, kind):
+    (tmp_path / "somebodys_code.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = _config(tmp_path / "model", **{kind: {"name": "somebodys_code:Thing"}})
+    with pytest.raises(ValueError, match=rf"model: config.json: {kind} 'somebodys_code:Thing'"):
+        RetrievalModel.from_pretrained(folder)
+    with pytest.raises(SystemExit, match="it ran"):
+        RetrievalModel.from_pretrained(folder, allow_import=True)
+
+
+def test_code_that_is_registered_is_not_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register("image_encoder", "my:grid")(registry.resolve("image_encoder", "grid"))
+    folder = _config(tmp_path, image_encoder={**GRID, "name": "my:grid"})
+    assert RetrievalModel.from_pretrained(folder).image_encoder.region_dim > 0
+
+
+def test_a_damaged_model_is_named(tmp_path):
+    folder = _config(tmp_path / "a", image_encoder=[1])
+    with pytest.raises(ValueError, match=r"a: config.json: image_encoder is \[1\]"):
+        RetrievalModel.from_pretrained(folder)
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"/a: "):
+        RetrievalModel.from_pretrained(folder)
+    folder = _config(tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ValueError, match=r"b: model.safetensors is damaged"):
+        RetrievalModel.from_pretrained(folder)
 
 
 def test_a_component_that_there_is_not_is_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,12 @@ import pytest
 from ascl_plugin.report.tables import interval_cells, spread_cells
 from ascl_plugin.retrieval import statistics
 from ascl_plugin.retrieval.protocols import QueryResults
-from ascl_plugin.retrieval.statistics import confidence_intervals, over_seeds, paired_test
+from ascl_plugin.retrieval.statistics import (
+    chance_interval,
+    confidence_intervals,
+    over_seeds,
+    paired_test,
+)
 
 
 def run(images=60, captions=3, seed=0, folds=1, uneven=False):
@@ -171,3 +177,32 @@ def test_over_seeds_worked_by_hand():
 
 def test_intervals_as_cells():
     assert interval_cells({"rsum": (1.04, 2.25)}) == {"rsum": "1.0 to 2.2"}
+
+
+@pytest.mark.parametrize(
+    ("queries", "chance", "level"),
+    [(1, 0.5, 0.9), (12, 0.3, 0.9), (200, 1 / 200, 0.99), (1000, 0.02, 0.99), (500, 0.97, 0.95)],
+)
+def test_chance_leaves_out_no_more_than_it_says_and_is_narrow(queries, chance, level):
+    """Sums of the binomial distribution, term by term in whole numbers and powers."""
+    share = [
+        math.comb(queries, k) * chance**k * (1 - chance) ** (queries - k)
+        for k in range(queries + 1)
+    ]
+    low, high = (round(queries * bound / 100) for bound in chance_interval(queries, chance, level))
+    tail = (1 - level) / 2
+    assert sum(share[:low]) <= tail and sum(share[high + 1 :]) <= tail
+    assert sum(share[: low + 1]) > tail and sum(share[high:]) > tail
+
+
+def test_chance_worked_by_hand():
+    """Three tosses: none, or all, with 1/8. Ten of a die: above 4 with 1.5 %, above 5 with .2 %."""
+    assert chance_interval(3, 0.5, level=0.7) == pytest.approx((100 / 3, 200 / 3))
+    assert chance_interval(3, 0.5) == (0, 100)
+    assert chance_interval(10, 1 / 6, level=0.98) == pytest.approx((0, 50))
+    low, high = chance_interval(10**6, 0.001)
+    assert 0.09 < low < 0.1 < high < 0.11
+    assert chance_interval(10, 0) == (0, 0) and chance_interval(10, 1) == (100, 100)
+    for wrong in ((0, 0.5), (10, -0.1), (10, 1.1), (10, 0.5, 99)):
+        with pytest.raises(ValueError, match="must be between 0 and 1, queries at least 1; got"):
+            chance_interval(*wrong)
