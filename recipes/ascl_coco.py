@@ -126,6 +126,8 @@ def run(options: Options, name: str) -> int:
     model.eval()
     rerank = {"k": train.rerank_k, "text_neighbors": train.rerank_text_neighbors}
     results = {"seed": train.seed, "best": trainer.best, "command": " ".join(sys.argv)}
+    if train.skip_bad_batches:
+        results["skipped_steps"] = trainer.bad_batches.steps
     for split in ("val", "test"):
         if split in splits:
             rows = splits[split]

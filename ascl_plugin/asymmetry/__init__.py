@@ -2,12 +2,14 @@
 
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.asymmetry.embedding import NEGATIVES, generate_negatives
+from ascl_plugin.asymmetry.insert import PhraseBank
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 
 __all__ = [
     "NEGATIVES",
     "POSITIVES",
     "AsymmetryCollator",
+    "PhraseBank",
     "generate_negatives",
     "generate_positive",
 ]

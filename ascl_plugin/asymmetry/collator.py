@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.asymmetry.insert import PhraseBank
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 
 Row = Mapping[str, Any]
+GENERATED = ("positive", "negative", "positive_negative")  # texts that may go with a caption
 
 
 class AsymmetryCollator:
     """Makes a batch of image-text pairs, and what asymmetry-sensitive training adds to it.
 
-    Generated positives (Asymmetry-II and -III) are made here, on raw text. Generated negatives
-    (Asymmetry-I) act on embeddings, which exist only in the model: here each pair gets the seed
-    they will be drawn from. Everything drawn is a function of (seed, epoch, row, caption), so a
-    batch is the same with any number of workers or processes.
+    Generated positives (Asymmetry-II and -III) are made here, on raw text, and so are the negatives
+    "insert". The other generated negatives (Asymmetry-I) act on embeddings, which exist only in the
+    model: here each pair gets the seed they will be drawn from. Everything drawn is a function of
+    (seed, epoch, row, caption), so a batch is the same with any number of workers or processes.
 
     Args:
         texts: list of T strings -> dict of tensors with T rows each (a tokenizer's
@@ -31,6 +33,7 @@ class AsymmetryCollator:
         positives: "concatenate", "truncate", "mixed" or "none".
         negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
         seed: of the run.
+        phrases: what "insert" inserts.
 
     A row has `captions` (list of str) and may have `row` (index in the data, default its place in
     the batch), `epoch` (default 0), `caption_index` (default: drawn) and what `images` reads.
@@ -38,10 +41,12 @@ class AsymmetryCollator:
     Returns:
         Calling it gives a dict of tensors: what `texts` and `images` return, the same of the
         generated positives under keys prefixed `positive_`, `noise_seed` and
-        `positive_noise_seed` (N,) int64, `row` and `caption_index` (N,) int64.
+        `positive_noise_seed` (N,) int64, `row` and `caption_index` (N,) int64. With "insert", the
+        negatives' tensors under `negative_` and `positive_negative_` in place of the seeds.
 
     Raises:
-        ValueError: an unknown strategy; a row without captions or with an empty one.
+        ValueError: an unknown strategy; "insert" without `phrases`; a row without captions or with
+            an empty one.
     """
 
     def __init__(
@@ -51,16 +56,20 @@ class AsymmetryCollator:
         positives: str = "mixed",
         negatives: str = "mixture",
         seed: int = 0,
+        phrases: PhraseBank | None = None,
     ) -> None:
         if positives not in POSITIVES:
             raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
         if negatives not in NEGATIVES:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
+        if (phrases is None) == (negatives == "insert"):
+            raise ValueError('phrases, a PhraseBank of training captions, go with "insert" alone')
         self.texts = texts
         self.images = images
         self.positives = positives
         self.negatives = negatives
         self.seed = seed
+        self.phrases = phrases
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """The batch of N rows; see the class."""
@@ -68,16 +77,17 @@ class AsymmetryCollator:
         batch = dict(self.texts([d["caption"] for d in drawn]))
         if self.images is not None:
             batch |= self.images(rows)
-        if self.positives != "none":
-            positive = self.texts([d["positive"] for d in drawn])
-            batch |= {f"positive_{key}": value for key, value in positive.items()}
+        for kind in GENERATED:
+            if kind in drawn[0]:
+                texts = self.texts([d[kind] for d in drawn])
+                batch |= {f"{kind}_{key}": value for key, value in texts.items()}
         for key in ("row", "caption_index", "noise_seed", "positive_noise_seed"):
             if key in drawn[0]:
                 batch[key] = torch.tensor([d[key] for d in drawn])
         return batch
 
     def draw(self, row: Row, place: int = 0) -> dict[str, Any]:
-        """What chance decides for one row: its caption, its T+, the seeds of its negatives."""
+        """What chance decides for one row: its caption, its T+, its negatives or their seeds."""
         captions = row["captions"]
         number = int(row.get("row", place))
         if not len(captions) or not all(caption.strip() for caption in captions):
@@ -92,10 +102,14 @@ class AsymmetryCollator:
         drawn = {"row": number, "caption_index": int(chosen), "caption": captions[chosen]}
         # drawn whatever the strategies, so that switching one off leaves the others as they were
         seeds = generator.integers(2**62, size=2)
-        if self.negatives != "none":
-            drawn["noise_seed"] = int(seeds[0])
         if self.positives != "none":
             drawn["positive"] = generate_positive(captions, chosen, self.positives, generator)
-            if self.negatives != "none":
-                drawn["positive_noise_seed"] = int(seeds[1])
+        for text, prefix, seed in (("caption", "", seeds[0]), ("positive", "positive_", seeds[1])):
+            if text not in drawn or self.negatives == "none":
+                continue
+            if self.phrases is not None:
+                chance = np.random.default_rng(int(seed))
+                drawn[f"{prefix}negative"] = self.phrases.insert(drawn[text], captions, chance)
+            else:
+                drawn[f"{prefix}noise_seed"] = int(seed)
         return drawn

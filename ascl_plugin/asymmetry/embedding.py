@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import TextFeatures
+from ascl_plugin.features import TextFeatures, wide
 
 # A noise takes real words (L, D), a strength and a generator, and returns new words (L, D).
 Noise = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -25,7 +25,7 @@ def gaussian(words: Tensor, strength: float, generator: torch.Generator) -> Tens
     The papers give no sigma; relative to the words it means the same at any scale of embedding.
     """
     noise = torch.randn(words.shape, generator=generator).to(words)
-    return words + strength * words.detach().square().mean().sqrt() * noise
+    return words + strength * wide(words.detach()).square().mean().sqrt() * noise
 
 
 def shuffle(words: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -60,8 +60,9 @@ _NOISES: dict[str, Noise] = {
     "feature_cutoff": feature_cutoff,
     "dropout": dropout,
 }
-# "mixture" draws one of the five for each sample (the authors' public code draws one a batch).
-NEGATIVES = (*_NOISES, "mixture", "none")
+# "mixture" draws one of the five for each sample (the authors' public code draws one a batch);
+# "insert" is no noise: `ascl_plugin.asymmetry.insert` makes it in the text.
+NEGATIVES = (*_NOISES, "mixture", "insert", "none")
 STRENGTH = {
     "gaussian": 0.5,
     "shuffle": 1.0,
@@ -80,7 +81,7 @@ def generate_negatives(
         texts: words (T, L, D), projected, as the scorer sees them.
         seeds: (T,) int64; a text's noise is a function of its own seed and nothing else, the same
             on every device, whatever else is in the batch and however long the padding.
-        kind: one of `NEGATIVES` but "none".
+        kind: one of `NEGATIVES` but "insert" and "none".
         strength: of the noise, in the unit each noise names; default `STRENGTH` of each.
 
     Returns:
@@ -89,8 +90,8 @@ def generate_negatives(
     Raises:
         ValueError: an unknown kind, or seeds of another length.
     """
-    if kind not in NEGATIVES or kind == "none":
-        raise ValueError(f"kind must be one of {', '.join(NEGATIVES[:-1])}, got {kind!r}")
+    if kind not in _NOISES and kind != "mixture":
+        raise ValueError(f"kind must be one of {', '.join(_NOISES)}, mixture, got {kind!r}")
     if seeds.shape != (len(texts),):
         raise ValueError(f"need one seed a text, ({len(texts)},), got {tuple(seeds.shape)}")
     rows = []

@@ -6,7 +6,7 @@ photographs nobody knows them; for the embedded scenes they are known exactly.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 
@@ -99,4 +99,41 @@ def asymmetry_statistics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         "image_only": sum(len(a - b) for a, b in pairs) / total,
         "text_only": sum(len(b - a) for a, b in pairs) / total,
         "image_holds_more": sum(len(a) > len(b) for a, b in pairs) / total,
+    }
+
+
+def outnumbering(
+    object_counts: Sequence[int], word_counts: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """In how many pairs the image holds more objects than the caption words (section 1).
+
+    Args:
+        object_counts: objects of each image.
+        word_counts: of each image the words of each of its captions, of whatever kind is counted.
+
+    Returns:
+        `pairs`: image-caption pairs; per pair, the means `objects` and `words`; the shares (0 to 1)
+        of pairs with `more` objects than words and with `equal` numbers.
+
+    Raises:
+        ValueError: other numbers of images; no pairs.
+
+    >>> outnumbering([5, 2], [[4, 5], [3, 1]])
+    {'pairs': 4, 'objects': 3.5, 'words': 3.25, 'more': 0.5, 'equal': 0.25}
+    """
+    if len(object_counts) != len(word_counts):
+        raise ValueError(f"objects of {len(object_counts)} images, words of {len(word_counts)}")
+    pairs = [
+        (objects, words)
+        for objects, counts in zip(object_counts, word_counts, strict=True)
+        for words in counts
+    ]
+    if not pairs:
+        raise ValueError("no image-caption pairs: there are no images or no captions")
+    return {
+        "pairs": len(pairs),
+        "objects": sum(objects for objects, _ in pairs) / len(pairs),
+        "words": sum(words for _, words in pairs) / len(pairs),
+        "more": sum(objects > words for objects, words in pairs) / len(pairs),
+        "equal": sum(objects == words for objects, words in pairs) / len(pairs),
     }

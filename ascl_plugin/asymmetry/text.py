@@ -13,14 +13,18 @@ POSITIVES = ("concatenate", "truncate", "mixed", "none")
 def concatenate(captions: Sequence[str], generator: np.random.Generator) -> str:
     """Asymmetry-II: two different captions of the same image, one after the other.
 
-    A sentence that does not end in a stop is given one, so that the two stay two. An image with a
-    single caption has no second one to add: that caption is returned as it is.
+    An image with a single caption has no second one to add: that caption is returned as it is.
     """
     if len(captions) == 1:
         return captions[0]
     first, second = generator.choice(len(captions), size=2, replace=False)
-    start = captions[first].strip()
-    return f"{start if start[-1:] in '.!?' else start + ' .'} {captions[second].strip()}"
+    return join(captions[first], captions[second])
+
+
+def join(first: str, second: str) -> str:
+    """One after the other; a first that does not end in a stop is given one: two stay two."""
+    start = first.strip()
+    return f"{start if start[-1:] in '.!?' else start + ' .'} {second.strip()}"
 
 
 def truncate(caption: str) -> str:

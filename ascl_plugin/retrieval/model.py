@@ -13,15 +13,18 @@ from ascl_plugin import registry
 from ascl_plugin.asymmetry.embedding import generate_negatives
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
+from ascl_plugin.fusion.pooled import unit
 from ascl_plugin.losses.distributed import gather, gather_features
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 except ImportError as error:
     raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
 
 NORMS = ("layer", "l2", "none")
+TEXTS = ("", "negative_", "positive_", "positive_negative_")  # prefixes of a batch's texts
 
 
 class RetrievalModel(
@@ -101,7 +104,8 @@ class RetrievalModel(
 
         Args:
             batch: of this process.
-            negatives, strength: of `generate_negatives`, where the batch brings seeds.
+            negatives, strength: of `generate_negatives`, where the batch brings seeds; negatives
+                that it brings as texts ("insert") are encoded like any other.
             align: score by late interaction instead of the fusion.
 
         Returns:
@@ -109,17 +113,35 @@ class RetrievalModel(
             `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. Each process
             scores its own images against all texts; rows are gathered with gradients.
         """
+        return self.score(*self.encode(batch), batch, negatives, strength, align)
+
+    def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
+        """The first half of `forward`: images, and each of `TEXTS` that the batch brings."""
         images = self.encode_images(batch)
+        return images, {p: self.encode_texts(batch, p) for p in TEXTS if _brings_texts(batch, p)}
+
+    def score(
+        self,
+        images: ImageFeatures,
+        texts: dict[str, TextFeatures],
+        batch: dict[str, Tensor],
+        negatives: str = "mixture",
+        strength: float | None = None,
+        align: bool = False,
+    ) -> dict[str, Tensor]:
+        """The second half of `forward`: score blocks of what `encode` returned for the batch."""
         scorer = self.aligner if align else self.fusion
         groups: dict[str, TextFeatures] = {}
         for prefix in ("", "positive_"):
-            if f"{prefix}input_ids" not in batch and f"{prefix}words" not in batch:
+            if prefix not in texts:
                 continue
-            texts = self.encode_texts(batch, prefix)
-            groups[f"{prefix}sim"] = gather_features(texts)
-            if f"{prefix}noise_seed" in batch:
+            groups[f"{prefix}sim"] = gather_features(texts[prefix])
+            if f"{prefix}negative_" in texts:
+                inserted = texts[f"{prefix}negative_"]
+                groups[f"{prefix}negative_sim"] = gather_features(inserted)
+            elif f"{prefix}noise_seed" in batch:
                 seeds = batch[f"{prefix}noise_seed"]
-                noisy = generate_negatives(texts, seeds, negatives, strength)
+                noisy = generate_negatives(texts[prefix], seeds, negatives, strength)
                 groups[f"{prefix}negative_sim"] = gather_features(noisy)
         # all texts at once: what the images bring to a score is made once
         scores = gather(scorer(images, concatenate(list(groups.values()))))
@@ -128,7 +150,7 @@ class RetrievalModel(
     def _normalise(self, x: Tensor) -> Tensor:
         if self.feature_norm == "layer":
             return nn.functional.layer_norm(x, x.shape[-1:])
-        return nn.functional.normalize(x, dim=-1) if self.feature_norm == "l2" else x
+        return unit(x) if self.feature_norm == "l2" else x
 
     def trained_state(self) -> dict[str, Tensor]:
         """The state dict less the encoders that are frozen."""
@@ -166,9 +188,66 @@ class RetrievalModel(
         model.load_trained_state(load_file(model_file, device=str(map_location)))
         return model.eval()
 
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        raise ValueError("there is no model.safetensors, and pickles are not loaded")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        allow_import: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The model that `save_pretrained` wrote, in evaluation mode.
+
+        Nothing of it is executed, and of what its `config.json` names only components are built
+        that are ours, registered, or of an installed package's entry points. What those options
+        name in turn, such as a pretrained tower, its own library fetches and loads.
+
+        Args:
+            pretrained_model_name_or_path: folder, or hub id.
+            allow_import: also import components named by dotted path, ``package.module:Name``,
+                which runs that code. Only for a model whose source you trust.
+            options: of `PyTorchModelHubMixin.from_pretrained`; or of the model, which then replace
+                those in `config.json`.
+
+        Raises:
+            OSError: not found, or the hub does not answer.
+            ImportError: a component whose package is not installed.
+            ValueError: a dotted path without `allow_import`; a damaged file; options or weights
+                that make no model. The message names the folder.
+        """
+        source = pretrained_model_name_or_path
+        try:
+            return super().from_pretrained(source, allow_import=allow_import, **options)
+        except (OSError, ImportError):
+            raise
+        except SafetensorError as error:
+            raise ValueError(f"{source}: model.safetensors is damaged ({error})") from error
+        except Exception as error:
+            raise ValueError(f"{source}: {error}") from error
+
+    @classmethod
+    def _from_pretrained(cls, *, allow_import: bool = False, **options: Any) -> Any:
+        for kind in ("image_encoder", "text_encoder", "fusion"):
+            found = options.get(kind)
+            if found is None and kind != "fusion":
+                raise ValueError(f"config.json names no {kind}")
+            if not isinstance(found, dict | None):
+                raise ValueError(f"config.json: {kind} is {repr(found)[:80]}, expected options")
+            if not allow_import:
+                registry.refuse_import(kind, (found or {}).get("name", ""), "config.json")
+        return super()._from_pretrained(**options)
+
     def config_json(self) -> str:
         """The options the model was built with, as `save_pretrained` writes them."""
         return json.dumps(self._hub_mixin_config, indent=2, sort_keys=True)
+
+
+def _brings_texts(batch: dict[str, Tensor], prefix: str) -> bool:
+    return f"{prefix}input_ids" in batch or f"{prefix}words" in batch
 
 
 def _build(kind: str, options: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from ascl_plugin.asymmetry.embedding import STRENGTH
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 
-KINDS = [kind for kind in NEGATIVES if kind != "none"]
+KINDS = [kind for kind in NEGATIVES if kind not in ("insert", "none")]
 NOISES = [kind for kind in KINDS if kind != "mixture"]
 
 

@@ -10,6 +10,7 @@ from ascl_plugin.asymmetry.measure import (
     asymmetry_statistics,
     asymmetry_type,
     information_asymmetry,
+    outnumbering,
 )
 
 SETS = st.frozensets(st.sampled_from("abcdef"))
@@ -83,3 +84,19 @@ def test_rows_without_information_sets_are_refused():
 def test_no_pairs_are_refused():
     with pytest.raises(ValueError, match="no image-caption pairs"):
         asymmetry_statistics([])
+
+
+def test_outnumbering_by_hand():
+    """Image 1 holds 3 objects against 2, 3 and 4 words; image 2 holds 0 against 1."""
+    assert outnumbering([3, 0], [[2, 3, 4], [1]]) == {
+        "pairs": 4, "objects": 9 / 4, "words": 10 / 4, "more": 1 / 4, "equal": 1 / 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("objects", "words", "message"),
+    [([1], [[1], [2]], "objects of 1 images, words of 2"), ([1], [[]], "no image-caption pairs")],
+)
+def test_outnumbering_refuses(objects, words, message):
+    with pytest.raises(ValueError, match=message):
+        outnumbering(objects, words)
