@@ -76,10 +76,14 @@ def interval_cells(intervals: Mapping[str, tuple[float, float]]) -> dict[str, st
     return {name: f"{low:.1f} to {high:.1f}" for name, (low, high) in intervals.items()}
 
 
-def spread_cells(spreads: Mapping[str, tuple[float, float | None]]) -> dict[str, str]:
+def spread_cells(
+    spreads: Mapping[str, tuple[float, float | None]], floatfmt: str = ".1f"
+) -> dict[str, str]:
     """A cell such as `61.2 ± 1.4` for each metric of `over_seeds`; of one seed, the mean alone."""
     return {
-        name: f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+        name: f"{mean:{floatfmt}}"
+        if deviation is None
+        else f"{mean:{floatfmt}} ± {deviation:{floatfmt}}"
         for name, (mean, deviation) in spreads.items()
     }
 

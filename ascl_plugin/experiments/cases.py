@@ -1,0 +1,202 @@
+"""The case study (Figure 8): first answers both ways, of two models, right and wrong marked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ascl_plugin.experiments.results import Result
+from ascl_plugin.rerank import rerank
+from ascl_plugin.rerank.ranking import top_candidates
+
+if TYPE_CHECKING:
+    from ascl_plugin.experiments.study import Study, Trained
+
+_DEFAULTS: dict[str, Any] = {
+    "models": None, "count": 4, "seed": 0, "top": 3, "pick": "random", "rerank": True,
+}  # fmt: skip
+_SIDE = 192  # of a thumbnail, in pixels
+_WAYS = {"i2t": "image to captions", "t2i": "caption to images"}
+
+
+@dataclass(frozen=True)
+class _List:
+    """What one model says before or after re-ranking: (Q, G) scores to sort by, both ways."""
+
+    model: str
+    stage: str
+    order: dict[str, Tensor]
+    score: dict[str, Tensor]
+
+
+def experiment(study: Study, settings: dict[str, Any]) -> Result:
+    """Top captions of images and top images of captions.
+
+    Args:
+        study: its first seed is shown.
+        settings: `models` (default: the first two), `count` queries each way (4), `seed` of their
+            choice (0), `top` answers (3), `rerank` (true: also after it), `pick`: "random", or
+            "differ": only queries whose first answer is right for one of two models and wrong for
+            the other.
+
+    Returns:
+        Cases, each {way, title, query: {text, picture, alt, label}, lists: [{model, stage, note,
+        answers: [{text, picture, alt, score, right}]}]}; pictures are JPEG files in the
+        experiment's folder. Scores are those before re-ranking.
+
+    Raises:
+        ValueError: an unknown setting or model, no queries to choose from.
+    """
+    chosen = _checked(settings)
+    names = chosen["models"] or list(study.models)[:2]
+    if chosen["pick"] == "differ" and len(names) != 2:
+        raise ValueError(f"cases: pick differ compares two models, got {', '.join(names)}")
+    for name in names:
+        if name not in study.models:
+            raise ValueError(f"cases: no model {name!r}; there are {', '.join(study.models)}")
+    trained = {name: study.trained(name, study.seeds[0]) for name in names}
+    lists = [found for name in names for found in _lists(name, trained[name], chosen["rerank"])]
+    first = trained[names[0]]
+    pictures = _Pictures(study, first.rows)
+    cases, notes = [], [f"Models of seed {study.seeds[0]}; {chosen['top']} first answers."]
+    for way in _WAYS:
+        queries, note = _queries(way, lists, first.caption_to_image, names, chosen)
+        notes.append(note)
+        cases += [
+            _case(way, query, lists, first, pictures, chosen["top"]) for query in queries.tolist()
+        ]
+    if chosen["rerank"]:
+        notes.append("Re-ranked lists are transductive; scores shown are those before re-ranking.")
+    if pictures.missing:
+        notes.append(f"No picture file of {', '.join(sorted(pictures.missing))}.")
+    return Result("Case study: first answers, right and wrong", notes=notes, cases=cases)
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    for name in settings:
+        if name not in _DEFAULTS:
+            raise ValueError(f"cases: no setting {name!r}; there are {', '.join(_DEFAULTS)}")
+    chosen = {**_DEFAULTS, **settings}
+    for name in ("count", "top"):
+        if not isinstance(chosen[name], int) or chosen[name] < 1:
+            raise ValueError(f"cases: {name} must be an integer of at least 1, got {chosen[name]}")
+    if chosen["pick"] not in ("random", "differ"):
+        raise ValueError(f"cases: pick must be random or differ, got {chosen['pick']!r}")
+    return chosen
+
+
+def _lists(name: str, trained: Trained, reranking: bool) -> list[_List]:
+    sim = trained.sim
+    score = {"i2t": sim, "t2i": sim.T}
+    found = [_List(name, "initial", score, score)]
+    if reranking:
+        options = {k: trained.options[f"rerank_{k}"] for k in ("k", "text_neighbors")}
+        after = rerank(sim, **options)
+        order = {"i2t": torch.as_tensor(after.i2t), "t2i": torch.as_tensor(after.t2i).T}
+        found.append(_List(name, "re-ranked", order, score))
+    return found
+
+
+def _queries(
+    way: str, lists: Sequence[_List], owners: np.ndarray, names: list[str], chosen: dict[str, Any]
+) -> tuple[np.ndarray, str]:
+    """Which queries are shown, in ascending order, and how they were chosen."""
+    rng = np.random.default_rng(chosen["seed"])
+    total = len(lists[0].order[way])
+    among = np.arange(total)
+    how = f"{_WAYS[way]}: drawn at random, seed {chosen['seed']}, from all {total} queries"
+    if chosen["pick"] == "differ":
+        one, two = (
+            _right(way, top_candidates(found.order[way], 1), owners)[:, 0]
+            for found in lists
+            if found.stage == "initial"
+        )
+        among = np.flatnonzero(one != two)
+        if not len(among):
+            raise ValueError(f"cases: pick differ: {_WAYS[way]}: the models never differ")
+        how = (
+            f"{_WAYS[way]}: not a fair sample: drawn at random, seed {chosen['seed']}, from the "
+            f"{len(among)} of {total} queries whose first answer is right for one model alone "
+            f"({names[0]} {int((one & ~two).sum())}, {names[1]} {int((two & ~one).sum())})"
+        )
+    count = min(chosen["count"], len(among))
+    return np.sort(rng.choice(among, count, replace=False)), f"{how[0].upper()}{how[1:]}."
+
+
+def _right(
+    way: str, answers: Tensor, owners: np.ndarray, queries: np.ndarray | None = None
+) -> np.ndarray:
+    """(Q, K) whether answer and query belong together; queries default to 0 .. Q-1."""
+    queries = np.arange(len(answers)) if queries is None else queries
+    image, text = queries[:, None], answers.numpy()
+    if way == "t2i":
+        image, text = text, image
+    return owners[text] == image
+
+
+def _case(
+    way: str, query: int, lists: Sequence[_List], trained: Trained, pictures: _Pictures, top: int
+) -> dict[str, Any]:
+    owners, texts = trained.caption_to_image, trained.texts
+    own = query if way == "i2t" else int(owners[query])
+    asked = pictures.of(own)
+    if way == "i2t":
+        asked |= {"text": None, "label": "the query"}
+        title = f"Image {trained.rows[own]['image_id']}: which captions?"
+    else:
+        asked |= {"text": texts[query], "label": "the image it was written for"}
+        title = f"Caption {query}: which images?"
+    shown = []
+    for found in lists:
+        order = found.order[way][query][None]
+        answers = top_candidates(order, min(top, order.shape[1]))
+        right = _right(way, answers, owners, np.array([query]))[0]
+        items = [
+            {
+                **({"text": texts[a], "picture": None, "alt": ""} if way == "i2t" else
+                   {"text": None, **pictures.of(a)}),
+                "score": float(found.score[way][query, a]),
+                "right": bool(r),
+            }
+            for a, r in zip(answers[0].tolist(), right, strict=True)
+        ]  # fmt: skip
+        note = None
+        if not right.any():
+            everything = top_candidates(order, order.shape[1])
+            place = int(_right(way, everything, owners, np.array([query]))[0].argmax())
+            note = f"the first right answer is at place {place + 1}"
+        shown.append({"model": found.model, "stage": found.stage, "answers": items, "note": note})
+    return {"way": way, "title": title, "query": asked, "lists": shown}
+
+
+class _Pictures:
+    """Thumbnails of rows, each written once."""
+
+    def __init__(self, study: Study, rows: Any) -> None:
+        self.study = study
+        self.rows = rows
+        self.missing: set[str] = set()
+
+    def of(self, row: int) -> dict[str, Any]:
+        """File name and alternative text of an image; no file name where there is no picture."""
+        from ascl_plugin.data.images import load_image
+
+        content = self.rows[row]
+        alt = f"{content['image_id']}: {content['captions'][0]}"
+        path = self.study.path("cases", f"{row}.jpg")
+        cell = content["image"] or {}
+        if cell.get("bytes") is None and not os.path.isfile(cell.get("path") or ""):
+            self.missing.add(content["image_id"])
+            return {"picture": None, "alt": alt}
+        picture = load_image(cell, content["image_id"])
+        picture.thumbnail((_SIDE, _SIDE))
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        picture.save(aside, "JPEG", quality=80)
+        os.replace(aside, path)
+        return {"picture": path.name, "alt": alt}

@@ -1,0 +1,68 @@
+"""``ascl report``: runs and studies on one page."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_SUFFIX = {"html": ".html", "md": ".md", "latex": ".tex"}
+
+
+def add_report(commands: Any) -> None:
+    """Add the sub-command and its options."""
+    command = commands.add_parser(
+        "report",
+        help="one page on runs and experiments",
+        description="Results, training curves, experiments and their figures on one page that "
+        "needs no network; or the same in Markdown; or its tables in LaTeX.",
+    )
+    command.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="RUN_DIR",
+        help="folder of a run, of an experiment, or one with such folders in it (a study)",
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="(default: report.html, .md or .tex)"
+    )
+    command.add_argument("--title", help="(default: the names of the folders)")
+    command.add_argument(
+        "--format",
+        choices=list(_SUFFIX),
+        help="md: curves go into a folder beside it; latex: tables alone (default: by FILE's "
+        "suffix, else html)",
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ascl_plugin.report.build import build_report
+    from ascl_plugin.report.metrics_file import write_text
+
+    suffixes = {suffix: name for name, suffix in _SUFFIX.items()}
+    kind = args.format or suffixes.get(args.output.suffix if args.output else "", "html")
+    output = args.output or Path(f"report{_SUFFIX[kind]}")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder to write to")
+    if kind == "latex":
+        from ascl_plugin.report.latex import latex_tables
+
+        write_text(output, latex_tables(build_report(args.folders, args.title)))
+    elif kind == "md":
+        from ascl_plugin.report.markdown import markdown_page
+
+        drawings = output.with_name(f"{output.stem}_files")
+        document = build_report(args.folders, args.title, drawings)
+        write_text(output, markdown_page(document, output.parent))
+    else:
+        from ascl_plugin.report.page import html_page
+
+        with tempfile.TemporaryDirectory() as drawings:
+            document = build_report(args.folders, args.title, Path(drawings))
+            page = html_page(document, output.parent)
+        write_text(output, page)
+    print(f"wrote {output}")
+    return 0

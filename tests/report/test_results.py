@@ -1,0 +1,78 @@
+"""Runs side by side: what is compared with what, and by how much they differ."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("yaml", reason="extra `recipes`")
+
+from ascl_plugin.report.read import read_folders
+from ascl_plugin.report.results import run_sections
+
+
+def sections(*folders):
+    return {section.title: section for section in run_sections(read_folders(folders)[0])}
+
+
+def table(section, start):
+    return next((t.rows for t in section.tables if t.caption.startswith(start)), None)
+
+
+def test_only_runs_of_the_same_data_are_compared(tmp_path, write_run):
+    """Scenes of another number are other data; of Flickr, the number of scenes does not matter."""
+    found = sections(
+        write_run(tmp_path / "a", 50.0, scenes_test=500),
+        write_run(tmp_path / "b", 51.0, scenes_test=100),
+        write_run(tmp_path / "c", 52.0, data_root="/x/flickr", scenes_test=500),
+        write_run(tmp_path / "d", 53.0, data_root="/x/flickr", scenes_test=100),
+    )
+    runs = {title: [row["run"] for row in table(section, "Recall")]
+            for title, section in found.items() if title.startswith("Results")}  # fmt: skip
+    assert runs == {
+        "Results on drawn scenes, test": ["a", "a"],
+        "Results on drawn scenes (2), test": ["b", "b"],
+        "Results on flickr, test": ["c", "c", "d", "d"],
+    }
+    assert table(found["Results on drawn scenes, test"], "Differences") is None
+    (initial, _) = table(found["Results on flickr, test"], "Differences to c")
+    assert (initial["run"], initial["I2T R@1"], initial["Rsum"]) == ("d", "+1.0", "+6.0")
+
+
+def test_seeds_of_the_same_options_are_put_together(tmp_path, write_run):
+    """50 and 52: mean 51, deviation sqrt(2) = 1.4; their Rsums 300 and 312: 306 and 8.5."""
+    found = sections(
+        write_run(tmp_path / "a", 50.0, seed=0, output_dir="x", loss="ascl"),
+        write_run(tmp_path / "b", 52.0, seed=1, output_dir="y", loss="ascl"),
+        write_run(tmp_path / "c", 60.0, seed=1, output_dir="z", loss="triplet"),
+    )
+    rows = table(found["Results on drawn scenes, test"], "Mean")
+    assert [(row["run"], row["seed"], row["result"]) for row in rows] == [
+        ("a, b", "0, 1", "initial"),
+        ("a, b", "0, 1", "reranked"),
+    ]
+    assert (rows[0]["I2T R@1"], rows[0]["Rsum"]) == ("51.0 ± 1.4", "306.0 ± 8.5")
+
+
+def test_options_that_differ(tmp_path, write_run):
+    found = sections(
+        write_run(tmp_path / "a", 50.0, loss="ascl", dim=8, output_dir="x"),
+        write_run(tmp_path / "b", 50.0, loss="triplet", dim=8, output_dir="y", gate_bias=-2.0),
+    )
+    assert table(found["Options that differ between runs"], "One") == [
+        {"option": "loss", "a": "ascl", "b": "triplet"},
+        {"option": "gate_bias", "a": "", "b": "-2.0"},
+    ]
+    alone = sections(tmp_path / "a")
+    assert "Options that differ between runs" not in alone
+
+
+def test_only_re_ranked_rows_are_transductive(folders):
+    found = sections(folders.runs[0])
+    rows = [*table(found["Results on flickr, test"], "Recall"),
+            *table(found["Results on flickr, test, paired"], "Recall")]  # fmt: skip
+    assert {row["result"]: row["transductive"] for row in rows} == {
+        "initial": "no",
+        "reranked": "yes",
+        "oracle: label groups": "yes",
+        "paired (leaks)": "no",
+    }
