@@ -32,7 +32,7 @@ experiments:
   ablations: {{}}
   strategies: {{negatives: {{mixture: full, none: plain}}, positives: {{both: full, none: plain}}}}
   geometry: {{}}
-  tsne: {{pairs: 3, items: 20}}
+  tsne: {{pairs: 3, items: 20, perplexity: 5}}
   query_length: {{}}
   rerank: {{models: [full]}}
   cases: {{}}
