@@ -140,7 +140,10 @@ class OpenClipAsymmetryLoss(nn.Module):
         if self.world_size == 1:
             return local
         if self.gather_with_grad:
-            parts = list(gather(local).chunk(self.world_size))
+            whole = gather(local)
+            if len(whole) != self.world_size * len(local):
+                raise ValueError("every process must bring as many pairs as the others")
+            parts = list(whole.chunk(self.world_size))
         else:
             parts = [torch.empty_like(local) for _ in range(self.world_size)]
             dist.all_gather(parts, local.detach().contiguous())

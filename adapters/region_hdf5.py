@@ -5,6 +5,7 @@ HDF5 files are opened when first read, once in each process.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ try:
 except (ImportError, RuntimeError) as error:
     raise explain(error, "h5py", "regions") from error
 
+MAX_CHUNK = 2**28  # bytes: one is unpacked to read anything in it
 _FEATURES = ("features", "image_features")
 _BOXES = ("bbox", "bboxes", "boxes", "image_bb")
 _COUNTS = ("num_bbx", "num_bbox", "num_bboxes", "num_boxes")
@@ -48,7 +50,10 @@ class _Hdf5Reader(RegionReader):
         """As of `RegionReader`."""
         try:
             return super().read(entry, limit)
-        except (OSError, RuntimeError, KeyError) as error:  # h5py's words for a damaged file
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            if str(self.path) in str(error):
+                raise
+            # h5py's, of a damaged file
             raise ValueError(f"{self.where(entry)} cannot be read: {error}") from error
 
 
@@ -72,6 +77,8 @@ class RegionHdf5(_Hdf5Reader):
         if features.ndim == 3:
             self.most = features.shape[1]
         images = features.shape[0]
+        if images > os.path.getsize(path):
+            raise ValueError(f"{path} claims {images} images, it has not as many bytes")
         for name in filter(None, self.names.values()):
             if self.file[name].shape[:1] != (images,):
                 raise ValueError(
@@ -91,8 +98,11 @@ class RegionHdf5(_Hdf5Reader):
             values = stored.asstr()[:] if h5py.check_string_dtype(stored.dtype) else stored[:]
             ids = [str(value) for value in values.reshape(-1)]
         elif beside.exists():
-            ids = beside.read_text().split("\n")
-            ids = [line.strip() for line in ids if line.strip()]
+            try:
+                lines = beside.read_text(encoding="utf-8").split("\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{beside}: byte {error.start} is no UTF-8") from error
+            ids = [line.strip() for line in lines if line.strip()]
         else:
             return [f"{self.path.stem}-{row}" for row in range(images)]
         if len(ids) != images:
@@ -133,6 +143,8 @@ class RegionHdf5Images(_Hdf5Reader):
 
     def _dataset(self, entry: int) -> Any:
         found = self.file[self.ids[entry] + self.suffix]
+        if isinstance(found, h5py.Dataset):
+            _refuse_elsewhere(found, self.where(entry))
         if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f" or found.ndim > 2:
             raise ValueError(f"{self.where(entry)}: expected floats (regions, width), got {found}")
         if not found.ndim:
@@ -153,8 +165,16 @@ class RegionHdf5Images(_Hdf5Reader):
 
 def open_hdf5(path: Path) -> RegionReader:
     """The reader of the file's layout."""
-    with _open(path) as file:
-        return (RegionHdf5 if _named(file, _FEATURES) else RegionHdf5Images)(path)
+    try:
+        with _open(path) as file:
+            _refuse_links(file, path)
+            kind = RegionHdf5 if _named(file, _FEATURES) else RegionHdf5Images
+        return kind(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file fails within h5py in any of a dozen ways
+        told = str(error)
+        raise ValueError(told if str(path) in told else f"{path}: {error}") from error
 
 
 def _open(path: Path) -> Any:
@@ -166,8 +186,27 @@ def _open(path: Path) -> Any:
         raise ValueError(f"{path}: not HDF5, cut short or damaged ({error})") from error
 
 
+def _refuse_links(file: Any, path: Path) -> None:
+    """HDF5 may link to any other file."""
+    for name in file:
+        if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+            raise ValueError(f"{path}: {name!r} is a link to another file; copy what it leads to")
+
+
+def _refuse_elsewhere(found: Any, where: str) -> None:
+    """Numbers of a data set may lie in any other file, and unpack to any size."""
+    if found.external or found.is_virtual:
+        raise ValueError(f"{where}: its numbers lie in another file; copy them into this one")
+    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > MAX_CHUNK:
+        raise ValueError(f"{where}: chunks of more than {MAX_CHUNK >> 20} MB")
+
+
 def _named(file: Any, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if isinstance(file.get(name), h5py.Dataset)), None)
+    for name in names:
+        if isinstance(found := file.get(name), h5py.Dataset):
+            _refuse_elsewhere(found, f"{file.filename}: {name}")
+            return name
+    return None
 
 
 class _Hdf5Writer(RegionWriter):

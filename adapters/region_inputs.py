@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -101,6 +102,12 @@ class RegionInputs:
         if int(lengths.min()) < int(lengths.max()):
             batch["region_mask"] = torch.arange(int(lengths.max())) < lengths[:, None]
         return batch
+
+    def boxes(self, row: Row) -> np.ndarray | None:
+        """(K, 4) x0 y0 x1 y1 of the regions taken of a row's image; None: the files have none."""
+        return self.regions.regions(
+            _name(self.regions, row) or row["image_id"], self.num_regions
+        ).boxes
 
     def prepare(self, rows: Any, batch_size: int, **sharing: Any) -> None:
         """Checks that there are features of every row, before hours are spent.

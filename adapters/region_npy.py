@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from ascl_plugin.data.npy_file import NpyFile
+from ascl_plugin.data.npy_file import NpyFile, read_npz
 from ascl_plugin.data.scan_layout import IDS, IMAGES, read_split
 
 from .region_reader import MAX_BYTES, Plan, RegionReader, Regions, RegionWriter, refuse_as_name
@@ -116,26 +114,16 @@ def _refuse_shape(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for member in archive.zip.infolist():
-                named = member.filename.removesuffix(".npy") in _FEATURES + _BOXES
-                if named and member.file_size > MAX_BYTES:
-                    raise ValueError(f"{member.filename} unpacks to {member.file_size} bytes")
-            found = [
-                next((n for n in names if n in archive), None) for names in (_FEATURES, _BOXES)
-            ]
-            if found[0] is None:
-                raise ValueError(f"it has {', '.join(archive) or 'nothing'}, not 'features'")
-            features = archive[found[0]]
-            boxes = None if found[1] is None else archive[found[1]]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    found = read_npz(path, _FEATURES + _BOXES, MAX_BYTES)
+    name, boxes = (next((n for n in names if n in found), None) for names in (_FEATURES, _BOXES))
+    if name is None:
+        raise ValueError(f"{path}: no array 'features' in it")
+    features = found[name]
     if features.dtype.kind != "f":
         raise ValueError(f"{path}: expected floats, got {features.dtype}")
-    return features, boxes
+    if boxes is not None and found[boxes].ndim != 2:
+        raise ValueError(f"{path}: {boxes} has shape {found[boxes].shape}, expected (regions, 4)")
+    return features, None if boxes is None else found[boxes]
 
 
 class FolderWriter(RegionWriter):

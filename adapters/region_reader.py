@@ -126,6 +126,8 @@ class RegionReader(ABC):
                 raise ValueError(
                     f"{self.where(entry)} has boxes of shape {boxes.shape}, expected {(count, 4)}"
                 )
+            if boxes.dtype.kind not in "fiu":
+                raise ValueError(f"{self.where(entry)} has boxes of {boxes.dtype}, expected floats")
             boxes = boxes.astype(np.float32, copy=False)
         return Regions(features, boxes)
 

@@ -11,11 +11,12 @@ import binascii
 import os
 import secrets
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from ascl_plugin.data.npy_file import read_npz
 
 from .region_reader import Plan, RegionReader, Regions, RegionWriter
 
@@ -103,15 +104,17 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     signature = np.array([status.st_size, status.st_mtime_ns])
     if kept.exists():
         try:
-            with np.load(kept, allow_pickle=False) as index:
-                if np.array_equal(index["signature"], signature):
-                    return index["ids"].tolist(), index["offsets"], index["counts"]
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # damaged: made anew
+            # no column of the index is longer than the lines it is of
+            found = read_npz(kept, limit=status.st_size + 4096)
+            if np.array_equal(found["signature"], signature):
+                return _checked(**found)
+        except (ValueError, KeyError, TypeError, OSError):
+            pass  # damaged, or of an earlier layout: made anew
     ids, offsets, counts = _scan(path, status.st_size)
     aside = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}.npz")
     try:
-        np.savez(aside, signature=signature, ids=np.array(ids), offsets=offsets, counts=counts)
+        names = np.frombuffer("\n".join(ids).encode(), np.uint8)  # an id is no longer than it is
+        np.savez(aside, signature=signature, ids=names, offsets=offsets, counts=counts)
         os.replace(aside, kept)
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -121,6 +124,17 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             stacklevel=2,
         )
     return ids, offsets, counts
+
+
+def _checked(
+    signature: np.ndarray, ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """An index from a file, if it is one."""
+    names = ids.astype(np.uint8, casting="no").tobytes().decode().split("\n")
+    for column in (offsets, counts):
+        if column.shape != (len(names),) or column.dtype != np.int64 or column.min() < 0:
+            raise ValueError("no index")
+    return names, offsets, counts
 
 
 def _scan(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,10 +36,10 @@ def read_state(path: str) -> dict[str, Tensor]:
         if path.endswith(".safetensors"):
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+    except Exception as error:  # a damaged pickle is refused in any of a dozen ways
+        told = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{path} is damaged or holds more than tensors ({str(error).splitlines()[0]}). "
-            + _CONVERT.format(path=path)
+            f"{path} is damaged or holds more than tensors ({told}). " + _CONVERT.format(path=path)
         ) from error
     for name in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):

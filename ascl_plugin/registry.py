@@ -104,6 +104,23 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     )
 
 
+def refuse_import(kind: str, name: Any, where: str) -> None:
+    """Nothing, for a component that is registered, ours, or an installed package's entry point.
+
+    A dotted path names any code on the machine, so one that came in a file is not followed unasked.
+
+    Raises:
+        ValueError: a dotted path, or no name at all; `where` says which file has it.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: {kind} is {repr(name)[:80]}, expected a name")
+    if ":" in name and (kind, name) not in _registered:
+        raise ValueError(
+            f"{where}: {kind} {name!r} is code to import. If you trust it: allow_import=True, or "
+            "--allow_import"
+        )
+
+
 def build(kind: str, name: str, **options: Any) -> Any:
     """``resolve(kind, name)(**options)``.
 

@@ -12,7 +12,8 @@ DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions 
 Features: any number of processes; mixed precision; gradient accumulation (which averages gradients
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
 model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
-SIGTERM leave a checkpoint. Not supported here: FSDP, DeepSpeed, streaming data.
+SIGTERM leave a checkpoint (exit status 130 and 143); DDP and FSDP2 (recipes/accelerate/). Not
+supported here: DeepSpeed, streaming data.
 
 The papers' ablations are flags: `--positives none`, `--negatives none`, both,
 `--fusion pooled`, `--loss triplet`.
@@ -20,11 +21,14 @@ The papers' ablations are flags: `--positives none`, `--negatives none`, both,
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
 from ascl_plugin.data.readers import caption_to_image
+from ascl_plugin.disk import writing
 from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
@@ -39,6 +43,7 @@ from ascl_plugin.training.setup import (
     make_folder,
     make_loss,
     make_model,
+    occupied,
     start_from,
 )
 
@@ -46,24 +51,38 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
-    """The whole run; returns the exit status: 0, 130 when stopped, 2 after a user's error.
+    """The whole run; returns the exit status.
 
-    A user's error (an image that does not decode, a split that is not there, ...) is one line.
+    0: done. 130, 143: stopped by Ctrl-C or SIGTERM, as a shell counts signals. 2: an error, told in
+    one line (an image that does not decode, a split that is not there, a full disk, ...).
     """
     options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
     try:
-        return run(options, name)
+        find_files(options)
+        folder = make_folder(options, name)
+        accelerator = make_accelerator(options, folder)
+        with occupied(accelerator, options, folder):
+            return run(options, folder, accelerator)
+    except KeyboardInterrupt:  # before the first step, or after the last, or the second Ctrl-C
+        print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        print(
+            f"error: {one_line(error)} Often it is memory: fewer --num_workers. The same options "
+            f"and --output_dir {options.train.output_dir} --resume go on from the last checkpoint",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        return 2
     except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
         # every process: it may be that only this one met it
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 2
 
 
-def run(options: Options, name: str) -> int:
-    """The run itself; returns the exit status."""
-    find_files(options)
-    folder = make_folder(options, name)
-    accelerator = make_accelerator(options, folder)
+def run(options: Options, folder: Path, accelerator: Any) -> int:
+    """The run itself, alone in its folder; returns the exit status."""
     say = accelerator.print
 
     splits = load_splits(options)
@@ -116,11 +135,13 @@ def run(options: Options, name: str) -> int:
     try:
         trainer.fit()
     except KeyboardInterrupt as stop:
+        if not stop.args:  # a second Ctrl-C, which does not wait for a checkpoint
+            raise
         say(
             f"\nstopped by {stop}; to go on: the same options and --output_dir {folder} --resume",
             file=sys.stderr,
         )
-        return 130
+        return 128 + (trainer.stop_signal or signal.SIGINT)  # of another process: not known here
 
     trainer.load_best()
     model.eval()
@@ -135,13 +156,15 @@ def run(options: Options, name: str) -> int:
             if sim is None:
                 sim = evaluator.score(rows, caption_to_image(rows)[0])
             if train.save_scores and accelerator.is_main_process:
-                write_matrix(folder / f"scores_{split}.npy", sim)
+                with writing(folder / f"scores_{split}.npy"):
+                    write_matrix(folder / f"scores_{split}.npy", sim)
             results[split] = evaluator.evaluate(rows, rerank, sim=sim)
             title = f"{split}: {len(splits[split])} images, seed {train.seed}, single model"
             if accelerator.is_main_process:
                 print_results(results[split], title)
     if accelerator.is_main_process:
-        write_json(folder / "metrics.json", results)
+        with writing(folder / "metrics.json"):
+            write_json(folder / "metrics.json", results)
     say(f"results and model in {folder}")
     accelerator.end_training()
     return 0

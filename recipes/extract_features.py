@@ -9,7 +9,10 @@ them: a file an image, as `--region_files` and `--pooled_files` read them. `ascl
 HDF5 file of each.
 
 DIR holds anything `ascl_plugin.data.readers` reads; all its splits are taken. Without captions:
-`--image_root DIR --output_dir OUT` takes all pictures below DIR, called by their names.
+`--image_root DIR --output_dir OUT` takes all pictures below DIR, called by their names. Pairs that
+no disk holds: `--stream 'shards/*.tar' --output_dir OUT` (webdataset's layout) or `--stream
+user/name` reads them as they come, and writes captions into OUT/captions beside the features; then
+train with `--data_root OUT/captions --region_files OUT/regions`.
 
 Features: any number of processes; a run that was stopped goes on with what is not there yet, by the
 same command; a picture that does not decode is named, or with `--skip_bad FILE` listed there.
@@ -28,13 +31,16 @@ import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, gather_object
+from tqdm import tqdm
 
 from ascl_plugin import registry
 from ascl_plugin.adapters.extraction import DTYPES, FeatureFolder, extract
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates, to_dataset
+from ascl_plugin.data.streaming import CaptionTable, Stream, windows
 from ascl_plugin.training.arguments import mapping
 
+WINDOW = 1024  # rows of a stream in memory at once
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
@@ -60,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(cpu=args.cpu, kwargs_handlers=[patience])
     main_process = accelerator.is_main_process
+    if args.stream is not None:
+        bad, folders = run_stream(args, accelerator)
+        return finish(args, accelerator, bad, folders)
     rows, out = find_rows(args)
     folders = make_folders(args, out, accelerator.device)
 
@@ -74,6 +83,44 @@ def run(args: argparse.Namespace) -> int:
     bad = extract(
         mine, folders, args.batch_size, args.num_workers, args.skip_bad is not None, main_process
     )
+    return finish(args, accelerator, bad, folders)
+
+
+def run_stream(
+    args: argparse.Namespace, accelerator: Accelerator
+) -> tuple[list[str], list[FeatureFolder]]:
+    """Features and captions of what streams in, `WINDOW` rows at a time, each process its share."""
+    if args.output_dir is None:
+        raise ValueError("--stream needs --output_dir")
+    rank, world = accelerator.process_index, accelerator.num_processes
+    out = Path(args.output_dir)
+    rows = Stream(args.stream, args.split, rank=rank, world_size=world)
+    folders = make_folders(args, out, accelerator.device)
+    accelerator.wait_for_everyone()  # all have looked before the first writes
+    bad = []
+    name = f"{args.split}-{rank:05d}-of-{world:05d}.parquet"
+    bar = tqdm(desc="extracting features", unit="image", disable=not accelerator.is_main_process)
+    with CaptionTable(out / "captions" / name) as captions, bar:
+        for window in windows(rows, WINDOW):
+            todo = [row for row in window if any(row["image_id"] not in f for f in folders)]
+            bad += extract(
+                todo, folders, args.batch_size, args.num_workers, args.skip_bad is not None, False
+            )
+            captions.write(r for r in window if all(r["image_id"] in f for f in folders))
+            bar.update(len(window))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:  # of an earlier run with other processes
+        for path in (out / "captions").glob(f"{args.split}-*-of-*.parquet"):
+            if not path.stem.endswith(f"-of-{world:05d}"):
+                path.unlink()
+    return bad, folders
+
+
+def finish(
+    args: argparse.Namespace, accelerator: Accelerator, bad: list[str], folders: list[FeatureFolder]
+) -> int:
+    """Says what was skipped, of all processes, and where the features are."""
+    main_process = accelerator.is_main_process
     bad = gather_object(bad)
     if main_process and args.skip_bad is not None:
         aside = Path(f"{args.skip_bad}.part")
@@ -136,6 +183,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data_root", help="folder, Parquet file or hub id, with captions")
     add("--annotations", help="captions file, where data_root holds several")
     add("--image_root", type=Path, help="folder of the pictures")
+    add("--stream", help="webdataset's tar files, 'shards/*.tar', or a hub id, read as they come")
+    add("--split", default="train", help="with --stream: of the rows (default: %(default)s)")
     add("--output_dir", help="where regions/ and pooled/ go (default: data_root)")
     add("--detector", help="faster_rcnn, bottom_up, timm_grid, any image encoder or dotted path")
     add("--num_regions", type=int, default=36, help="regions of a picture (default: %(default)s)")

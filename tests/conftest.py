@@ -12,19 +12,20 @@ import torch
 
 @pytest.fixture(scope="session")
 def run_ranks():
-    """A function that runs a program once a rank, `FILE RANK PORT OUT`, and loads `OUT/RANK.pt`.
+    """A function that runs a program once a rank and loads the `OUT/RANK.pt` that it writes.
 
-    A program of its own, because a fork would inherit threads.
+    `FILE RANK PORT OUT WORLD`: a program of its own, because a fork would inherit threads.
     """
 
-    def run(program, out, world=2):
+    def run(program, out, world=2, timeout=120):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = [sys.executable, program]
-        ranks = [subprocess.Popen([*command, str(r), str(port), str(out)]) for r in range(world)]
+        numbers = [list(map(str, (rank, port, out, world))) for rank in range(world)]
+        ranks = [subprocess.Popen([*command, *arguments]) for arguments in numbers]
         try:
-            assert [process.wait(timeout=120) for process in ranks] == [0] * world
+            assert [process.wait(timeout=timeout) for process in ranks] == [0] * world
         finally:
             for process in ranks:
                 process.kill()

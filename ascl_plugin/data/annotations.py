@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 
 from ascl_plugin.data.image_files import Coco2017Names, find_folder
+from ascl_plugin.data.npy_file import map_npy
 from ascl_plugin.data.rows import (
     SPLITS,
     clean_captions,
     refuse_duplicates,
+    refuse_link,
     refuse_outside,
     split_named,
+    text_id,
     to_dataset,
 )
 
 # the folders that the archives of Flickr30K and Flickr8k unpack into
 _ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
+# folders that people link to the one copy they have, wherever that lies
+_USUAL = re.compile(r"(train|val|test)20\d\d")
 
 
 def read_karpathy(
@@ -47,8 +51,9 @@ def read_karpathy(
     Raises:
         FileNotFoundError: no such file, or the first image of a split is nowhere to be found.
         KeyError: an entry lacks a field.
-        ValueError: no JSON; an unknown split; an image without captions or with an empty one; an
-            image id that occurs twice; an image path that leaves `image_root`.
+        ValueError: no JSON; an unknown split; an image without captions or with one that
+            `clean_captions` refuses; an image id that occurs twice; an image path that leaves
+            `image_root`, or does so by a link.
     """
     path = Path(path)
     images = _Images(path, Path(image_root or path.parent), pictures)
@@ -84,8 +89,9 @@ def read_coco_captions(
     Raises:
         FileNotFoundError: no such file, or the first image is nowhere to be found.
         KeyError: an entry lacks a field, or an id is not in the file.
-        ValueError: no JSON; a name that tells no split; an image without captions or with an empty
-            one; an image id that occurs twice; an image path that leaves `image_root`.
+        ValueError: no JSON; a name that tells no split; an image without captions or with one that
+            `clean_captions` refuses; an image id that occurs twice; an image path that leaves
+            `image_root`, or does so by a link.
     """
     path = Path(path)
     told = re.search(r"(train|val|test)(\d{4})?", path.stem)
@@ -100,7 +106,7 @@ def read_coco_captions(
     entries = _list_of(content, "images", path)
     for index, entry in enumerate(entries):
         where = f"{path}: images[{index}]"
-        image_id = _field(entry, "id", where)
+        image_id = _id(entry, "id", where)
         names[image_id] = refuse_outside(_field(entry, "file_name", where), where)
     refuse_duplicates((str(entry["id"]) for entry in entries), str(path))
 
@@ -108,10 +114,11 @@ def read_coco_captions(
     caption_ids = set()
     for index, entry in enumerate(_list_of(content, "annotations", path)):
         where = f"{path}: annotations[{index}]"
-        image_id = _field(entry, "image_id", where)
+        image_id = _id(entry, "image_id", where)
         if image_id not in captions:
             raise KeyError(f"{where}: image_id {image_id} is not among the file's images")
         caption_id = entry.get("id", f"{image_id}#{len(captions[image_id])}")
+        text_id(caption_id, where)
         caption_ids.add(caption_id)
         captions[image_id].append((str(caption_id), _field(entry, "caption", where)))
 
@@ -133,7 +140,7 @@ def read_coco_captions(
         [
             {
                 "image_id": str(image_id),
-                "image": {"path": str(folder / names[image_id]), "bytes": None},
+                "image": {"path": _below(folder, names[image_id], pictures, path), "bytes": None},
                 "captions": clean_captions(
                     [text for _, text in captions[image_id]], f"{path}: image {image_id}"
                 ),
@@ -166,11 +173,14 @@ class _Images:
     def row(self, index: int, entry: Any) -> dict[str, Any]:
         where = f"{self.path}: images[{index}]"
         name = refuse_outside(_field(entry, "filename", where), where)
-        image_id = str(entry.get("cocoid", name))
+        image_id = text_id(entry.get("cocoid", name), where)
         split = split_named(_field(entry, "split", where), where)
-        sentences = _field(entry, "sentences", where)
+        sentences = _list_of(entry, "sentences", where)
         captions = [_field(s, "raw", f"{where}.sentences[{i}]") for i, s in enumerate(sentences)]
-        ids = [str(s.get("sentid", f"{image_id}#{i}")) for i, s in enumerate(sentences)]
+        ids = [
+            text_id(s.get("sentid", f"{image_id}#{i}"), f"{where}.sentences[{i}]")
+            for i, s in enumerate(sentences)
+        ]
         return {
             "image_id": image_id,
             "image": {"path": str(self._file(entry, name, split, where)), "bytes": None},
@@ -189,18 +199,22 @@ class _Images:
             self.folders[split, below] = self._folder(entry, name, below, where)
         folder = self.folders[split, below]
         if folder is not None:
-            return folder / name
+            return folder / refuse_link(folder, name, where)
         assert self.renamed is not None
         found = self.renamed.path(entry.get("cocoid"))
         if found is None:
             raise FileNotFoundError(
                 f"{where}: image {entry.get('cocoid')} is in no COCO 2017 folder"
             )
+        refuse_link(found.parent, found.name, where)
         return found
 
     def _folder(self, entry: dict[str, Any], name: str, below: str, where: str) -> Path | None:
         """The folder of a split's images; None for COCO's in the 2017 folders."""
         folders = (below, "images", f"images/{below}", *_ARCHIVES, "")
+        if not _USUAL.fullmatch(below):
+            for start in (self.image_root, self.image_root / "images"):
+                refuse_link(start, below, where)
         try:
             return find_folder(self.image_root, name, folders, where)
         except FileNotFoundError:
@@ -217,12 +231,14 @@ def _load(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON, line {error.lineno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not JSON, byte {error.start} is no UTF-8") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; brackets in brackets
+        raise ValueError(f"{path}: not JSON that is read: {error}") from error
 
 
-def _list_of(content: Any, field: str, path: Path) -> list[Any]:
-    values = _field(content, field, str(path))
+def _list_of(content: Any, field: str, where: Path | str) -> list[Any]:
+    values = _field(content, field, str(where))
     if not isinstance(values, list):
-        raise ValueError(f"{path}: {field!r} is a {type(values).__name__}, expected a list")
+        raise ValueError(f"{where}: {field!r} is a {type(values).__name__}, expected a list")
     return values
 
 
@@ -238,14 +254,31 @@ def _field(entry: Any, name: str, where: str) -> Any:
     return entry[name]
 
 
+def _id(entry: Any, name: str, where: str) -> Any:
+    """An id as the file has it, which is a number or a text."""
+    value = _field(entry, name, where)
+    text_id(value, where)
+    return value
+
+
+def _below(folder: Path, name: str, there: bool, where: Path) -> str:
+    return str(folder / (refuse_link(folder, name, str(where)) if there else name))
+
+
 def _ids(ids: Sequence[int] | str | Path) -> list[int]:
     if not isinstance(ids, (str, Path)):
         return [int(i) for i in ids]
     path = Path(ids)
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False).ravel().tolist()
-    lines = [line.strip() for line in path.read_text().splitlines()]
+        numbers = map_npy(path, "r")
+        if numbers.dtype.kind not in "iu":
+            raise ValueError(f"{path}: expected image ids, got {numbers.dtype}")
+        return numbers.ravel().tolist()
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is no UTF-8") from error
     for number, line in enumerate(lines, start=1):
-        if line and not line.isdigit():
-            raise ValueError(f"{path}, line {number}: expected an image id, got {line!r}")
+        if line and not (line.isascii() and line.isdigit() and len(line) < 20):
+            raise ValueError(f"{path}, line {number}: expected an image id, got {line[:80]!r}")
     return [int(line) for line in lines if line]

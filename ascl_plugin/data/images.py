@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,10 @@ try:
     from PIL import Image, ImageOps
 except ImportError as error:
     raise ImportError('decoding images needs Pillow: pip install "ascl-plugin[recipes]"') from error
+
+
+#: What is decoded. EPS is not: Pillow hands it to Ghostscript, which runs what the file says.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
 def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Image:
@@ -29,7 +35,8 @@ def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Im
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: neither path nor bytes; not an image, a damaged or truncated one; too large.
+        ValueError: neither path nor bytes; not an image of `FORMATS`, a damaged or truncated one;
+            too large; a path to what is no file.
     """
     if isinstance(cell, Image.Image):
         return _rgb(ImageOps.exif_transpose(cell))
@@ -39,7 +46,9 @@ def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Im
         raise ValueError(f"image {image_id}: the row has neither a path nor bytes")
     where = f"image {image_id} ({path if path else 'embedded'})"
     try:
-        with Image.open(source) as picture:
+        if data is None and not stat.S_ISREG(os.stat(path or "").st_mode):
+            raise ValueError("no regular file")
+        with Image.open(source, formats=_FORMATS) as picture:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and picture.width * picture.height > limit:
                 raise Image.DecompressionBombError(
@@ -52,6 +61,10 @@ def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Im
     # Pillow's decoders fail on damaged files in many ways: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(f"{where} does not decode: {error}") from error
+
+
+Image.init()
+_FORMATS = [name for name in FORMATS if name in Image.OPEN]  # Pillow has AVIF since 11.3
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

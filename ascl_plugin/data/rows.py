@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ ROW = datasets.Features(
         "split": datasets.Value("string"),
     }
 )
+
+#: Characters of a caption at most: the longest of detailed descriptions have some 10,000.
+MAX_CHARACTERS = 100_000
 
 #: The splits there are, and the names that other sources give them.
 SPLITS = {
@@ -49,32 +53,86 @@ def clean_captions(captions: Sequence[Any], where: str) -> list[str]:
     """The captions of one image, stripped of surrounding white space.
 
     Raises:
-        ValueError: no captions, an empty one, or one that is no string; `where` names the file and
-            the image.
+        ValueError: no captions, an empty one, one that is no string, that has more than
+            `MAX_CHARACTERS` or that is no Unicode text; `where` names the file and the image.
     """
     if not len(captions):
         raise ValueError(f"{where}: the image has no captions")
     clean = []
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise ValueError(f"{where}: caption {index} is {caption!r}, expected a string")
+            raise ValueError(f"{where}: caption {index} is {repr(caption)[:80]}, expected a string")
         if not caption.strip():
             raise ValueError(f"{where}: caption {index} is empty; remove it from the file")
+        if len(caption) > MAX_CHARACTERS:
+            raise ValueError(
+                f"{where}: caption {index} has {len(caption)} characters, {MAX_CHARACTERS} at most"
+            )
+        refuse_halves(caption, f"{where}: caption {index}")
         clean.append(caption.strip())
     return clean
+
+
+def refuse_halves(text: str, where: str) -> str:
+    """`text` itself, whose every character can be written.
+
+    Raises:
+        ValueError: half a surrogate pair in it, as JSON's ``"\\ud800"``, which no UTF-8 holds.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        told = f"{where}: character {error.start} is half a surrogate pair"
+        raise ValueError(f"{told}, {text[error.start]!r}") from error
+    return text
+
+
+def text_id(value: Any, where: str) -> str:
+    """An id as a string.
+
+    Raises:
+        ValueError: neither a number nor text that can be written.
+    """
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: expected an id, got {repr(value)[:80]}")
+    return refuse_halves(str(value), where)
 
 
 def refuse_outside(name: Any, where: str) -> str:
     """`name` itself, a relative path that stays below the folder it is joined to.
 
+    Links are another matter: `refuse_link`.
+
     Raises:
-        ValueError: an absolute path, one with ``..`` in it, or no string at all.
+        ValueError: an absolute path, one with ``..`` or a character in it that no path has, or no
+            string at all.
     """
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{where}: expected the path of an image, got {name!r}")
+        raise ValueError(f"{where}: expected the path of an image, got {repr(name)[:80]}")
+    if "\0" in refuse_halves(name, where):
+        raise ValueError(f"{where}: path {name!r} has a NUL in it")
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or PurePosixPath(name).is_absolute() or ".." in windows.parts:
         raise ValueError(f"{where}: path {name!r} leaves the data root; expected one below it")
+    return name
+
+
+def refuse_link(folder: str | Path, name: str, where: str) -> str:
+    """`name` itself, which no link on its way leads out of `folder`; a link `folder` may be.
+
+    Raises:
+        ValueError: it is, or lies behind, a link that leaves the folder.
+    """
+    path = str(folder)
+    for part in PurePosixPath(name).parts:
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            inside = os.path.realpath(folder)
+            if os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+                raise ValueError(
+                    f"{where}: path {name!r} leaves {folder} by a link, to "
+                    f"{os.path.realpath(path)}; copy what it leads to, or let image_root= be there"
+                )
     return name
 
 

@@ -102,6 +102,7 @@ def _lines(path: Path) -> list[str] | None:
     if not path.exists():
         return None
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() also parts at U+2028
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is no UTF-8") from error
+    return [line.strip() for line in lines[: -1 if lines[-1] == "" else None]]

@@ -3,8 +3,10 @@
 A store is a folder ``<root>/<hash of spec and dtype>/`` with ``spec.json`` and any number of shards
 ``shard-<hash of keys>.safetensors``. A shard holds n entries: ``keys`` uint8 (n, 16), and for each
 named tensor all entries' rows one after the other, ``<name>`` (sum of lengths, ...), and where each
-begins, ``<name>.offsets`` int64 (n + 1,). Shards are written aside and moved into place, so several
-processes may fill one store and a killed one leaves nothing half done.
+begins, ``<name>.offsets`` int64 (n + 1,); ``crc32`` int64 (n,) is of each entry's numbers, and is
+looked at when a process first reads the entry (shards of earlier versions have none). Shards are
+written aside and moved into place, so several processes may fill one store and a killed one leaves
+nothing half done.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from ascl_plugin.disk import writing
 
 try:
     from safetensors import SafetensorError, safe_open
@@ -30,7 +35,7 @@ except ImportError as error:
         'the feature store needs safetensors and tqdm: pip install "ascl-plugin[recipes]"'
     ) from error
 
-_OFFSETS = ".offsets"
+_OFFSETS, _SUMS = ".offsets", "crc32"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -67,6 +72,7 @@ class FeatureStore:
     def _forget(self) -> None:
         self._shards: dict[str, int] = {}  # file name -> its number
         self._tensors: list[dict[str, tuple[Tensor, np.ndarray]]] = []  # name -> rows, offsets
+        self._sums: list[np.ndarray | None] = []  # of a shard's entries; -1: looked at
         self._entries: dict[bytes, tuple[int, int]] = {}  # hashed key -> shard, entry
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,16 +104,23 @@ class FeatureStore:
 
         Raises:
             KeyError: no such entry.
+            ValueError: its numbers are not what was written; the message names the file.
         """
         try:
             shard, entry = self._entries[_digest(key)]
         except KeyError:
             raise KeyError(f"{self.path}: no features for {key[:200]!r}") from None
-        found = {}
-        for name, (values, offsets) in self._tensors[shard].items():
-            rows = values[offsets[entry] : offsets[entry + 1]]
-            found[name] = rows.to(torch.float32, copy=True)
-        return found
+        found = {
+            name: values[offsets[entry] : offsets[entry + 1]]
+            for name, (values, offsets) in self._tensors[shard].items()
+        }
+        sums = self._sums[shard]
+        if sums is not None and sums[entry] >= 0:
+            if _crc(found) != sums[entry]:
+                file = list(self._shards)[shard]
+                raise ValueError(_damaged(self.path / file, f"the checksum of {key[:200]!r}"))
+            sums[entry] = -1
+        return {name: rows.to(torch.float32, copy=True) for name, rows in found.items()}
 
     def missing(self, keys: Sequence[str]) -> list[int]:
         """Positions in `keys` of what is not stored; of a key that occurs often, the first."""
@@ -132,6 +145,7 @@ class FeatureStore:
         keys = b"".join(_digest(key) for key, _ in entries)
         shard = {"keys": torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, 16)}
         names = sorted(entries[0][1])
+        parts: list[dict[str, Tensor]] = [{} for _ in entries]
         for key, tensors in entries:
             if sorted(tensors) != names:
                 raise ValueError(
@@ -145,11 +159,14 @@ class FeatureStore:
                         f"{key[:200]!r}: {name} has shape {tuple(row.shape)}, the first entry "
                         f"{tuple(rows[0].shape)}; only the first axis may differ"
                     )
+            for part, row in zip(parts, rows, strict=True):
+                part[name] = row
             shard[name] = torch.cat(rows)
             lengths = torch.tensor([0] + [len(row) for row in rows])
             shard[name + _OFFSETS] = lengths.cumsum(0)
             if not shard[name].isfinite().all():
                 self._refuse_infinite(name, entries, rows)
+        shard[_SUMS] = torch.tensor([_crc(part) for part in parts])
         name = hashlib.blake2b(keys, digest_size=8).hexdigest()
         path = self.path / f"shard-{name}.safetensors"
         _write_aside(path, lambda aside: save_file(shard, aside))
@@ -179,16 +196,24 @@ class FeatureStore:
             with safe_open(path, "pt") as file:  # checks that the header's lengths are the file's
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             keys = tensors.pop("keys").numpy()
+            sums = tensors.pop(_SUMS).numpy().copy() if _SUMS in tensors else None
             # numpy's integers index in a tenth of the time of torch's
             offsets = {n: tensors.pop(n).numpy() for n in list(tensors) if n.endswith(_OFFSETS)}
             values = {name: (rows, offsets[name + _OFFSETS]) for name, rows in tensors.items()}
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(
-                f"{path} is cut short or damaged ({error}); delete it, and its entries are "
-                "computed again"
-            ) from error
+            if keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != 16:
+                raise ValueError(f"keys are {keys.dtype} {keys.shape}")
+            if sums is not None and (sums.dtype != np.int64 or sums.shape != (len(keys),)):
+                raise ValueError(f"{_SUMS} are {sums.dtype} {sums.shape}")
+            for name, (rows, ends) in values.items():
+                if ends.dtype != np.int64 or ends.shape != (len(keys) + 1,) or not rows.ndim:
+                    raise ValueError(f"{name} does not fit {len(keys)} keys")
+                if ends[0] or ends[-1] != len(rows) or (ends[1:] < ends[:-1]).any():
+                    raise ValueError(f"{name} does not begin where it says")
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            raise ValueError(_damaged(path, error)) from error
         shard = self._shards[path.name] = len(self._tensors)
         self._tensors.append(values)
+        self._sums.append(sums)
         for entry, key in enumerate(keys):
             self._entries[key.tobytes()] = shard, entry
 
@@ -290,10 +315,24 @@ def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
+def _crc(tensors: Mapping[str, Tensor]) -> int:
+    """Of an entry's numbers as on disk, names and shapes."""
+    sum = 0
+    for name, rows in sorted(tensors.items()):
+        sum = zlib.crc32(f"{name} {rows.dtype} {tuple(rows.shape)}".encode(), sum)
+        sum = zlib.crc32(rows.contiguous().view(torch.uint8).numpy(), sum)
+    return sum
+
+
+def _damaged(path: Path, what: Any) -> str:
+    return f"{path} is cut short or damaged ({what}); delete it, and its entries are computed again"
+
+
 def _write_aside(path: Path, write: Callable[[Path], Any]) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        write(aside)
-        os.replace(aside, path)
+        with writing(path):
+            write(aside)
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

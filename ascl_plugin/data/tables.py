@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.config import HF_DATASETS_CACHE as DATASETS_CACHE
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.constants import HF_HUB_CACHE as HUB_CACHE
 
 from ascl_plugin.data.rows import (
     ROW,
     SPLITS,
     clean_captions,
     refuse_duplicates,
+    refuse_link,
     refuse_outside,
     split_named,
 )
@@ -47,9 +52,17 @@ def read_table(source: str | Path, splits: Mapping[str, str] | None = None) -> d
     Raises:
         FileNotFoundError: nothing to read there, or a hub that does not answer.
         KeyError: no column for images or captions, or a split of `splits` that is not there.
-        ValueError: a file that is damaged; an image without captions or with an empty one; an image
-            id that occurs twice; an image path that leaves the folder.
+        ValueError: a file that is damaged; an image without captions or with one that
+            `clean_captions` refuses; an image id that occurs twice; an image path that leaves the
+            folder, or does so by a link.
     """
+    try:
+        return _read(source, splits)
+    except (UnicodeDecodeError, pa.ArrowException) as error:
+        raise ValueError(f"{source} cannot be read: {error}") from error
+
+
+def _read(source: str | Path, splits: Mapping[str, str] | None) -> datasets.DatasetDict:
     parts = _by_split(_load(source), source)
     if splits is None:
         wanted = [(split_named(name, str(source)), name) for name in parts]
@@ -89,6 +102,8 @@ def _by_split(loaded: datasets.DatasetDict, source: str | Path) -> dict[str, dat
             continue
         rows: dict[str, list[int]] = {}
         for row, told in enumerate(table["split"][:]):
+            if not isinstance(told, str):
+                raise ValueError(f"{source}: row {row}: split is {told!r}, expected a name")
             rows.setdefault(told, []).append(row)
         for told, those in rows.items():
             split_named(told, f"{source}: row {those[0]}")
@@ -149,16 +164,40 @@ def _images(
     table: datasets.Dataset, column: str, source: str | Path, where: str
 ) -> datasets.Dataset:
     """A table of the one column "image", undecoded; paths are resolved below the source."""
-    if table.features[column] == datasets.Value("string"):
+    if table.features[column] in (datasets.Value("string"), datasets.Value("large_string")):
         root = Path(source) if Path(source).is_dir() else Path(source).parent
         names = [
             refuse_outside(name, f"{where}: row {row}") for row, name in enumerate(table[column][:])
         ]
+        for row, name in enumerate(names):
+            refuse_link(root, name, f"{where}: row {row}")
         cells = [{"path": os.path.abspath(root / name), "bytes": None} for name in names]
         features = datasets.Features({"image": ROW["image"]})
         return datasets.Dataset.from_dict({"image": cells}, features=features)
     named = table if column == "image" else table.rename_column(column, "image")
-    return named.cast_column("image", ROW["image"])
+    try:
+        images = named.cast_column("image", ROW["image"])
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{where}: column {column!r} holds {table.features[column]}, no images nor their paths"
+        ) from error
+    _refuse_files_outside(images, source, where)
+    return images
+
+
+def _refuse_files_outside(images: datasets.Dataset, source: str | Path, where: str) -> None:
+    """A table may hold, in place of an image, the path of any file; those of its own are read."""
+    roots = [str(DATASETS_CACHE), HUB_CACHE]  # where files of a hub's data set are
+    if os.path.exists(source):
+        roots = [str(source) if os.path.isdir(source) else str(Path(source).parent)]
+    roots = [os.path.realpath(root) for root in roots]
+    for chunk in images.data.column("image").chunks:
+        embedded = pc.is_valid(pc.struct_field(chunk, "bytes"))
+        paths = pc.filter(pc.struct_field(chunk, "path"), pc.invert(embedded)).drop_null()
+        for path in paths.to_pylist():
+            real = os.path.realpath(path)
+            if not any(os.path.commonpath([root, real]) == root for root in roots):
+                raise ValueError(f"{where}: path {path!r} leaves the data root, to {real}")
 
 
 def _image_ids(

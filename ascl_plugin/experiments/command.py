@@ -42,10 +42,9 @@ def add_experiment(commands: Any) -> None:
 def _experiment(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    import yaml
-
     from ascl_plugin.experiments.plan import read_plan
     from ascl_plugin.experiments.study import Study
+    from ascl_plugin.yaml_file import parse_yaml
 
     plan = read_plan(args.config)
     given = {}
@@ -53,7 +52,7 @@ def _experiment(args: argparse.Namespace) -> int:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"--set {word}: expected NAME=VALUE")
-        given[name] = yaml.safe_load(value)
+        given[name] = parse_yaml(value, f"--set {name}")
     plan = replace(plan, options={**plan.options, **given}, seeds=args.seeds or plan.seeds)
     names = [
         n for n in EXPERIMENTS if n in args.names or ("all" in args.names and n in plan.experiments)

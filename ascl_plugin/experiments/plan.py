@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ascl_plugin.yaml_file import read_yaml
 
 #: Experiments by name, in the order in which `all` runs them.
 EXPERIMENTS = (
@@ -70,10 +71,7 @@ def read_plan(path: str | Path) -> Plan:
         ValueError: no mapping, an entry of another name or kind, no models; the message names it.
         OSError: the file is not there.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not yaml: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not content.get("models"):
         raise ValueError(f"{path}: expected a study, with at least its models")
     kinds: dict[str, type] = {"seeds": list, "config": str, "launch": str, "split": str}
@@ -81,21 +79,29 @@ def read_plan(path: str | Path) -> Plan:
         _check(name, [f.name for f in fields(Plan)], f"{path}: entry")
         kind = kinds.get(name, dict)
         if not isinstance(value, kind):
-            raise ValueError(f"{path}: {name} is {value!r}, expected a {kind.__name__}")
+            told = repr(value)[:80]
+            raise ValueError(f"{path}: {name} is {told}, expected a {kind.__name__}")
     for name in ("models", "experiments"):
         for entry, value in content.get(name, {}).items():
+            # a model's name begins the name of its folder
+            if not isinstance(entry, str) or not re.fullmatch(r"[\w+=.,-]+", entry):
+                raise ValueError(f"{path}: {name}: {repr(entry)[:80]} is no name of a folder")
             if not isinstance(value or {}, dict):
-                raise ValueError(f"{path}: {name}: {entry} is {value!r}, expected a dict")
+                told = repr(value)[:80]
+                raise ValueError(f"{path}: {name}: {entry} is {told}, expected a dict")
         content[name] = {entry: value or {} for entry, value in content.get(name, {}).items()}
     if not content.get("seeds", [0]) or not all(
-        isinstance(s, int) for s in content.get("seeds", [])
+        isinstance(s, int) and 0 <= s < 2**32 for s in content.get("seeds", [])
     ):
-        raise ValueError(f"{path}: seeds is {content['seeds']!r}, expected numbers")
+        raise ValueError(f"{path}: seeds is {content['seeds']!r}, expected numbers from 0")
     for name in content["experiments"]:
         _check(name, EXPERIMENTS, f"{path}: experiment")
+        asked = content["experiments"][name].get("models", [])
+        if not isinstance(asked, list):
+            raise ValueError(f"{path}: experiment {name}: models is {asked!r}, expected a list")
+        for model in asked:
+            _check(model, content["models"], f"{path}: experiment {name}: model")
     plan = Plan(**content)
-    for name in plan.experiments:
-        plan.models_of(name)
     return plan
 
 
@@ -105,7 +111,7 @@ def load(experiment: str) -> Any:
 
 
 def _check(name: Any, known: Iterable[str] | Mapping[str, Any], what: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(str(name), list(known), n=1)
+    if name not in list(known):
+        near = difflib.get_close_matches(str(name)[:80], list(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-        raise ValueError(f"{what} {name!r} is not known{hint}")
+        raise ValueError(f"{what} {repr(name)[:80]} is not known{hint}")

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ascl_plugin.experiments.plan import Plan
 from ascl_plugin.report.metrics_file import write_text
+from ascl_plugin.yaml_file import read_yaml
 
 START = "start"
 
@@ -74,7 +75,7 @@ class Runs:
         if asked.get("start_from") == "none":
             del asked["start_from"]
         path = self.plan.config
-        config = {} if path is None else yaml.safe_load(Path(path).read_text())
+        config = {} if path is None else read_yaml(path)
         own = {"seed": seed, "log_with": "none", "save_scores": True}
         return {**config, **self.plan.options, **asked, **own}
 
@@ -89,7 +90,7 @@ class Runs:
         if not (self.path(model, seed) / "metrics.json").exists():
             return False
         asked = self.options(model, seed)
-        trained = yaml.safe_load(self._config(model, seed).read_text())
+        trained = read_yaml(self._config(model, seed))
         changed = [k for k in asked.keys() | trained if asked.get(k) != trained.get(k)]
         if changed:
             name = sorted(changed)[0]

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from ascl_plugin.data.rows import caption_to_image
-from ascl_plugin.experiments.plan import Plan, load
+from ascl_plugin.experiments.plan import EXPERIMENTS, Plan, load
 from ascl_plugin.experiments.results import Result, write_result
 from ascl_plugin.experiments.runs import Runs
 from ascl_plugin.report.metrics_file import write_json
@@ -25,6 +24,7 @@ from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.setup import find_files, load_splits
+from ascl_plugin.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Study:
         result = load(experiment)(self, settings)
         made_by = {
             "experiment": experiment,
+            "place": EXPERIMENTS.index(experiment),
             "command": " ".join(["ascl", *sys.argv[1:]]),
             "seeds": self.seeds,
             "split": self.split,
@@ -93,8 +94,9 @@ class Study:
         """A model and its scores, trained if need be."""
         metrics = self.metrics(model, seed)
         folder = self.runs.path(model, seed)
-        options = yaml.safe_load((folder / "config.yaml").read_text())
-        loaded = RetrievalModel.from_pretrained(str(folder / "best")).eval()
+        options = read_yaml(folder / "config.yaml")
+        # the plan named its components, so they have been imported to train it
+        loaded = RetrievalModel.from_pretrained(str(folder / "best"), allow_import=True).eval()
         loaded.to("cuda" if torch.cuda.is_available() and not options["cpu"] else "cpu")
         cache = Path(options["cache_dir"]).expanduser() if options["cache_images"] else None
         files = options["region_files"], options["pooled_files"]

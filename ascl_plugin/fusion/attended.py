@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossModalFusion
 
 Parts = tuple[Tensor, Tensor]
+FP16_MAX = torch.finfo(torch.float16).max
 
 
 def score_tile(
@@ -95,8 +96,14 @@ def _products(keys: Tensor, queries: Tensor, ranks: bool) -> Tensor:
     autocast = torch.is_autocast_enabled(keys.device.type) and not exact
     if exact:
         keys, queries = wide(keys), wide(queries)
+    dtype = torch.get_autocast_dtype(keys.device.type) if autocast else keys.dtype
+    if dtype == torch.float16:
+        keys, queries = keys.clamp(-FP16_MAX, FP16_MAX), queries.clamp(-FP16_MAX, FP16_MAX)
     with torch.autocast(keys.device.type, enabled=autocast):
         products = keys.flatten(0, 1).transpose(0, 1) @ queries.flatten(0, 1).permute(1, 2, 0)
+    if dtype == torch.float16:  # a softmax with infinities is not a number
+        with torch.no_grad():
+            products.clamp_(-FP16_MAX, FP16_MAX)
     return wide(products).view(-1, b, n, a, m)
 
 
@@ -146,8 +153,9 @@ def _attend(
         if y.mask is not None:  # an item without keys is attended to as zeros
             there = y.mask.any(1, keepdim=True)
             dots, means = dots * there, means * there[..., None] if whole else None
-        # rounding may leave a norm of nothing below 0
-        cosines = dots * (norms * x.norms.view(a * m)).clamp_min(EPS**2).rsqrt()
+        # nothing resembles a zero vector, nor pulls at it; rounding may leave its norm below 0
+        squared = norms * x.norms.view(a * m)
+        cosines = torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())
         return (cosines.view(b, a, m) * x.shares).sum(-1).T, means
 
 

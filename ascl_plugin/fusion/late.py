@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, wide
-from ascl_plugin.fusion.pooled import PooledSimilarity
+from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 
 
 class LateInteraction(nn.Module):
@@ -50,23 +50,25 @@ class LateInteraction(nn.Module):
         return self.local_weight * local + (1 - self.local_weight) * self.whole(images, texts)
 
     def _local(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
-        v = nn.functional.normalize(images.regions, dim=-1)
-        w = nn.functional.normalize(texts.words, dim=-1)
+        v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)
         cosines = w.flatten(0, 1) @ v.flatten(0, 1).T
         cosines = cosines.view(*w.shape[:2], *v.shape[:2])  # (T, L, I, K)
-        lowest, u1 = torch.finfo(cosines.dtype).min, self.direction_weight
-        local = torch.zeros((), device=cosines.device)
+        u1, local = self.direction_weight, torch.zeros((), device=cosines.device)
         if u1 < 1:
-            known = cosines
-            if images.mask is not None:
-                known = cosines.masked_fill(~images.mask, lowest)
-            local = (1 - u1) * _mean(wide(known.amax(3)), texts.mask, 1)
+            real = None if images.mask is None else images.mask[None, None]
+            local = (1 - u1) * _mean(wide(_highest(cosines, real, 3)), texts.mask, 1)
         if u1 > 0:
-            known = cosines
-            if texts.mask is not None:
-                known = cosines.masked_fill(~texts.mask[:, :, None, None], lowest)
-            local = local + u1 * _mean(wide(known.amax(1)), images.mask, 2)
+            real = None if texts.mask is None else texts.mask[:, :, None, None]
+            local = local + u1 * _mean(wide(_highest(cosines, real, 1)), images.mask, 2)
         return local.T
+
+
+def _highest(cosines: Tensor, real: Tensor | None, axis: int) -> Tensor:
+    """The maximum over an axis where `real`; 0 where nothing is."""
+    if real is None:
+        return cosines.amax(axis)
+    best = cosines.masked_fill(~real, torch.finfo(cosines.dtype).min).amax(axis)
+    return best.masked_fill(~real.any(axis), 0)
 
 
 def _mean(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:

@@ -34,8 +34,13 @@ class PooledSimilarity(nn.Module):
                 raise ValueError("PooledSimilarity(image='pooled') got images without pooled")
             image = images.pooled
         else:
-            image = mean_of_places(images.regions, images.mask)
-        text = mean_of_places(texts.words, texts.mask)
+            image = mean_of_places(wide(images.regions), images.mask)
+        text = mean_of_places(wide(texts.words), texts.mask)
         with torch.autocast(image.device.type, enabled=False):
-            image, text = (functional.normalize(wide(x), dim=-1) for x in (image, text))
-            return image @ text.T
+            return unit(image) @ unit(text).T
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors (..., D) of length 1, fp32 or wider; zero vectors as they are, with gradient 0."""
+    x = wide(x)
+    return functional.normalize(x.masked_fill((x == 0).all(-1, keepdim=True), 0), dim=-1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.features import ImageFeatures, TextFeatures, wide
 
 if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossAttention, CrossModalFusion, SliceAttention
@@ -37,9 +37,9 @@ def score_pair(head: CrossModalFusion, v: Tensor, g: Tensor, w: Tensor) -> tuple
     w_star = multi_head(head.image_to_text, v, w)  # (K, D), equation 6
     v_star = multi_head(head.text_to_image, w, v)  # (L, D)
     u1 = head.direction_weight
-    s_local = u1 * cosine(v, w_star).mean() + (1 - u1) * cosine(w, v_star).mean()  # 13
-    w_g = head.text_global(w_star.mean(0))  # 7, 8
-    v_g = fuse(head, head.image_global(v_star.mean(0)), head.pooled_global(g))  # 9-12
+    s_local = u1 * mean(cosine(v, w_star)) + (1 - u1) * mean(cosine(w, v_star))  # 13
+    w_g = head.text_global(mean(w_star))  # 7, 8
+    v_g = fuse(head, head.image_global(mean(v_star)), head.pooled_global(g))  # 9-12
     return s_local, cosine(v_g, w_g)  # 14
 
 
@@ -61,10 +61,17 @@ def fuse(head: CrossModalFusion, a: Tensor, b: Tensor) -> Tensor:
     return z * a + (1 - z) * b
 
 
+def mean(places: Tensor) -> Tensor:
+    """Over the first axis; of no place, 0."""
+    return places.mean(0) if len(places) else places.sum(0)
+
+
 def cosine(x: Tensor, y: Tensor) -> Tensor:
     """R(x, y) along the last axis; 0, with gradient 0, where a vector is zero."""
-    norms = (x.square().sum(-1) * y.square().sum(-1)).clamp_min(EPS**2).sqrt()
-    return (x * y).sum(-1) / norms
+    x, y = wide(x), wide(y)
+    squared = x.square().sum(-1) * y.square().sum(-1)
+    cosines = (x * y).sum(-1) / squared.clamp_min(EPS**2).sqrt()
+    return torch.where(squared <= 0, 0, cosines)  # what is no number stays none
 
 
 def _real(values: Tensor, mask: Tensor | None, index: int) -> Tensor:

@@ -20,27 +20,42 @@ class _AllGather(torch.autograd.Function):
     """Concatenation over processes; backward hands each process the sum of its part's gradients."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:  # type: ignore[override]
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
+    def forward(ctx: Any, local: Tensor, counts: list[int]) -> Tensor:  # type: ignore[override]
+        ctx.counts = counts
+        short = max(counts) - len(local)
+        # every process sends as many rows as the one with the most
+        sent = torch.cat([local, local.new_zeros(short, *local.shape[1:])]) if short else local
+        sent = sent.contiguous()
+        parts = [torch.empty_like(sent) for _ in counts]
+        dist.all_gather(parts, sent)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        size = len(gradient) // dist.get_world_size()
-        return gradient[dist.get_rank() * size :][:size]
+        return gradient.split(ctx.counts)[dist.get_rank()], None
+
+
+def _all_shapes(local: Tensor) -> list[list[int]]:
+    """The first two sizes of the tensor of each process, in order of rank."""
+    sizes = torch.zeros(world_size(), 2, dtype=torch.int64, device=local.device)
+    sizes[dist.get_rank()] = torch.tensor([*local.shape, 0][:2])
+    dist.all_reduce(sizes)
+    return sizes.T.tolist()
 
 
 def gather(local: Tensor) -> Tensor:
-    """(n, ...) of every process -> (world * n, ...) on every process, in order of rank.
+    """(n, ...) of every process -> (sum of n, ...) on every process, in order of rank.
 
     Differentiable: when every process then computes the same scalar and gradients are averaged
-    over processes (as DDP does), they equal those of one process with the whole batch. Every
-    process must hold the same shape.
+    over processes (as DDP does), they equal those of one process with the whole batch. n may
+    differ between processes, the rest of the shape may not.
     """
-    return local if world_size() == 1 else _AllGather.apply(local)
+    if world_size() == 1:
+        return local
+    counts, _ = _all_shapes(local)
+    return _AllGather.apply(local, counts)
 
 
 def gather_features(features: F) -> F:
@@ -51,16 +66,17 @@ def gather_features(features: F) -> F:
         values, pooled = features.regions, features.pooled
     else:
         values, pooled = features.words, None
-    length = torch.tensor(values.shape[1], device=values.device)
-    dist.all_reduce(length, op=dist.ReduceOp.MAX)
-    short = int(length) - values.shape[1]
+    counts, lengths = _all_shapes(values)
+    short = max(lengths) - values.shape[1]
     mask = features.mask
     if mask is None:
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-    values = gather(torch.nn.functional.pad(values, (0, 0, 0, short)))
+    values = _AllGather.apply(torch.nn.functional.pad(values, (0, 0, 0, short)), counts)
     # all_gather of bool is not there on every backend
-    mask = gather(torch.nn.functional.pad(mask, (0, short)).to(torch.uint8)).bool()
+    mask = torch.nn.functional.pad(mask, (0, short)).to(torch.uint8)
+    mask = _AllGather.apply(mask, counts).bool()
     gathered: Any = TextFeatures(values, mask)
     if isinstance(features, ImageFeatures):
-        gathered = ImageFeatures(values, mask, None if pooled is None else gather(pooled))
+        pooled = None if pooled is None else _AllGather.apply(pooled, counts)
+        gathered = ImageFeatures(values, mask, pooled)
     return gathered

@@ -78,7 +78,8 @@ def read_folders(folders: Sequence[Path]) -> tuple[list[Run], list[Experiment]]:
                 "has NAME/result.json"
             )
         runs += [_read_run(path) for path in inside if _kind(path) == "run"]
-        experiments += [_read_experiment(path) for path in inside if _kind(path) == "experiment"]
+        found = [_read_experiment(path) for path in inside if _kind(path) == "experiment"]
+        experiments += sorted(found, key=lambda one: one.result.get("place", 0))
     _name(runs)
     return runs, experiments
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ascl_plugin.data.npy_file import map_npy, read_npz
 from ascl_plugin.rerank.similarity import Array
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
@@ -44,13 +43,13 @@ def read_array(path: Path, name: str) -> Array:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         if path.suffix == ".npy":
-            return np.lib.format.open_memmap(path, mode="c")
+            return _numbers(map_npy(path), path)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return arrays[_key(list(arrays), name)]
+            arrays = read_npz(path, [name]) or read_npz(path)
+            return _numbers(arrays[_key(path, list(arrays), name)], path)
         return _read_safetensors(path, name)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: more than fits into memory") from error
 
 
 def read_caption_to_image(path: Path) -> np.ndarray:
@@ -74,21 +73,36 @@ def read_caption_to_image(path: Path) -> np.ndarray:
     if path.suffix == ".json":
         try:
             entries = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not JSON: {error}") from error
         if not isinstance(entries, list):
             raise ValueError(f"{path}: expected a list of integers, got {type(entries).__name__}")
         for number, entry in enumerate(entries):
             if not isinstance(entry, int) or isinstance(entry, bool):
-                raise ValueError(f"{path}: entry {number} is {entry!r}, expected an integer")
-        return np.asarray(entries)
+                told = repr(entry)[:80]
+                raise ValueError(f"{path}: entry {number} is {told}, expected an integer")
+        return _as_indices(entries, path)
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             found.append(int(line))
         except ValueError:
-            raise ValueError(f"{path}: line {number} is {line!r}, expected an integer") from None
-    return np.asarray(found)
+            told = repr(line[:80])
+            raise ValueError(f"{path}: line {number} is {told}, expected an integer") from None
+    return _as_indices(found, path)
+
+
+def _numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: expected numbers, got {array.dtype}")
+    return array
+
+
+def _as_indices(numbers: list[int], path: Path) -> np.ndarray:
+    try:
+        return np.array(numbers, dtype=np.int64)
+    except OverflowError as error:
+        raise ValueError(f"{path}: an integer in it is no index: {error}") from error
 
 
 def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
@@ -141,19 +155,18 @@ def _read_safetensors(path: Path, name: str) -> Tensor:
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="pt") as tensors:
-            return tensors.get_tensor(_key(list(tensors.keys()), name))
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from error
+            return tensors.get_tensor(_key(path, list(tensors.keys()), name))
+    except (safetensors.SafetensorError, OSError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _key(keys: list[str], name: str) -> str:
+def _key(path: Path, keys: list[str], name: str) -> str:
     if len(keys) == 1:
         return keys[0]
     if name in keys:
         return name
-    raise ValueError(
-        f"expected one array or one named {name!r}, found {', '.join(sorted(keys)) or 'none'}"
-    )
+    found = ", ".join(sorted(keys)) or "none"
+    raise ValueError(f"{path}: expected one array or one named {name!r}, found {found}")
 
 
 def _as_numpy(value: Array, path: Path) -> np.ndarray:

@@ -189,4 +189,6 @@ def _distance(similarity: Tensor) -> Tensor:
     """0 at the highest of a row, 1 at the lowest."""
     lowest, highest = similarity.aminmax(dim=1, keepdim=True)
     spread = (highest - lowest).clamp_min(torch.finfo(similarity.dtype).tiny)
+    if spread.isinf().any():  # a distance ignores scale, a difference may leave the range
+        return _distance(similarity / 2)
     return (highest - similarity) / spread

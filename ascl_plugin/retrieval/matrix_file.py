@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ascl_plugin.data.npy_file import map_npy
+
 CHUNK = 2**24  # bytes hashed or written at once
 OTHER = {"images": "other images", "texts": "other texts", "scorer": "another scorer"}
 PLAIN = (bool, int, float, str, tuple, type(None))
@@ -90,8 +92,8 @@ def open_matrix(path: Path) -> Tensor:
     """The matrix, mapped: the finished one as a private copy-on-write, else the one to fill."""
     part, _ = beside(path)
     if path.exists():
-        return torch.from_numpy(np.lib.format.open_memmap(path, mode="c"))
-    return torch.from_numpy(np.lib.format.open_memmap(part, mode="r+"))
+        return torch.from_numpy(map_npy(path))
+    return torch.from_numpy(map_npy(part, "r+"))
 
 
 def finish(path: Path) -> None:
@@ -112,23 +114,24 @@ def missing(matrix: Tensor) -> int:
 def _check(there: Path, record: Path, inputs: dict[str, Any]) -> None:
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        shape = list(np.lib.format.open_memmap(there, mode="r").shape)
+        shape = list(map_npy(there, "r").shape)
         different = [name for name, value in inputs.items() if known[name] != value]
     except FileNotFoundError:
         raise ValueError(
             f"{there} is there without {record.name}, so nothing says what scores it holds; "
             "delete it or give another path"
         ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise ValueError(f"{there} or {record.name} is damaged; delete both ({error})") from error
     if different:
         got, name = known["shape"], different[0]
-        of = f"shape {got}, not {inputs['shape']}" if name == "shape" else OTHER[name]
+        of = f"shape {repr(got)[:80]}, not {inputs['shape']}" if name == "shape" else OTHER[name]
         raise ValueError(
             f"{there} holds scores of {of}; delete it and {record.name}, or give another path"
         )
     if shape != known["shape"]:
-        raise ValueError(f"{there} is damaged: shape {shape}, its record says {known['shape']}")
+        told = repr(known["shape"])[:80]
+        raise ValueError(f"{there} is damaged: shape {shape}, its record says {told}")
 
 
 def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ascl_plugin import registry
 from ascl_plugin.asymmetry.embedding import generate_negatives
+from ascl_plugin.disk import check_sums
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import unit
@@ -153,11 +154,15 @@ class RetrievalModel(
         return unit(x) if self.feature_norm == "l2" else x
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The state dict less the encoders that are frozen."""
+        """The state dict less the encoders that are frozen.
+
+        Whole tensors, also where processes share the weights (FSDP2); all of them must ask then.
+        """
         left_out = tuple(
             f"{name}." for name in ("image_encoder", "text_encoder") if getattr(self, name).frozen
         )
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out or "\0")}
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(left_out or "\0")}
+        return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `trained_state`.
@@ -216,11 +221,13 @@ class RetrievalModel(
         Raises:
             OSError: not found, or the hub does not answer.
             ImportError: a component whose package is not installed.
-            ValueError: a dotted path without `allow_import`; a damaged file; options or weights
-                that make no model. The message names the folder.
+            ValueError: a dotted path without `allow_import`; a damaged file, or one that is not
+                what `SHA256SUMS` beside it says; options or weights that make no model. The
+                message names the folder.
         """
         source = pretrained_model_name_or_path
         try:
+            check_sums(Path(source))
             return super().from_pretrained(source, allow_import=allow_import, **options)
         except (OSError, ImportError):
             raise

@@ -26,7 +26,7 @@ def search(
     topk: int = 10,
     *,
     embeddings: str | tuple[Tensor, Tensor] = "regions",
-    index: str = "Flat",
+    index: str | tuple[Any, Any] = "Flat",
     index_options: str = "",
     memory: int = 2**30,
     progress: bool = False,
@@ -45,8 +45,9 @@ def search(
         embeddings: "regions" (mean of the regions) or "pooled" (the whole-image feature) against
             the mean of the words, at unit length; or vectors (I, E) and (T, E) of your own, as
             they are.
-        index: faiss factory string: "Flat" is exact; "IVF100,Flat" and "HNSW32" are not.
-        index_options: of faiss, such as "nprobe=10" or "efSearch=64".
+        index: faiss factory string: "Flat" is exact; "IVF100,Flat" and "HNSW32" are not. Or two
+            faiss indexes of these vectors, of images and of texts, such as `open_shards` gives.
+        index_options: of faiss, such as "nprobe=10" or "efSearch=64"; of an index made here.
         memory: bytes that scoring may take, as of `score_matrix`. The index takes those of its
             vectors, and a candidate pair some 100 bytes.
         progress: show a bar.
@@ -86,7 +87,7 @@ def candidate_pairs(
     image_vectors: Tensor,
     text_vectors: Tensor,
     candidates: int,
-    index: str = "Flat",
+    index: str | tuple[Any, Any] = "Flat",
     index_options: str = "",
 ) -> tuple[Tensor, Tensor]:
     """Rows and columns (P,) of all pairs that either direction puts among its first.
@@ -96,8 +97,9 @@ def candidate_pairs(
         candidates: how many an item asks for.
         index, index_options: as of `search`.
     """
-    texts = _nearest(text_vectors, image_vectors, candidates, index, index_options)
-    images = _nearest(image_vectors, text_vectors, candidates, index, index_options)
+    of_images, of_texts = (index, index) if isinstance(index, str) else index
+    texts = _nearest(text_vectors, image_vectors, candidates, of_texts, index_options)
+    images = _nearest(image_vectors, text_vectors, candidates, of_images, index_options)
     width = len(text_vectors)
     keys = []
     for found, queries_are_images in ((texts, True), (images, False)):
@@ -108,8 +110,13 @@ def candidate_pairs(
     return key // width, key % width
 
 
-def _nearest(gallery: Tensor, queries: Tensor, count: int, factory: str, options: str) -> Tensor:
-    """(Q, min(count, gallery)) int64, -1 where the index finds fewer."""
+def make_index(gallery: Tensor, factory: str, options: str = "") -> Any:
+    """A faiss index that holds the gallery (N, E) fp32; near is a high inner product.
+
+    Raises:
+        ImportError: no faiss.
+        ValueError: one that faiss cannot make.
+    """
     try:
         import faiss
     except ImportError as error:
@@ -126,6 +133,18 @@ def _nearest(gallery: Tensor, queries: Tensor, count: int, factory: str, options
         raise ValueError(
             f"faiss cannot make an index {factory!r} {options!r} of {len(gallery)} vectors: {error}"
         ) from error
+    return index
+
+
+def _nearest(gallery: Tensor, queries: Tensor, count: int, index: Any, options: str) -> Tensor:
+    """(Q, min(count, gallery)) int64, -1 where the index finds fewer."""
+    if isinstance(index, str):
+        index = make_index(gallery, index, options)
+    elif (index.ntotal, index.d) != tuple(gallery.shape):
+        raise ValueError(
+            f"an index of {index.ntotal} vectors of {index.d} numbers was given for "
+            f"{tuple(gallery.shape)}"
+        )
     return torch.from_numpy(index.search(queries.contiguous().numpy(), min(count, len(gallery)))[1])
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.yaml_file import parse_yaml, read_yaml
 
 try:
-    import yaml
     from transformers import HfArgumentParser
 except ImportError as error:
     raise ImportError('training needs `pip install "ascl-plugin[recipes]"`') from error
@@ -139,8 +139,9 @@ class TrainArguments:
     output_dir: str | None = _option(None, "folder of the run; default: the first free runs/NAME-n")
     resume: bool = _option(False, "go on from the last checkpoint in output_dir")
     start_from: str | None = _option(
-        None, "folder of a finished run, whose best weights training starts from; its encoders and "
-        "widths must be this run's"
+        None,
+        "folder of a finished run, whose best weights training starts from; its encoders and "
+        "widths must be this run's",
     )
     seed: int = _option(0, "of weights, order of data, captions, augmentation and noise")
     batch_size: int = _option(64, "pairs in a batch, over all processes")
@@ -163,6 +164,13 @@ class TrainArguments:
     gradient_accumulation_steps: int = _option(
         1, "batches a step; no more negatives, only averages"
     )
+    cached_chunk: int = _option(
+        0,
+        "images and texts encoded at once for a batch that memory cannot hold, each twice; 0 = all",
+    )
+    skip_bad_batches: int = _option(
+        0, "steps left out where loss or gradient is not finite, at most so many; one more ends it"
+    )
     mixed_precision: str = _option("no", "arithmetic", ["no", "bf16", "fp16"])
     cpu: bool = _option(False, "stay on the CPU though there is a GPU")
     num_threads: int = _option(0, "CPU threads of torch; 0 = torch's own choice")
@@ -181,6 +189,7 @@ _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
     "log_every",
 )  # fmt: skip
+_AT_LEAST_ZERO = ("cached_chunk", "skip_bad_batches")
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 
 
@@ -236,9 +245,10 @@ def parse_options(
         flags = [word for word in unknown if word.startswith("--")] or unknown
         parser.error(_unknown(flags[0].lstrip("-").partition("=")[0]))
     options = Options(*groups)
-    for name in _AT_LEAST_ONE:
-        if (value := options.flat()[name]) < 1:
-            parser.error(f"argument --{name}: expected at least 1, got {value}")
+    for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+        for name in names:
+            if (value := options.flat()[name]) < least:
+                parser.error(f"argument --{name}: expected at least {least}, got {value}")
     return options
 
 
@@ -249,30 +259,30 @@ def mapping(text: str | None) -> dict[str, Any]:
         ValueError: anything else.
     """
     try:
-        found = yaml.safe_load(text or "{}")
-    except yaml.YAMLError:
+        found = parse_yaml(text or "{}", "options")
+    except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"expected options as yaml, {{name: value, ...}}, got {text!r}")
+        raise ValueError(f"expected options as yaml, {{name: value, ...}}, got {repr(text)[:200]}")
     return found
 
 
 def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
     """The file's options as flags, so that both are checked by the same parser."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except FileNotFoundError:
         parser.error(f"--config {path}: no such file")
     except OSError as error:
         parser.error(f"--config {path}: {error.strerror}")
-    except yaml.YAMLError as error:
-        parser.error(f"--config {path} is not yaml: {error}")
+    except ValueError as error:
+        parser.error(f"--config {error}")
     if not isinstance(content, dict):
         parser.error(f"--config {path}: expected options, 'name: value' a line")
     flags = []
     for name, value in content.items():
         if name not in _names():
-            parser.error(f"--config {path}: {_unknown(str(name))}")
+            parser.error(f"--config {path}: {_unknown(str(name)[:80])}")
         if value is not None:
             flags.append(f"--{name}={value}")
     return flags

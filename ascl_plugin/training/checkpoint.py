@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ascl_plugin.disk import check_sums, write_sums, writing
+
+_FILES = ("model.safetensors", "training.pt")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -27,21 +31,18 @@ def save_checkpoint(
         state: optimiser state, counters and the like: tensors, numbers, strings, lists, dicts.
     """
     path = folder / f"checkpoint-{step:07d}"
-    aside = folder / f".{path.name}.writing"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in weights.items()}, aside / "model.safetensors"
-    )
-    torch.save(state, aside / "training.pt")
-    for file in aside.iterdir():  # on disk before the name is: a power cut leaves no empty file
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-    if path.exists():
-        shutil.rmtree(path)
-    os.replace(aside, path)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+
+    def write(aside: Path) -> None:
+        save_file(tensors, aside / _FILES[0])
+        torch.save(state, aside / _FILES[1])
+
+    replace_folder(path, write, _FILES)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        removed = old.with_name(f".{old.name}.removed")  # never a half of one by its name
+        shutil.rmtree(removed, ignore_errors=True)
+        os.replace(old, removed)
+        shutil.rmtree(removed, ignore_errors=True)
     return path
 
 
@@ -54,10 +55,14 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(weights, state) of a checkpoint, on the CPU.
 
+    One of an earlier version, without `SHA256SUMS`, is loaded without that check.
+
     Raises:
-        ValueError: a file is missing, damaged or holds more than data; the message names it.
+        ValueError: a file is missing, holds more than data, or is not byte for byte what was
+            written; the message names it.
     """
     try:
+        check_sums(path)
         weights = load_file(path / "model.safetensors")
         state = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
     except Exception as error:
@@ -67,15 +72,49 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, state
 
 
-def replace_folder(path: Path, write: Any) -> None:
-    """Has `write(folder)` fill a folder aside, then puts it in the place of `path`."""
-    aside = path.with_name(f".{path.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    old = path.with_name(f".{path.name}.old")
+def replace_folder(path: Path, write: Callable[[Path], Any], names: Sequence[str] = ()) -> None:
+    """Has `write(folder)` fill a folder aside, then puts it in the place of `path`.
+
+    Killed at any moment, `path` is the old or the new one, or `put_back` makes it the old one.
+
+    Args:
+        path: of the folder.
+        write: fills it.
+        names: files in it that `SHA256SUMS` is to hold the sums of.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was.
+    """
+    aside, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
+    try:
+        with writing(path):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            write(aside)
+            if names:
+                write_sums(aside, names)
+            for file in aside.iterdir():  # on disk before the name is: a power cut leaves no empty
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(aside, path)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)  # it may be what fills the disk
+        put_back(path.parent)
+        raise
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(aside, path)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(folder: Path) -> None:
+    """Ends what a kill left half done in a run's folder: a folder moved away comes back."""
+    for old in folder.glob(".*.old"):
+        path = folder / old.name[1 : -len(".old")]
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, path)
+    for pattern in (".*.removed", ".*.writing"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)

@@ -13,15 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as DataParallel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.data.rows import caption_to_image
+from ascl_plugin.disk import check_sums, writing
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.training.arguments import Options
+from ascl_plugin.training.bad_batches import BadBatches, anywhere, finite_gradients
+from ascl_plugin.training.cached import CachedEncoding, average_gradients
 from ascl_plugin.training.checkpoint import (
     checkpoints,
     load_checkpoint,
@@ -31,6 +36,15 @@ from ascl_plugin.training.checkpoint import (
 from ascl_plugin.training.optimizer import make_optimizer, set_rate
 from ascl_plugin.training.order import epoch_batches
 from ascl_plugin.training.schedule import learning_rate
+from ascl_plugin.training.sharding import (
+    gathered,
+    keep_whole,
+    load_optimizer,
+    load_weights,
+    set_up_fsdp,
+    sharded,
+    whole,
+)
 
 
 class TrainingRows(torch.utils.data.Dataset):
@@ -86,20 +100,29 @@ class Trainer:
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
+        set_up_fsdp(accelerator, model)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
         self.counts = [len(captions) for captions in train_rows["captions"][:]]
         world = accelerator.num_processes
+        if args.cached_chunk and (
+            sharded(self.model) or not isinstance(self.model, RetrievalModel | DataParallel)
+        ):
+            raise ValueError(
+                "cached_chunk needs one process, or several that each hold the whole model "
+                f"(DistributedDataParallel), got {type(self.model).__name__}"
+            )
         # a set smaller than a batch is one batch a pass
-        self.batch_size = min(args.batch_size, len(self.counts)) // world * world
+        self.batch_size = min(args.batch_size, len(self.counts))
         if self.batch_size < max(2, world):
             raise ValueError(
-                f"{len(self.counts)} training image(s) on {world} process(es): a batch needs at "
-                "least 2 pairs, and one a process"
+                f"batch_size {args.batch_size}, {len(self.counts)} training image(s) on {world} "
+                "process(es): a batch needs at least 2 pairs, and one a process"
             )
-        if args.batch_size % world:
-            raise ValueError(f"batch_size {args.batch_size} is not divisible by {world} processes")
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
+        self.bad_batches = BadBatches(
+            accelerator, model, train_rows, args.skip_bad_batches, self._write_line
+        )
         self.last_scores: Tensor | None = None  # of val, by the best model, if it is the last
         self.stop_signal: int | None = None
         per_epoch = len(self._batches(0))
@@ -117,8 +140,10 @@ class Trainer:
         """Trains to the end, or until patience runs out or a signal asks to stop.
 
         Raises:
-            FloatingPointError: the loss is not a number; nothing of that step is kept.
+            FloatingPointError: a loss or a gradient is not finite, and no more batches may be
+                skipped; nothing of that step is kept.
             KeyboardInterrupt: a signal came; a checkpoint of the last whole step was written.
+            OSError: the folder cannot be written.
         """
         if self.args.resume:
             self._resume()
@@ -134,20 +159,40 @@ class Trainer:
         with self._signals(), bar:
             while self.step < self.total_steps and not self._out_of_patience():
                 self._train_epoch(bar)
-                if self._stopping():
-                    self._save()
+                stopping = self._stopping()
+                if not stopping:
+                    self.epoch, self.batch = self.epoch + 1, 0
+                    last = self.step >= self.total_steps
+                    if last or self.epoch % self.args.eval_every == 0:
+                        self._validate(bar)
+                self._save()
+                if stopping or self._stopping():
                     raise KeyboardInterrupt(f"signal {self.stop_signal}")
-                self.epoch, self.batch = self.epoch + 1, 0
-                last = self.step >= self.total_steps
-                if last or self.epoch % self.args.eval_every == 0:
-                    self._validate(bar)
+            if self.best["rsum"] == -math.inf:  # what was the best is gone from the disk
+                self._validate(bar)
                 self._save()
 
     def load_best(self) -> None:
-        """Puts the weights of the best validation into the model."""
+        """Puts the weights of the best validation into the model, whole ones on each process.
+
+        Raises:
+            ValueError: they are not what was written.
+        """
         from safetensors.torch import load_file
 
-        self.raw_model.load_trained_state(load_file(self.folder / "best" / "model.safetensors"))
+        self._check_best()
+        load_weights(self.raw_model, load_file(self.folder / "best" / "model.safetensors"))
+        keep_whole(self.raw_model)
+
+    def _check_best(self) -> None:
+        best = self.folder / "best"
+        try:
+            check_sums(best)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"{best} is damaged ({error}); put back a copy, or delete this folder and "
+                "--resume: the best of the validations still to come takes its place"
+            ) from error
 
     def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
         data = self.options.data
@@ -176,12 +221,11 @@ class Trainer:
                     yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
 
     def _loader(self) -> DataLoader:
-        """What is left of the epoch, this process's share of each batch."""
-        size = self.batch_size // self.accelerator.num_processes
-        start = self.accelerator.process_index * size
+        """What is left of the epoch, this process's share of each batch; shares may be uneven."""
+        own = shares("split", self.batch_size, self.accelerator.device).own
         accumulated = self.steps_per_epoch * self.args.gradient_accumulation_steps
         keys = [
-            [(self.epoch, row, caption) for row, caption in batch[start : start + size]]
+            [(self.epoch, row, caption) for row, caption in batch[own]]
             for batch in self._batches(self.epoch)[self.batch : accumulated]
         ]
         return DataLoader(
@@ -189,13 +233,14 @@ class Trainer:
             batch_sampler=keys,
             collate_fn=self._collator(self.epoch),
             num_workers=self.options.data.num_workers,
+            worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def _train_epoch(self, bar: tqdm) -> None:
         self.model.train()
         accumulate = self.args.gradient_accumulation_steps
-        losses: list[float] = []
+        losses: list[float] = []  # since the last line of the log
         started = time.perf_counter()
         for batch in self._loader():
             if self.batch % accumulate == 0:
@@ -203,59 +248,88 @@ class Trainer:
                 torch.manual_seed(self._seed_of_step())
                 rate = learning_rate(self.args, self.step, self.total_steps, self.steps_per_epoch)
                 set_rate(self.optimizer, rate)
+                of_step: list[float] = []
+                rows: list[int] = []
+                healthy = True
+                self.bad_batches.begin()
             with self.accelerator.accumulate(self.model):
-                losses.append(self._backward(batch))
-                if self.accelerator.sync_gradients and self.args.max_grad_norm:
-                    self.accelerator.clip_grad_norm_(
-                        self.model.parameters(), self.args.max_grad_norm
-                    )
-                self.optimizer.step()
+                if healthy:  # else the rest of the step is left out, too
+                    rows += batch["row"].tolist()
+                    healthy = self._backward(batch, rows, of_step) and self._update(rows)
                 self.optimizer.zero_grad()
             self.batch += 1
             if self.batch % accumulate:
                 continue
+            if healthy:
+                losses += of_step
+            elif self.accelerator.is_main_process:
+                bar.write(f"step {self.step + 1} is left out: not finite; see log.jsonl")
             self.step += 1
             bar.update()
             if self.step % self.args.log_every == 0 or self.step == self.total_steps:
                 elapsed, started = time.perf_counter() - started, time.perf_counter()
-                mean = sum(losses) / len(losses)
                 pairs = len(losses) * self.batch_size
-                self._log(
-                    {"loss": mean, "learning_rate": rate, "pairs_per_second": pairs / elapsed}
-                )
-                bar.set_postfix(loss=f"{mean:.3f}")
+                values = {"learning_rate": rate, "pairs_per_second": pairs / elapsed}
+                if losses:
+                    values = {"loss": sum(losses) / len(losses)} | values
+                    bar.set_postfix(loss=f"{values['loss']:.3f}")
+                self._log(values)
                 losses = []
             if self._stopping() or self.step >= self.total_steps:
                 return
             if self.args.save_every and self.step % self.args.save_every == 0:
                 self._save()
 
-    def _backward(self, batch: dict[str, Tensor]) -> float:
+    def _backward(self, batch: dict[str, Tensor], rows: list[int], losses: list[float]) -> bool:
+        """Adds the batch's gradients, and its loss to `losses`; False if the step is left out."""
         inputs = to_inputs(batch, self.accelerator.device)
-        with self.accelerator.autocast():
-            blocks = self.model(
-                inputs,
-                self.options.loss.negatives,
-                self.options.loss.noise_strength,
-                align=self.epoch < self.args.align_epochs,
+        negatives = self.options.loss.negatives, self.options.loss.noise_strength
+        align = self.epoch < self.args.align_epochs
+        cached = None
+        if self.args.cached_chunk:
+            cached = CachedEncoding(
+                self.raw_model, inputs, self.args.cached_chunk, self.accelerator.autocast
             )
+        with self.accelerator.autocast():
+            if cached is None:
+                blocks = self.model(inputs, *negatives, align=align)
+            else:
+                blocks = self.raw_model.score(
+                    cached.images, cached.texts, inputs, *negatives, align=align
+                )
             loss = self.loss(**blocks)
         value = loss.item()
-        if not math.isfinite(value):
-            rows = batch["row"].tolist()
-            names = ", ".join(self.train_rows[row]["image_id"] for row in rows[:8])
-            raise FloatingPointError(
-                f"loss is {value} at step {self.step + 1}; the batch held images {names}"
-                f"{', ...' if len(rows) > 8 else ''}. The last checkpoint is untouched; a lower "
-                "learning_rate, max_grad_norm or a higher temperature may help"
-            )
+        losses.append(value)
+        step = self.step + 1
+        if not self.bad_batches.fine(math.isfinite(value), f"loss is {value}", step, rows):
+            return False
         self.accelerator.backward(loss)
-        return value
+        if cached is not None:
+            cached.carry_on()
+        return True
+
+    def _update(self, rows: list[int]) -> bool:
+        """Moves the weights, if this batch is the step's last; False if the step is left out."""
+        if self.accelerator.sync_gradients:
+            if self.args.cached_chunk:
+                average_gradients(self.raw_model)
+            # overflow in fp16 is for the scaler to find, and to answer with another scale
+            finite = self.accelerator.scaler is not None or finite_gradients(
+                self.raw_model.parameters()
+            )
+            what = "a gradient is not finite"
+            if not self.bad_batches.fine(finite, what, self.step + 1, rows):
+                return False
+            if self.args.max_grad_norm:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
+        self.optimizer.step()
+        return True
 
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
         texts, owners = caption_to_image(self.val_rows)
-        sim = self.evaluator.score(self.val_rows, texts)
+        with whole(self.raw_model):
+            sim = self.evaluator.score(self.val_rows, texts)
         metrics = retrieval_metrics(sim, owners)
         self._log({f"val_{k}": v for k, v in metrics.items()})
         if metrics["rsum"] > self.best["rsum"]:
@@ -264,7 +338,10 @@ class Trainer:
             if self.step >= self.total_steps:
                 self.last_scores = sim
             if self.accelerator.is_main_process:
-                replace_folder(self.folder / "best", self.raw_model.save_pretrained)
+                names = ("config.json", "model.safetensors")
+                replace_folder(self.folder / "best", self.raw_model.save_pretrained, names)
+            elif sharded(self.raw_model):
+                self.raw_model.trained_state()  # which all processes gather
         else:
             self.bad_validations += 1
         if self.accelerator.is_main_process:
@@ -284,25 +361,34 @@ class Trainer:
     def _log(self, values: dict[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        line = {"step": self.step, "epoch": self.epoch, **values}
-        with open(self.folder / "log.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._write_line(values)
         self.accelerator.log(values, step=self.step)
 
+    def _write_line(self, values: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            line = {"step": self.step, "epoch": self.epoch, **values}
+            path = self.folder / "log.jsonl"
+            with writing(path), open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+
     def _save(self) -> None:
+        if self.accelerator.is_main_process or sharded(self.raw_model):  # all gather shards
+            weights = self.raw_model.trained_state()
+            moments = gathered(self.optimizer.state_dict())
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": moments,
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "step": self.step,
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "best": self.best,
                 "bad_validations": self.bad_validations,
+                "skipped_steps": self.bad_batches.steps,
                 "options": self.options.flat(),
             }
-            save_checkpoint(self.folder, self.step, self.raw_model.trained_state(), state)
+            save_checkpoint(self.folder, self.step, weights, state)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
@@ -311,12 +397,18 @@ class Trainer:
             return
         weights, state = load_checkpoint(found[-1])
         self._check_same_run(state["options"], found[-1])
-        self.raw_model.load_trained_state(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.raw_model, weights)
+        load_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in ("step", "epoch", "batch", "best", "bad_validations"):
             setattr(self, name, state[name])
+        self.bad_batches.steps = state.get("skipped_steps", [])
+        if (self.folder / "best").is_dir():
+            self._check_best()
+        elif self.best["rsum"] > -math.inf:
+            self.accelerator.print(f"{self.folder / 'best'} is gone: the best is looked for anew")
+            self.best, self.bad_validations = {"rsum": -math.inf}, 0
         if self.accelerator.is_main_process:
             print(f"resumed from {found[-1]}, step {self.step}", flush=True)
 
@@ -326,7 +418,8 @@ class Trainer:
             "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
             "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
             "data_root", "image_root", "annotations", "region_files", "pooled_files", "rerank_k",
-            "rerank_text_neighbors", "save_scores", "start_from",
+            "rerank_text_neighbors", "save_scores", "start_from", "cached_chunk",
+            "skip_bad_batches",
         }  # fmt: skip
         new = self.options.flat()
         changed = [k for k in new if k not in free and k in old and new[k] != old[k]]
@@ -348,8 +441,9 @@ class Trainer:
                 except ValueError:  # a line cut short by the kill
                     continue
             aside = path.with_suffix(".writing")
-            aside.write_text("".join(kept))
-            aside.replace(path)
+            with writing(path):
+                aside.write_text("".join(kept))
+                aside.replace(path)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -368,8 +462,13 @@ class Trainer:
 
     def _stopping(self) -> bool:
         """Whether any process was asked to stop; all of them answer alike."""
-        asked = self.stop_signal is not None
-        if self.accelerator.num_processes == 1:
-            return asked
-        flag = torch.tensor(int(asked), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum"))
+        return anywhere(self.accelerator, self.stop_signal is not None)
+
+
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    """A scheduler's SIGTERM, or Ctrl-C, reaches workers too: killed, they would take the step down.
+
+    They end when the main process does.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import nn
 
 from ascl_plugin import registry
 from ascl_plugin.data.readers import read, require_splits
+from ascl_plugin.disk import check_sums, writing
 from ascl_plugin.retrieval.encoders import WordTransformer
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import (
@@ -25,7 +28,9 @@ from ascl_plugin.training.arguments import (
     Options,
     mapping,
 )
-from ascl_plugin.training.checkpoint import checkpoints
+from ascl_plugin.training.checkpoint import checkpoints, put_back
+from ascl_plugin.training.lock import LOCK, locked
+from ascl_plugin.training.sharding import refuse_engines
 
 
 def find_files(options: Options) -> None:
@@ -60,18 +65,23 @@ def make_folder(options: Options, name: str) -> Path:
             number += 1
         args.output_dir = str(Path("runs") / f"{name}-{number}")
     folder = Path(args.output_dir)
-    holds_run = (folder / "metrics.json").exists() or bool(checkpoints(folder))
-    if holds_run and not args.resume:
-        raise FileExistsError(f"{folder} holds a run; --resume goes on with it, or choose another")
+    _refuse_run(folder, args.resume)
     return folder
 
 
+def _refuse_run(folder: Path, resume: bool) -> None:
+    holds_run = (folder / "metrics.json").exists() or bool(checkpoints(folder))
+    if holds_run and not resume:
+        raise FileExistsError(f"{folder} holds a run; --resume goes on with it, or choose another")
+
+
 def make_accelerator(options: Options, folder: Path) -> Accelerator:
-    """The accelerator, its tracker and the folder on disk, the same folder on every process."""
+    """The accelerator of a run in `folder`."""
     args = options.train
+    refuse_engines()
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=args.cpu,
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -85,16 +95,33 @@ def make_accelerator(options: Options, folder: Path) -> Accelerator:
             )
         ],
     )
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not checkpoints(folder):  # what a run began with is what it goes on with
-            aside = folder / ".config.yaml"
-            aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
-            os.replace(aside, folder / "config.yaml")
-    accelerator.wait_for_everyone()
-    plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
-    accelerator.init_trackers("tensorboard", config=plain)
-    return accelerator
+
+
+@contextmanager
+def occupied(accelerator: Accelerator, options: Options, folder: Path) -> Iterator[None]:
+    """The folder on disk, this run's alone until it ends, with its config.yaml and tracker.
+
+    Raises:
+        FileExistsError: another run is at work in it, or has ended there just now.
+        OSError: it cannot be written.
+    """
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / LOCK).touch()
+            stack.enter_context(locked(folder))
+            put_back(folder)
+            _refuse_run(folder, options.train.resume)
+            if not checkpoints(folder):  # what a run began with is what it goes on with
+                aside = folder / ".config.yaml"
+                with writing(folder / "config.yaml"):
+                    aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
+                    os.replace(aside, folder / "config.yaml")
+        accelerator.wait_for_everyone()
+        plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
+        accelerator.init_trackers("tensorboard", config=plain)
+        yield
 
 
 def load_splits(options: Options) -> Any:
@@ -151,6 +178,7 @@ def start_from(model: RetrievalModel, folder: str | None) -> None:
     if found is None:
         raise FileNotFoundError(f"--start_from {folder}: no model here (no best/model.safetensors)")
     try:
+        check_sums(found.parent)
         state, own = load_file(found), model.trained_state()
         if {k for k in state if k.startswith("fusion.")} != {
             k for k in own if k.startswith("fusion.")

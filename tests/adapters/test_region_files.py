@@ -242,11 +242,11 @@ def test_features_that_are_not_finite_are_named(samples, tmp_path, kind):
 def test_pickles_are_never_loaded(tmp_path):
     bomb = np.array([{"a": 1}], dtype=object)
     np.save(tmp_path / "x_ims.npy", bomb, allow_pickle=True)
-    with pytest.raises(ValueError, match=r"x_ims\.npy: expected floats, got Python objects"):
+    with pytest.raises(ValueError, match=r"x_ims\.npy: expected numbers, got Python objects"):
         open_regions(tmp_path / "x_ims.npy")
     (tmp_path / "f").mkdir()
     np.savez(tmp_path / "f" / "1.npz", features=bomb)
-    with pytest.raises(ValueError, match=r"1\.npz cannot be read: Object arrays"):
+    with pytest.raises(ValueError, match=r"1\.npz: .*Python objects"):
         open_regions(tmp_path / "f")
 
 

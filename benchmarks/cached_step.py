@@ -1,0 +1,106 @@
+"""Memory and time of a training step: the whole batch at once against encoding in parts, twice.
+
+    python benchmarks/cached_step.py --pairs 512 --chunks 0 64 16
+
+Small encoders, trained, on random pictures and captions; a step is forward, loss and backward. Each
+row is measured in a process of its own: what resident memory grows by at most (on a GPU: what is
+allocated at most, with the model), and the seconds of the second of two steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from ascl_plugin.losses import AsymmetryLoss
+from ascl_plugin.report.tables import markdown_table
+from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.training.cached import CachedEncoding
+
+WORDS = [f"w{number}" for number in range(100)]
+FUSIONS: dict[str, dict[str, Any]] = {
+    "pooled": {"name": "pooled"},
+    "cross_modal": {"name": "cross_modal", "num_heads": 2, "attention": "parameter-free"},
+}
+
+
+def measured(fusion: str, chunk: int, pairs: int, width: int, device: str) -> dict[str, Any]:
+    """A row of the table: two steps with `chunk` pairs encoded at once, 0: all."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = RetrievalModel(
+        {"name": "grid", "width": width, "grid": 6},
+        {"name": "transformer", "vocabulary": WORDS, "width": width},
+        FUSIONS[fusion],
+        dim=32,
+    ).to(device)
+    captions = [" ".join(WORDS[(7 * row + k) % 100] for k in range(12)) for row in range(pairs)]
+    batch = model.text_encoder.tokenize(captions) | {
+        "pixel_values": torch.rand(pairs, 3, 96, 96) * 2 - 1
+    }
+    batch = {name: values.to(device) for name, values in batch.items()}
+    loss_of = AsymmetryLoss()
+
+    def step() -> None:
+        model.zero_grad()
+        if not chunk:
+            loss_of(**model(batch)).backward()
+            return
+        cached = CachedEncoding(model, batch, chunk, nullcontext)
+        loss_of(**model.score(cached.images, cached.texts, batch)).backward()
+        cached.carry_on()
+
+    before = _peak(device)
+    step()
+    _wait(device)
+    started = time.perf_counter()
+    step()
+    _wait(device)
+    seconds = time.perf_counter() - started
+    return {
+        "fusion": fusion,
+        "pairs": pairs,
+        "encoded at once": chunk or "all",
+        "peak MiB": round((_peak(device) - before) / 2**20),
+        "seconds": f"{seconds:.2f}",
+    }
+
+
+def _peak(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[0, 64, 16])
+    parser.add_argument("--width", type=int, default=128, help="of the encoders")
+    parser.add_argument("--fusions", nargs="+", choices=list(FUSIONS), default=["pooled"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    fresh = multiprocessing.get_context("spawn")
+    rows = []
+    for fusion in args.fusions:
+        for chunk in args.chunks:
+            with fresh.Pool(1) as pool:
+                given = (fusion, chunk, args.pairs, args.width, args.device)
+                rows.append(pool.apply(measured, given))
+    print(markdown_table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""What one process of a test in test_processes.py does: gradients of every component, and runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import nn
+
+from ascl_plugin import AsymmetryLoss, TripletLoss
+from ascl_plugin.retrieval import evaluation
+from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.training import loop
+from ascl_plugin.training.cached import CachedEncoding, average_gradients
+from ascl_plugin.training.setup import make_model
+
+PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three
+CAPTIONS = ["a", "the b", "c", "a b c d e", "c a d", "d d", "e a b b"]
+POSITIVES = ["b", "a c b", "d", "c a e e", "a d", "e e e e e e", "b"]
+# what differs from: projected attention, noise of one kind, positives, encoders that train.
+# Not "shuffle": a shuffled caption ties with its caption, and rounding decides a tie.
+COMPONENTS = {
+    "nll": {},
+    "ratio": {"loss": AsymmetryLoss(0.1, form="ratio")},
+    "triplet": {"loss": TripletLoss()},
+    "parameter-free": {"fusion": {"num_heads": 2, "attention": "parameter-free"}},
+    "pooled": {"fusion": {"name": "pooled"}},
+    "pooled image": {"fusion": {"name": "pooled", "image": "pooled"}},
+    "late": {"align": True},
+    "feature_cutoff": {"negatives": "feature_cutoff"},
+    "token_cutoff": {"negatives": "token_cutoff"},
+    "dropout": {"negatives": "dropout"},
+    "insert": {"of": "inserted"},
+    "captions alone": {"of": "captions"},
+    "features of a cache": {"of": "cache"},
+    "accumulated": {"batches": 2},
+    "in parts": {"batches": 2, "chunk": 2},
+}
+RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
+# 2 epochs of 8 batches of 7 pairs, 4 steps each; the first by late interaction
+OPTIONS = [
+    "--scenes_train=30", "--scenes_val=5", "--scenes_test=5", "--epochs=2", "--batch_size=7",
+    "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16", "--num_regions=9",
+    "--encoder_width=16", "--save_every=3", "--log_every=1", "--align_epochs=1", "--eval_every=2",
+    "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
+]  # fmt: skip
+
+
+def make(fusion):
+    """A small model and no chance: every process has the same."""
+    torch.manual_seed(0)
+    words = {"name": "transformer", "vocabulary": list("abcde"), "width": 8}
+    return RetrievalModel({"name": "grid", "width": 8, "grid": 2}, words, fusion, dim=8)
+
+
+def whole_batch(model, of, number):
+    """All pairs of a batch: pixels and tokens, or what a cache holds; noise seeds or texts."""
+    torch.manual_seed(number + 1)
+    if of == "cache":
+        lengths = torch.randint(1, 6, (PAIRS, 1))
+        words = {"words": torch.randn(PAIRS, 5, 8), "word_mask": torch.arange(5) < lengths}
+        regions = torch.arange(4) < torch.randint(1, 5, (PAIRS, 1))
+        batch = {"regions": torch.randn(PAIRS, 4, 8), "region_mask": regions, **words}
+        batch |= {"pooled": torch.randn(PAIRS, 8)}
+        batch |= {f"positive_{k}": v.flip(0) for k, v in words.items()}
+        return batch | {"noise_seed": torch.arange(PAIRS)}
+    texts = {"": CAPTIONS, "positive_": POSITIVES}
+    if of == "inserted":
+        texts |= {"negative_": [f"{text} e d" for text in CAPTIONS]}
+        texts |= {"positive_negative_": [f"d {text}" for text in POSITIVES]}
+    batch = {"pixel_values": torch.rand(PAIRS, 3, 32, 32) * 2 - 1}
+    for prefix in [""] if of == "captions" else texts:
+        tokens = model.text_encoder.tokenize(texts[prefix])
+        batch |= {f"{prefix}{k}": v.roll(number, 0) for k, v in tokens.items()}
+    if of == "pixels":
+        batch |= {p + "noise_seed": torch.randint(999, (PAIRS,)) for p in ("", "positive_")}
+    return batch
+
+
+def own_part(batch):
+    """This process's pairs; their texts no longer than the longest of them."""
+    own = shares("split", PAIRS, torch.device("cpu")).own
+    part = {name: value[own] for name, value in batch.items()}
+    for mask in [name for name in part if name.endswith(("attention_mask", "word_mask"))]:
+        longest = int(part[mask].sum(1).max())
+        values = mask.replace("attention_mask", "input_ids").replace("word_mask", "words")
+        part |= {name: part[name][:, :longest] for name in (mask, values)}
+    return part
+
+
+def gradients(
+    fusion=None, loss=None, of="pixels", batches=1, chunk=0, negatives="gaussian", align=False
+):
+    """Losses, score blocks and averaged gradients; what was sent and scored on the way."""
+    loss = loss or AsymmetryLoss(0.1)
+    model = make(fusion or {"num_heads": 2})
+    ranks = dist.is_initialized()
+    wrapped = model
+    if ranks:
+        wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    sent, scored, found = [], [], {}
+    model.fusion.register_forward_hook(
+        lambda _, pair, out: scored.append([len(pair[0].regions), len(pair[1].words)])
+    )
+    plain = dist.all_gather
+
+    def counting(parts, local):
+        sent.append([*local.shape, local.element_size()])
+        plain(parts, local)
+
+    dist.all_gather = counting
+    try:
+        for number in range(batches):
+            batch = own_part(whole_batch(model, of, number))
+            last = number == batches - 1
+            with wrapped.no_sync() if ranks and not last else nullcontext():
+                if chunk:
+                    cached = CachedEncoding(model, batch, chunk, nullcontext)
+                    blocks = model.score(cached.images, cached.texts, batch, negatives, align=align)
+                else:
+                    blocks = wrapped(batch, negatives, align=align)
+                value = loss(**blocks) / batches
+                value.backward()
+                if chunk:
+                    cached.carry_on()
+            found |= {f"{k} {number}": v.detach() for k, v in blocks.items()}
+            found[f"loss {number}"] = value.detach()
+    finally:
+        dist.all_gather = plain
+    if chunk:
+        average_gradients(model)
+    grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    return {"values": found, "gradients": grads, "sent": sent, "scored": scored}
+
+
+def run(folder, *more, stop_at=None, kill_at=None):
+    """The recipe in doubles, until SIGTERM or a death in a batch (from 0), if any.
+
+    Returns:
+        Exit status, and all that each batch holds of this process's pairs.
+    """
+    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPE)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    # rounding differs with the number of processes, and Adam blows up what is near zero
+    recipe.make_model = lambda *options: make_model(*options).double()
+    plain, seen = loop.to_inputs, []
+
+    def to_inputs(batch, device):
+        wide = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+        return plain(wide, device)
+
+    def recorded(batch, device):
+        if len(seen) == kill_at:
+            raise OSError("died")
+        if len(seen) == stop_at and int(os.environ.get("RANK", "0")) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(summary(batch))
+        return to_inputs(batch, device)
+
+    end, Accelerator.end_training = Accelerator.end_training, lambda self: None  # more runs follow
+    loop.to_inputs, evaluation.to_inputs = recorded, to_inputs
+    try:
+        return recipe.main([*OPTIONS, f"--output_dir={folder}", *more]), seen
+    finally:
+        loop.to_inputs = evaluation.to_inputs = plain
+        Accelerator.end_training = end
+
+
+def summary(batch):
+    """A line for each pair: row, caption, its tokens, the positive's, seeds, sum of its pixels."""
+    columns = [batch["row"].tolist(), batch["caption_index"].tolist()]
+    for prefix in ("", "positive_"):
+        if f"{prefix}input_ids" in batch:
+            ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
+            columns.append([row[real].tolist() for row, real in zip(ids, mask, strict=True)])
+        if f"{prefix}noise_seed" in batch:
+            columns.append(batch[f"{prefix}noise_seed"].tolist())
+    columns.append(batch["pixel_values"].sum((1, 2, 3)).tolist())
+    return [list(line) for line in zip(*columns, strict=True)]
+
+
+def one_process(rank, port, out, world):
+    """One of two or three; what it found goes into a file, its runs into folders beside it."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    Accelerator(cpu=True)  # starts the group
+    runs = {"alone": run(out / f"alone-{world}")}
+    if world == 2:
+        runs["2-2, first"] = run(out / "2-2", stop_at=10)
+        runs["2-2, then"] = run(out / "2-2", "--resume", "--num_workers=2")
+        runs["2-1, first"] = run(out / "2-1", stop_at=4)
+    else:
+        runs["1-3, then"] = run(out / "1-3", "--resume", "--num_workers=2")
+    found = {name: gradients(**options) for name, options in COMPONENTS.items()}
+    torch.save({"components": found, "runs": runs}, out / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    one_process(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,148 @@
+"""Two and three processes against one: gradients, order of data, resuming with another number."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("accelerate", reason="extra `recipes`")
+from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
+from ascl_plugin.training.order import epoch_batches
+
+PROGRAM = Path(__file__).with_name("processes_ranks.py")
+spec = importlib.util.spec_from_file_location("processes_ranks", PROGRAM)
+program = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(program)
+
+pytestmark = pytest.mark.recipe
+WORLDS = (1, 2, 3)
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, run_ranks):
+    """Folder of all runs, and by number of processes what each of them found.
+
+    Steps have two batches. One process dies in batch 13, the second of step 7, and three go on,
+    from the checkpoint of step 6. Two are stopped in the first epoch, in batch 4, and one goes on.
+    Two are stopped in the second, in batch 10, and go on.
+    """
+    out = tmp_path_factory.mktemp("runs")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    runs = {"alone": program.run(out / "alone-1")}
+    runs["1-3, first"] = program.run(out / "1-3", kill_at=13)
+    ranks = {world: run_ranks(PROGRAM, out, world, timeout=250) for world in (2, 3)}
+    runs["2-1, then"] = program.run(out / "2-1", "--resume", "--num_workers=2")
+    components = {name: program.gradients(**o) for name, o in program.COMPONENTS.items()}
+    torch.set_num_threads(threads)
+    return out, {1: [{"runs": runs, "components": components}], **ranks}
+
+
+def batches(found, world, run):
+    """What was in each batch, the processes' parts one after another."""
+    parts = [rank["runs"][run][1] for rank in found[1][world]]
+    return [list(chain.from_iterable(batch)) for batch in zip(*parts, strict=True)]
+
+
+def statuses(found, world, run):
+    return {rank["runs"][run][0] for rank in found[1][world]}
+
+
+def weights(folder):
+    return load_file(checkpoints(folder)[-1] / "model.safetensors")
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("name", program.COMPONENTS)
+def test_loss_and_gradients_are_those_of_one_process(found, name, world):
+    """In fp32, of 7 pairs: shares are uneven."""
+    alone = found[1][1][0]["components"][name]
+    largest = max(g.abs().max().item() for g in alone["gradients"].values())
+    assert 0.1 < largest < 20
+    for rank in found[1][world]:
+        for kind, atol in (("values", 1e-5), ("gradients", 1e-6 * max(1, largest))):
+            ours = rank["components"][name][kind]
+            assert ours.keys() == alone[kind].keys()
+            for key, value in alone[kind].items():
+                torch.testing.assert_close(
+                    ours[key], value, rtol=0, atol=atol, msg=lambda m, key=key: f"{key}: {m}"
+                )
+
+
+@pytest.mark.parametrize(("world", "shares"), [(2, (3, 4)), (3, (2, 2, 3))])
+def test_features_of_texts_are_sent_and_own_rows_are_scored(found, world, shares):
+    """Bytes: words and masks of four kinds of texts, rows of scores; nothing of images."""
+    lengths = (5, 5, 6, 6)  # captions, their negatives, positives, theirs
+    most, dim = max(shares), 8
+    words = [[most, length, dim, 4] for length in lengths]
+    masks = [[most, length, 1] for length in lengths]
+    rows = [most, 4 * sum(shares), 4]
+    for share, rank in zip(shares, found[1][world], strict=True):
+        seen = rank["components"]["nll"]
+        assert seen["scored"] == [[share, 4 * sum(shares)]]
+        assert sorted(seen["sent"]) == sorted([*words, *masks, rows])
+
+
+def test_data_are_a_function_of_seed_epoch_and_row(found):
+    """Row, caption, its words, the generated positive, noise seeds, pixels; on 1, 2, 3 processes.
+
+    The runs left alone load in their own process; those below, all the same, in two workers each.
+    """
+    expected = batches(found, 1, "alone")
+    counts = [5] * 30
+    planned = [b for epoch in range(2) for b in epoch_batches(0, epoch, counts, 7, 2)]
+    assert [[tuple(line[:2]) for line in batch] for batch in expected] == planned
+    assert len(expected[0][0]) == 4 and len(expected[-1][0]) == 7  # without and with generated
+    for world in WORLDS[1:]:
+        assert statuses(found, world, "alone") == {0}
+        assert batches(found, world, "alone") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "then", "status", "until", "since"),
+    [("1-3", 1, 3, 2, 13, 12), ("2-1", 2, 1, 130, 6, 6), ("2-2", 2, 2, 130, 12, 12)],
+)
+def test_a_run_goes_on_with_the_right_rows(found, name, first, then, status, until, since):
+    """Every batch of a run left alone, in its order; after a death, those since the checkpoint."""
+    expected = batches(found, 1, "alone")
+    assert statuses(found, first, f"{name}, first") == {status}
+    assert statuses(found, then, f"{name}, then") == {0}
+    assert batches(found, first, f"{name}, first") == expected[:until]
+    assert batches(found, then, f"{name}, then") == expected[since:]
+
+
+@pytest.mark.parametrize("name", ["alone-2", "alone-3", "1-3", "2-1", "2-2"])
+def test_runs_end_with_the_weights_and_metrics_of_one_process(found, name):
+    """In doubles; shares of the 5 images of validation are uneven, too."""
+    alone, folder = found[0] / "alone-1", found[0] / name
+    ours, expected = weights(folder), weights(alone)
+    assert ours.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-6, msg=key)
+    logs = [
+        [json.loads(line) for line in (f / "log.jsonl").read_text().splitlines()]
+        for f in (alone, folder)
+    ]
+    losses = [[line["loss"] for line in log if "loss" in line] for log in logs]
+    assert len(losses[0]) == STEPS and losses[1] == pytest.approx(losses[0], abs=1e-6)
+    metrics = [json.loads((f / "metrics.json").read_text()) for f in (alone, folder)]
+    for split in ("val", "test"):
+        assert metrics[0][split] == metrics[1][split]
+
+
+def test_the_same_number_of_processes_ends_bit_for_bit_the_same(found):
+    """Weights and the optimiser's moments."""
+    ours, expected = (load_checkpoint(checkpoints(found[0] / n)[-1]) for n in ("2-2", "alone-2"))
+    for key, value in expected[0].items():
+        assert torch.equal(ours[0][key], value), key
+    moments = [state["optimizer"]["state"] for _, state in (ours, expected)]
+    for number, moment in moments[1].items():
+        for key, value in moment.items():
+            assert torch.equal(moments[0][number][key], value), (number, key)
