@@ -20,6 +20,9 @@ EXPERIMENTS = (
     "notional", "asymmetry", "paired",
 )  # fmt: skip
 
+#: Name of the run that models start from.
+START = "start"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -53,14 +56,15 @@ class Plan:
         return [sys.executable if word == "python" else word for word in words]
 
     def models_of(self, experiment: str) -> list[str]:
-        """Names of the models an experiment asks for; by default all.
+        """Names of the models an experiment asks for, `start` among them; by default all models.
 
         Raises:
             ValueError: one that the study has not.
         """
         names = self.experiments.get(experiment, {}).get("models", list(self.models))
         for name in names:
-            _check(name, self.models, f"experiment {experiment}: model")
+            known = [*self.models, START] if self.start else self.models
+            _check(name, known, f"experiment {experiment}: model")
         return list(names)
 
 
@@ -99,9 +103,11 @@ def read_plan(path: str | Path) -> Plan:
         asked = content["experiments"][name].get("models", [])
         if not isinstance(asked, list):
             raise ValueError(f"{path}: experiment {name}: models is {asked!r}, expected a list")
-        for model in asked:
-            _check(model, content["models"], f"{path}: experiment {name}: model")
     plan = Plan(**content)
+    if plan.start and START in plan.models:
+        raise ValueError(f"{path}: models: {START} is the run that the others start from")
+    for name in plan.experiments:
+        plan.models_of(name)
     return plan
 
 

@@ -13,11 +13,9 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
-from ascl_plugin.experiments.plan import Plan
+from ascl_plugin.experiments.plan import START, Plan
 from ascl_plugin.report.metrics_file import write_text
 from ascl_plugin.yaml_file import read_yaml
-
-START = "start"
 
 
 class Runs:
@@ -45,9 +43,10 @@ class Runs:
             ValueError: a finished run of other options than the plan's.
         """
         models = [(m, s) for m, s in dict.fromkeys(wanted) if not self._finished(m, s)]
-        starts = sorted({s for m, s in models if self._starts(m)})
+        starts = sorted({s for m, s in models if self._starts(m) or m == START})
         first = [(START, s) for s in starts if not self._finished(START, s)]
-        if not models:
+        models = [(m, s) for m, s in models if m != START]
+        if not first and not models:
             return
         with tqdm(total=len(first) + len(models), desc="training", unit="run") as bar:
             for stage in (first, models):

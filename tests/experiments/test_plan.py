@@ -36,6 +36,7 @@ def test_defaults(tmp_path):
         ("models: {a: 3}", "models: a is 3"),
         ("models: {a: {}}\nexperiments: {ablation: {}}", "did you mean 'ablations'"),
         ("models: {a: {}}\nexperiments: {main: {models: [b]}}", "experiment main: model 'b'"),
+        ("models: {start: {}}\nstart: {x: 1}", "start is the run that the others start from"),
         ("models: {", "is not yaml"),
     ],
 )
@@ -50,6 +51,7 @@ def test_our_studies_are_whole(name):
     plan = read_plan(STUDIES / f"{name}.yaml")
     for experiment in plan.experiments:
         asked = plan.models_of(experiment)
+        assert set(asked) <= {*plan.models, "start"}
         for kind in ("negatives", "positives"):
             assert set(plan.experiments[experiment].get(kind, {}).values()) <= set(asked)
     assert set(EXPERIMENTS) - {"notional"} <= set(plan.experiments)

@@ -59,8 +59,10 @@ def test_each_run_is_trained_once_after_its_start(tmp_path, recipe):
     runs = Runs(plan, tmp_path / "runs", jobs=2)
     runs.train([("a", 0), ("b", 0), ("a", 0)])
     assert counts(runs) == {"start-0": 1, "a-0": 1, "b-0": 1}
-    runs.train([("a", 0), ("a", 1)])
+    runs.train([("a", 0), ("a", 1), ("start", 1)])
     assert counts(runs) == {"start-0": 1, "a-0": 1, "b-0": 1, "start-1": 1, "a-1": 1}
+    runs.train([("start", 2)])
+    assert counts(runs)["start-2"] == 1
     asked = {"log_with": "none", "save_scores": True, "seed": 0}
     start = str(tmp_path / "runs" / "start-0")
     assert runs.metrics("a", 0) == {"x": 1, "y": 2, "start_from": start, **asked}
