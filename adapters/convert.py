@@ -74,7 +74,15 @@ def convert(
         "format": kind, "num_regions": num_regions, "images": len(plan.ids),
     }  # fmt: skip
     done = _done(part, state, begun)
-    writer = _writer(kind)(part, plan, done)
+    try:
+        writer = _writer(kind)(part, plan, done)
+    except (ValueError, OSError) as error:
+        if not done:
+            raise
+        raise ValueError(
+            f"{part} is cut short or damaged ({error}); remove it and {state.name}, and the "
+            "conversion begins anew"
+        ) from error
     bar = tqdm(total=len(plan.ids), initial=done, desc="converting", disable=not progress)
     entry, saved = done, time.monotonic()
     try:

@@ -173,8 +173,9 @@ class TsvWriter(RegionWriter):
             raise ValueError(f"image id {bad!r} cannot stand in a TSV")
         part.touch()
         with open(part, "r+b") as file:  # what a kill left behind the last whole line falls
-            for _ in range(done):
-                file.readline()
+            for entry in range(done):
+                if not file.readline().endswith(b"\n"):
+                    raise ValueError(f"it ends in image {entry + 1} of {done}")
             file.truncate(file.tell())
 
     def write(self, entry: int, regions: Regions) -> None:  # noqa: D102

@@ -1,6 +1,6 @@
 """Runs that are killed, starved of disk, damaged and disturbed at random, and what is left of them.
 
-    python benchmarks/faults.py --trials 216 --seed 0
+    python benchmarks/faults.py --trials 204 --seed 0 --jobs 2
 
 Each trial forks the recipe on a handful of drawn scenes, does one thing to it, resumes it, and
 compares the weights at the end with those of a run left alone, byte for byte. It fails, and says
@@ -28,7 +28,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ class Child:
         sys.stderr.flush()
         os._exit(code)
 
+    def ended(self) -> bool:
+        """Whether it has; it is still to be waited for."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def wait(self) -> tuple[int, str]:
         """Exit status, below 0 that of a signal, and what was printed."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -126,7 +131,7 @@ class Bench:
         if code:
             raise RuntimeError(printed)
         self.cpu, self.events = json.loads((place / "alone.json").read_text())
-        self.alone = _result(self.folder)
+        self.alone, self.alone_folder = _result(self.folder), self.folder
 
     def start(self, *more: str, before: Callable[[], Any] | None = None) -> Child:
         """The recipe on the trial's folder."""
@@ -181,7 +186,7 @@ class Bench:
         step = int(found[1]) if found else 0
         require(step >= saved, f"resumed at {step}, {saved} was saved")
         self.compare()
-        return f"resumed at step {step}" if step else "begun anew, nothing was saved"
+        return f"resumed at step {step}" if step else "begun anew"
 
     def compare(self) -> None:
         """The folder holds what that of the run left alone holds."""
@@ -272,7 +277,7 @@ def worker_killed(bench: Bench) -> str:
 
 def disk_full(bench: Bench) -> str:
     """A disk with too little room for the run, then with enough."""
-    room = bench.rng.randint(8, _size(bench.place / "alone") // 1024)
+    room = bench.rng.randint(8, _size(bench.alone_folder) // 1024)
     with _Mounted(bench.folder, f"{room}k") as disk:
         outcome = bench.start().wait()
         if outcome[0] == 0:
@@ -284,7 +289,7 @@ def disk_full(bench: Bench) -> str:
 
 def file_too_large(bench: Bench) -> str:
     """A limit on the size of files (ulimit -f), then none."""
-    sizes = sorted(p.stat().st_size for p in (bench.place / "alone").rglob("*") if p.is_file())
+    sizes = sorted(p.stat().st_size for p in (bench.alone_folder).rglob("*") if p.is_file())
     limit = bench.rng.randint(16_000, sizes[-1])
     limits = (limit, resource.RLIM_INFINITY)
     outcome = bench.start(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)).wait()
@@ -433,37 +438,64 @@ def can_mount(place: Path) -> bool:
 def main() -> int:
     """Prints the table; the exit status is 1 if anything was lost."""
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--trials", type=int, default=200)
+    words.add_argument("--trials", type=int, default=204)
     words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     words.add_argument("--only", help="one fault, by its name")
     args = words.parse_args()
     place = Path(tempfile.mkdtemp(prefix="faults"))
-    outcomes: dict[str, Counter[str]] = {}
-    lost: dict[str, list[str]] = {}
+    log = place / "outcomes"
+    log.touch()
     try:
         bench = Bench(place, random.Random(args.seed))
         mountable = can_mount(place)
         names = [args.only] if args.only else [f for f in FAULTS if mountable or f not in MOUNTS]
-        for number in tqdm(range(args.trials), desc="faults", unit="trial"):
-            fault = names[number % len(names)]
-            bench.rng = random.Random(f"{args.seed} {number}")
-            try:
-                told = re.sub(r" at step \d+", "", trial(bench, fault))
-                outcomes.setdefault(fault, Counter())[told] += 1
-            except Lost as why:
-                lost.setdefault(fault, []).append(f"trial {number}: {why}")
-                tqdm.write(f"{fault}, trial {number}: {why}")
+        numbers = range(args.trials)
+        jobs = [
+            Child(
+                partial(_trials, bench, names, numbers[i :: args.jobs], args.seed, log),
+                place / f"job{i}.txt",
+            )
+            for i in range(args.jobs)
+        ]
+        with tqdm(total=args.trials, desc="faults", unit="trial") as bar:
+            while bar.n < args.trials and not all(job.ended() for job in jobs):
+                time.sleep(0.5)
+                bar.update(len(log.read_text().splitlines()) - bar.n)
+        ended = [job.wait() for job in jobs]
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
     finally:
         shutil.rmtree(place, ignore_errors=True)
+    for code, printed in ended:
+        if code:
+            print(printed, file=sys.stderr)
     print("| fault | trials | survived | lost | how |\n| --- | ---: | ---: | ---: | --- |")
     for fault in names:
-        counts, bad = outcomes.get(fault, Counter()), len(lost.get(fault, []))
-        how = "; ".join(f"{count} {told}" for told, count in counts.most_common())
-        fine = sum(counts.values())
-        print(f"| {fault} | {fine + bad} | {fine} | {bad} | {how} |")
-    total = sum(map(len, lost.values()))
-    print(f"| all | {args.trials} | {args.trials - total} | {total} | |")
-    return int(total > 0)
+        mine = [(fine, told) for name, fine, told in rows if name == fault]
+        fine = sum(fine for fine, _ in mine)
+        how = Counter(told for fine, told in mine if fine).most_common()
+        told = "; ".join(f"{count} {told}" for told, count in how)
+        print(f"| {fault} | {len(mine)} | {fine} | {len(mine) - fine} | {told} |")
+    lost = [f"{name}: {told}" for name, fine, told in rows if not fine]
+    print(f"| all | {len(rows)} | {len(rows) - len(lost)} | {len(lost)} | |")
+    print("\n".join(lost), file=sys.stderr)
+    return int(bool(lost) or len(rows) < args.trials)
+
+
+def _trials(bench: Bench, names: list[str], numbers: Sequence[int], seed: int, log: Path) -> int:
+    """Trials of these numbers, in a place of their own; a line of JSON for each."""
+    bench.place = bench.place / f"place{numbers[0]}"
+    bench.place.mkdir()
+    for number in numbers:
+        fault = names[number % len(names)]
+        bench.rng = random.Random(f"{seed} {number}")
+        try:
+            line = [fault, True, re.sub(r" at step \d+", "", trial(bench, fault))]
+        except Lost as why:
+            line = [fault, False, f"trial {number}: {why}"]
+        with open(log, "a") as file:
+            file.write(json.dumps(line) + "\n")
+    return 0
 
 
 class _Mounted:
@@ -491,7 +523,8 @@ class _Mounted:
 def _after_damage(bench: Bench, last: Path) -> str:
     bench.refused(bench.start("--resume").wait(), str(last), "delete this folder")
     shutil.rmtree(last)
-    (bench.place / "saved").unlink()  # the damage took it
+    before = loop.checkpoints(bench.folder)  # the damage took what was saved since
+    (bench.place / "saved").write_text(before[-1].name[len("checkpoint-") :] if before else "0")
     return f"refused; deleted; {bench.resumed()}"
 
 

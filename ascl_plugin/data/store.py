@@ -320,7 +320,7 @@ def _crc(tensors: Mapping[str, Tensor]) -> int:
     sum = 0
     for name, rows in sorted(tensors.items()):
         sum = zlib.crc32(f"{name} {rows.dtype} {tuple(rows.shape)}".encode(), sum)
-        sum = zlib.crc32(rows.contiguous().view(torch.uint8).numpy(), sum)
+        sum = zlib.crc32(rows.flatten().view(torch.uint8).numpy().data, sum)
     return sum
 
 

@@ -233,7 +233,6 @@ class Trainer:
             batch_sampler=keys,
             collate_fn=self._collator(self.epoch),
             num_workers=self.options.data.num_workers,
-            worker_init_fn=_leave_signals_to_the_main_process,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
@@ -242,7 +241,9 @@ class Trainer:
         accumulate = self.args.gradient_accumulation_steps
         losses: list[float] = []  # since the last line of the log
         started = time.perf_counter()
-        for batch in self._loader():
+        with _kept_from_workers():
+            batches = iter(self._loader())
+        for batch in batches:
             if self.batch % accumulate == 0:
                 # dropout and the like: chance that depends on the step, not on what ran before
                 torch.manual_seed(self._seed_of_step())
@@ -465,10 +466,19 @@ class Trainer:
         return anywhere(self.accelerator, self.stop_signal is not None)
 
 
-def _leave_signals_to_the_main_process(_worker: int) -> None:
-    """A scheduler's SIGTERM, or Ctrl-C, reaches workers too: killed, they would take the step down.
+@contextmanager
+def _kept_from_workers() -> Iterator[None]:
+    """Processes started here never see SIGTERM and Ctrl-C, which are often sent to all of a run.
 
-    They end when the main process does.
+    Killed by them, workers would take the step under way down; they end when the main process
+    does. Blocked rather than ignored: that holds from their first moment on.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)

@@ -127,6 +127,33 @@ def test_a_stopped_conversion_goes_on(samples, tmp_path, monkeypatch, kind, stop
         assert target.read_bytes() == (whole / NAMES[kind]).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["tsv", "hdf5", "hdf5-images", "scan"])
+def test_a_part_cut_short_after_the_stop_is_found(samples, tmp_path, monkeypatch, kind):
+    images = images_for(samples, kind)
+    source, target = source_of(samples, tmp_path / "first", images), tmp_path / NAMES[kind]
+    writer = convert_module._writer(kind)
+    write = writer.write
+
+    def stopped(self, entry, regions):
+        if entry == 2:
+            raise KeyboardInterrupt
+        write(self, entry, regions)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, target, kind, say=lambda _: None, progress=False)
+    part = tmp_path / f"{target.name}.part"
+    whole = part.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        part.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"{part.name} is cut short .*remove it and"):
+            convert(source, target, kind, say=lambda _: None, progress=False)
+    part.write_bytes(whole)
+    assert run(source, target, format=kind)[0] == 2
+    assert_same(target, images)
+
+
 def test_nothing_is_overwritten_nor_mixed(samples, tmp_path, monkeypatch):
     source = source_of(samples, tmp_path / "first", images_for(samples))
     target = tmp_path / "x.tsv"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 pytest.importorskip("safetensors")
-from ascl_plugin.data.store import FeatureStore, fill, image_key
+from ascl_plugin.data.store import DTYPES, FeatureStore, fill, image_key
 
 SPEC = {"encoder": "test", "size": [3, 4]}
 
@@ -122,6 +122,31 @@ def test_a_shard_cut_short_is_named(tmp_path, keep):
         FeatureStore(tmp_path, SPEC)
     path.unlink()
     assert len(FeatureStore(tmp_path, SPEC)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_flipped_bit_is_found_when_its_entry_is_read(tmp_path, dtype):
+    store = FeatureStore(tmp_path, SPEC, dtype)
+    store.add([("a", {"x": torch.ones(2, 3)}), ("b", {"x": torch.full((1, 3), 2.0)})])
+    path = store.path / shards(store)[0]
+    two = torch.tensor([2.0]).to(DTYPES[dtype])
+    content = path.read_bytes()
+    last = content.rindex(bytes(two.view(torch.uint8).tolist()))
+    path.write_bytes(content[:last] + bytes([content[last] ^ 1]) + content[last + 1 :])
+    damaged = FeatureStore(tmp_path, SPEC, dtype)
+    assert torch.equal(damaged["a"]["x"], torch.ones(2, 3))
+    with pytest.raises(ValueError, match=rf"{path.name} is cut .*checksum of 'b'.*delete it"):
+        damaged["b"]
+
+
+def test_a_shard_of_an_earlier_version_is_read(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    store = FeatureStore(tmp_path, SPEC)
+    store.add([("a", entry(1))])
+    path = store.path / shards(store)[0]
+    save_file({k: v for k, v in load_file(path).items() if k != "crc32"}, path)
+    assert same(FeatureStore(tmp_path, SPEC)["a"], entry(1))
 
 
 def test_a_foreign_shard_is_named(tmp_path):

@@ -26,7 +26,8 @@ PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three
 CAPTIONS = ["a", "the b", "c", "a b c d e", "c a d", "d d", "e a b b"]
 POSITIVES = ["b", "a c b", "d", "c a e e", "a d", "e e e e e e", "b"]
 # what differs from: projected attention, noise of one kind, positives, encoders that train.
-# Not "shuffle": a shuffled caption ties with its caption, and rounding decides a tie.
+# No negative may tie with its caption, since rounding decides a tie: not "shuffle", nor a dropout
+# that leaves a short text as it was.
 COMPONENTS = {
     "nll": {},
     "ratio": {"loss": AsymmetryLoss(0.1, form="ratio")},
@@ -37,7 +38,7 @@ COMPONENTS = {
     "late": {"align": True},
     "feature_cutoff": {"negatives": "feature_cutoff"},
     "token_cutoff": {"negatives": "token_cutoff"},
-    "dropout": {"negatives": "dropout"},
+    "dropout": {"negatives": "dropout", "strength": 0.6},
     "insert": {"of": "inserted"},
     "captions alone": {"of": "captions"},
     "features of a cache": {"of": "cache"},
@@ -97,7 +98,7 @@ def own_part(batch):
 
 
 def gradients(
-    fusion=None, loss=None, of="pixels", batches=1, chunk=0, negatives="gaussian", align=False
+    fusion=None, loss=None, of="pixels", batches=1, chunk=0, negatives="gaussian", **options
 ):
     """Losses, score blocks and averaged gradients; what was sent and scored on the way."""
     loss = loss or AsymmetryLoss(0.1)
@@ -124,9 +125,9 @@ def gradients(
             with wrapped.no_sync() if ranks and not last else nullcontext():
                 if chunk:
                     cached = CachedEncoding(model, batch, chunk, nullcontext)
-                    blocks = model.score(cached.images, cached.texts, batch, negatives, align=align)
+                    blocks = model.score(cached.images, cached.texts, batch, negatives, **options)
                 else:
-                    blocks = wrapped(batch, negatives, align=align)
+                    blocks = wrapped(batch, negatives, **options)
                 value = loss(**blocks) / batches
                 value.backward()
                 if chunk:

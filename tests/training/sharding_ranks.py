@@ -62,13 +62,20 @@ def trained(folder, fsdp, *more):
     """What a run leaves and keeps, and whose its parameters are."""
     run = trainer(folder, fsdp, *more)
     held = sorted({type(p).__name__ for p in run.raw_model.fusion.parameters()})
+    norms, clip = [], run.accelerator.clip_grad_norm_
+
+    def noted(*arguments):
+        norm = clip(*arguments)
+        norms.append(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
+
+    run.accelerator.clip_grad_norm_ = noted
     run.fit()
     run.load_best()
     weights, state = load_checkpoint(checkpoints(folder)[-1])
     return {
         "weights": weights, "moments": state["optimizer"]["state"], "best": run.best,
         "frozen": sorted({type(p).__name__ for p in run.raw_model.text_encoder.parameters()}),
-        "held": held,
+        "held": held, "norms": norms,
         "sims": run.evaluator.score(run.val_rows, ["a red circle", "a blue square"]),
     }  # fmt: skip
 

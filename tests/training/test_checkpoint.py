@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -12,6 +13,7 @@ from ascl_plugin.training import checkpoint
 from ascl_plugin.training.checkpoint import (
     checkpoints,
     load_checkpoint,
+    put_back,
     replace_folder,
     save_checkpoint,
 )
@@ -87,6 +89,32 @@ def test_a_damaged_file_is_an_error_that_names_the_folder(tmp_path, file, damage
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "training.pt", "SHA256SUMS"])
+def test_a_flipped_bit_is_found_though_the_file_can_be_read(tmp_path, file):
+    path = save_checkpoint(tmp_path, 12, {"a": torch.zeros(1000)}, {"b": torch.zeros(1000)})
+    content = bytearray((path / file).read_bytes())
+    content[-2000 if file != "SHA256SUMS" else 3] ^= 1
+    (path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint-0000012 cannot be read \(.*SHA256SUMS"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_loaded(tmp_path):
+    path = save_checkpoint(tmp_path, 1, WEIGHTS, {"step": 1})
+    (path / "SHA256SUMS").unlink()
+    assert load_checkpoint(path)[1] == {"step": 1}
+
+
+def test_killed_while_a_checkpoint_was_replaced_it_comes_back(tmp_path):
+    path = save_checkpoint(tmp_path, 3, WEIGHTS, {"step": 3})
+    os.replace(path, tmp_path / ".checkpoint-0000003.old")
+    (tmp_path / ".checkpoint-0000003.writing").mkdir()
+    (tmp_path / ".checkpoint-0000001.removed").mkdir()
+    put_back(tmp_path)
+    assert load_checkpoint(path)[1] == {"step": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-0000003"]
+
+
 class Payload:
     """Unpickled, it would write a file."""
 
@@ -102,6 +130,7 @@ class Payload:
 def test_a_program_in_a_checkpoint_is_refused_and_not_run(tmp_path, write):
     path = save_checkpoint(tmp_path, 1, WEIGHTS, {})
     write({"step": Payload(tmp_path / "ran")}, path / "training.pt")
+    (path / "SHA256SUMS").unlink()  # who puts a program there need not leave the sums
     with pytest.raises(ValueError, match="checkpoint-0000001 cannot be read"):
         load_checkpoint(path)
     assert not (tmp_path / "ran").exists()

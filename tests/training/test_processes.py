@@ -106,13 +106,13 @@ def test_data_are_a_function_of_seed_epoch_and_row(found):
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "then", "status", "until", "since"),
-    [("1-3", 1, 3, 2, 13, 12), ("2-1", 2, 1, 130, 6, 6), ("2-2", 2, 2, 130, 12, 12)],
+    ("name", "first", "then", "until", "since"),
+    [("1-3", 1, 3, 13, 12), ("2-1", 2, 1, 6, 6), ("2-2", 2, 2, 12, 12)],
 )
-def test_a_run_goes_on_with_the_right_rows(found, name, first, then, status, until, since):
+def test_a_run_goes_on_with_the_right_rows(found, name, first, then, until, since):
     """Every batch of a run left alone, in its order; after a death, those since the checkpoint."""
     expected = batches(found, 1, "alone")
-    assert statuses(found, first, f"{name}, first") == {status}
+    assert 0 not in statuses(found, first, f"{name}, first")
     assert statuses(found, then, f"{name}, then") == {0}
     assert batches(found, first, f"{name}, first") == expected[:until]
     assert batches(found, then, f"{name}, then") == expected[since:]

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,10 @@ import pytest
 import torch
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+from safetensors.torch import load_file
+
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
+from ascl_plugin.training.loop import Trainer
 
 pytestmark = pytest.mark.recipe
 
@@ -169,6 +173,36 @@ def test_options_that_change_a_step_must_not_change_on_the_way(main, alone):
     assert code == 2
     assert "was written with temperature=0.05, this run has 0.2" in printed[-1]
     assert (alone / "config.yaml").read_bytes() == before
+
+
+def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(main, tmp_path, monkeypatch):
+    log = Trainer._log
+
+    def stop(trainer, values):
+        log(trainer, values)
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_log", stop)
+    code, printed = main(tmp_path)
+    assert code == 128 + signal.SIGTERM
+    assert printed[-1].startswith("stopped by signal 15; to go on: the same options and")
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-0000002"]
+
+
+def test_a_damaged_best_model_is_named_and_made_again_without_it(main, alone, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(alone, folder)
+    weights = folder / "best" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, printed = main(folder, "--resume")
+    assert code == 2 and f"{folder / 'best'} is damaged (model.safetensors is not" in printed[-1]
+    shutil.rmtree(folder / "best")
+    assert main(folder, "--resume")[0] == 0
+    last = load_file(checkpoints(folder)[-1] / "model.safetensors")
+    assert all(torch.equal(value, last[name]) for name, value in load_file(weights).items())
 
 
 def test_resume_without_a_folder_is_refused(main, monkeypatch, tmp_path, capsys):

@@ -37,6 +37,9 @@ def test_weights_moments_and_scores_are_those_of_ddp(ranks, way):
                 torch.testing.assert_close(got["moments"][number][name], value, rtol=0, atol=1e-6)
         torch.testing.assert_close(got["sims"], expected["sims"], rtol=0, atol=1e-5)
         assert got["best"] == expected["best"]
+        # before they were clipped: of both steps, or of the second
+        assert got["norms"] == pytest.approx(expected["norms"][-len(got["norms"]) :], rel=1e-5)
+        assert min(got["norms"]) > 0.5
 
 
 def test_the_fusion_was_in_shards_and_the_frozen_encoder_was_not(ranks):
