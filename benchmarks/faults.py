@@ -173,9 +173,13 @@ class Bench:
         """One line of error with these words in it."""
         code, printed = outcome
         require(code != 0, f"a damaged or wrong file was taken: {printed[-300:]}")
-        last = printed.replace("\r", "\n").strip().splitlines()[-1]
-        fine = code == 2 and last.startswith("error: ") and "Traceback" not in printed
-        require(fine and all(word in last for word in words), f"status {code}: {printed[-2000:]}")
+        # torch may add, after it, that it could not clean up behind a dead worker
+        before, _, after = f"\n{printed}".replace("\r", "\n").rpartition("\nerror: ")
+        last = after.partition("\n")[0]
+        fine = code == 2 and last and "Traceback" not in before
+        require(
+            bool(fine) and all(word in last for word in words), f"status {code}: {printed[-2000:]}"
+        )
 
     def resumed(self, *more: str) -> str:
         """Goes on to the end; what was saved is not done again, and the weights are right."""

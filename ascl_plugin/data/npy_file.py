@@ -122,7 +122,7 @@ def map_npy(path: str | Path, mode: Any = "c") -> np.memmap:
     header = _header_of(Path(path))
     if not header.nbytes:
         raise ValueError(f"{path}: shape {header.shape} has no numbers in it")
-    order = "F" if header.by_column else "C"
+    order: Any = "F" if header.by_column else "C"
     return np.memmap(path, header.dtype, mode, header.offset, header.shape, order)
 
 
@@ -165,7 +165,8 @@ def _unpacked(file: Any, size: int, name: str) -> np.ndarray:
         raise ValueError(f"{name}: {error}") from error
     # room that is claimed and never written to costs no memory
     values = np.empty(header.shape, header.dtype, "F" if header.by_column else "C")
-    room, filled = memoryview(values.ravel("K").view(np.uint8)), 0
+    flat: Any = values.ravel("K").view(np.uint8)
+    room, filled = memoryview(flat), 0
     while filled < header.nbytes:
         got = file.readinto(room[filled : filled + _CHUNK])
         if not got:

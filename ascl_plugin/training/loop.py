@@ -243,7 +243,7 @@ class Trainer:
         started = time.perf_counter()
         with _kept_from_workers():
             batches = iter(self._loader())
-        for batch in batches:
+        for batch in _fetched(batches):
             if self.batch % accumulate == 0:
                 # dropout and the like: chance that depends on the step, not on what ran before
                 torch.manual_seed(self._seed_of_step())
@@ -464,6 +464,16 @@ class Trainer:
     def _stopping(self) -> bool:
         """Whether any process was asked to stop; all of them answer alike."""
         return anywhere(self.accelerator, self.stop_signal is not None)
+
+
+def _fetched(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; a worker that dies while it hands one over is told as any that dies."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(
+            f"DataLoader worker died as it handed over a batch ({error})."
+        ) from error
 
 
 @contextmanager
