@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ascl_plugin.features import wide
 
+TIE = 1e-5  # share of a score by which another must be higher
+
 
 def asymmetry_loss(
     sim: Tensor,
@@ -25,8 +27,8 @@ def asymmetry_loss(
         image side  e^(S_ii/t) / sum_n e^(S_ni/t)
         text side   e^(S_ii/t) / (sum_n e^(S_in/t) + sum_n a_in e^(S-_in/t))
 
-    where a_in = 0 if S-_in > S_ii, else 1: a generated negative that beats the positive leaves the
-    sum. L_I is the mean over pairs of the sum of both terms; L_II&III is the same of
+    where a_in = 0 if S-_in > S_ii, else 1: a generated negative that beats the positive, by more than
+    rounding, leaves the sum. L_I is the mean over pairs of the sum of both terms; L_II&III is the same of
     `positive_sim`, `positive_negative_sim`.
 
     Args:
@@ -114,10 +116,15 @@ def triplet_loss(
 
 
 def _competitors(s: Tensor, negatives: Tensor | None) -> Tensor:
-    """(N, N) or (N, N + M): texts, then the generated negatives that do not beat the positive."""
+    """(N, N) or (N, N + M): texts, then the generated negatives that do not beat the positive.
+
+    A tie is no defeat: a shuffled caption often scores just what the caption does, and rounding
+    must not decide whether it counts.
+    """
     if negatives is None:
         return s
-    beaten = negatives.detach() > s.detach().diagonal()[:, None]
+    positive = s.detach().diagonal()[:, None]
+    beaten = negatives.detach() > positive + TIE * positive.abs().clamp(min=1)
     return torch.cat([s, negatives.masked_fill(beaten, -torch.inf)], dim=1)
 
 

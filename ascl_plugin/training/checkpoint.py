@@ -118,3 +118,5 @@ def put_back(folder: Path) -> None:
     for pattern in (".*.removed", ".*.writing"):
         for left in folder.glob(pattern):
             shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".metrics.json.*"):
+        left.unlink(missing_ok=True)

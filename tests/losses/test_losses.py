@@ -229,3 +229,11 @@ def test_the_order_of_pairs_does_not_matter():
         turned = [b[rows][:, rows] if b.shape == (2, 2) and b is not blocks[1] else b[rows]
                   for b in blocks]  # fmt: skip
         torch.testing.assert_close(asymmetry_loss(*turned), asymmetry_loss(*blocks))
+
+
+def test_rounding_does_not_decide_a_tie():
+    sim = torch.eye(3)
+    tie = torch.full((3, 1), 1.0)
+    values = [asymmetry_loss(sim, tie + off).item() for off in (-3e-7, 0, 3e-7)]
+    assert values[0] == pytest.approx(values[2], abs=1e-4)
+    assert values[1] > asymmetry_loss(sim, tie + 1e-3).item() + 0.1  # beaten: it leaves the sum

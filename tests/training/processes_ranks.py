@@ -26,8 +26,6 @@ PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three
 CAPTIONS = ["a", "the b", "c", "a b c d e", "c a d", "d d", "e a b b"]
 POSITIVES = ["b", "a c b", "d", "c a e e", "a d", "e e e e e e", "b"]
 # what differs from: projected attention, noise of one kind, positives, encoders that train.
-# No negative may tie with its caption, since rounding decides a tie: not "shuffle", nor a dropout
-# that leaves a short text as it was.
 COMPONENTS = {
     "nll": {},
     "ratio": {"loss": AsymmetryLoss(0.1, form="ratio")},
@@ -39,6 +37,8 @@ COMPONENTS = {
     "feature_cutoff": {"negatives": "feature_cutoff"},
     "token_cutoff": {"negatives": "token_cutoff"},
     "dropout": {"negatives": "dropout", "strength": 0.6},
+    "shuffle": {"negatives": "shuffle"},
+    "mixture": {"negatives": "mixture"},
     "insert": {"of": "inserted"},
     "captions alone": {"of": "captions"},
     "features of a cache": {"of": "cache"},
