@@ -120,4 +120,4 @@ def test_without_the_package_the_extra_is_named(import_again):
 
 
 if __name__ == "__main__":
-    one_rank(*sys.argv[1:])
+    one_rank(*sys.argv[1:4])
