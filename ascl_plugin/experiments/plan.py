@@ -107,7 +107,10 @@ def read_plan(path: str | Path) -> Plan:
     if plan.start and START in plan.models:
         raise ValueError(f"{path}: models: {START} is the run that the others start from")
     for name in plan.experiments:
-        plan.models_of(name)
+        try:
+            plan.models_of(name)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return plan
 
 
