@@ -40,8 +40,7 @@ def experiment(study: Any, settings: dict[str, Any]) -> Result:
         "every row but the first is transductive: a query's result depends on the other queries",
         f'"{oracle.ROW}" takes the captions of an image as neighbours of each other, as the '
         "published evaluation does: these are the labels, and its figures are no result",
-        "options of the methods: their defaults, but for "
-        + (", ".join(f"{k}: {v}" for k, v in options.items()) or "none"),
+        "methods at their defaults" + "".join(f"; {k}: {v}" for k, v in options.items()),
     ]
     return Result("Re-ranking", tables, notes=notes)
 
