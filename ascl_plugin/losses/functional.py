@@ -27,9 +27,9 @@ def asymmetry_loss(
         image side  e^(S_ii/t) / sum_n e^(S_ni/t)
         text side   e^(S_ii/t) / (sum_n e^(S_in/t) + sum_n a_in e^(S-_in/t))
 
-    where a_in = 0 if S-_in > S_ii, else 1: a generated negative that beats the positive, by more than
-    rounding, leaves the sum. L_I is the mean over pairs of the sum of both terms; L_II&III is the same of
-    `positive_sim`, `positive_negative_sim`.
+    where a_in = 0 if S-_in > S_ii, else 1: a generated negative that beats the positive, by more
+    than rounding, leaves the sum. L_I is the mean over pairs of the sum of both terms; L_II&III is
+    the same of `positive_sim`, `positive_negative_sim`.
 
     Args:
         sim: (N, N), row i, column j = S(I_i, T_j); pairs on the diagonal.
