@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         through argparse's SystemExit, with code 2 as well.
     """
     args = _parser().parse_args(argv)
+    args.words = list(sys.argv[1:] if argv is None else argv)  # a result says how it was made
     try:
         return args.run(args)
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:

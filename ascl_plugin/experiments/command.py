@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def _experiment(args: argparse.Namespace) -> int:
     if not names:
         raise ValueError(f"{args.config}: lists no experiments")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    study = Study(plan, args.output_dir, max(1, args.jobs))
+    command = shlex.join(["ascl", *map(str, args.words)])
+    study = Study(plan, args.output_dir, max(1, args.jobs), command)
     needed = [
         (model, seed)
         for seed in plan.seeds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,10 +60,14 @@ class Study:
         plan: of the study.
         folder: of all that is made.
         jobs: runs trained at the same time.
+        command: what started the study, for its results.
     """
 
-    def __init__(self, plan: Plan, folder: str | Path, jobs: int = 1) -> None:
+    def __init__(
+        self, plan: Plan, folder: str | Path, jobs: int = 1, command: str = "ascl experiment"
+    ) -> None:
         self.plan = plan
+        self.command = command
         self.folder = Path(folder)
         self.seeds = plan.seeds
         self.split = plan.split
@@ -78,7 +81,7 @@ class Study:
         made_by = {
             "experiment": experiment,
             "place": EXPERIMENTS.index(experiment),
-            "command": " ".join(["ascl", *sys.argv[1:]]),
+            "command": self.command,
             "seeds": self.seeds,
             "split": self.split,
         }

@@ -61,7 +61,7 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     folder, output = on_scenes
     assert {path.name for path in folder.iterdir()} == {
         "best", "checkpoint-0000004", "checkpoint-0000008", "config.yaml", "log.jsonl",
-        "metrics.json",
+        "metrics.json", ".run.lock",
     }  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["seed"] == 0 and "--scenes_train=32" in metrics["command"]
