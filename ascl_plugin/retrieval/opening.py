@@ -64,15 +64,16 @@ def find_run(model: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: neither.
+        ValueError: config.yaml is no yaml, or too large to be one.
     """
-    import yaml
+    from ascl_plugin.yaml_file import read_yaml
 
     path = Path(model)
     folder = path / "best" if (path / "best").is_dir() else path
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path}: no model here (no config.json, no best/config.json)")
     config = path / "config.yaml"
-    return Run(folder, yaml.safe_load(config.read_text()) if config.is_file() else {})
+    return Run(folder, read_yaml(config) if config.is_file() else {})
 
 
 def open_split(args: Any, run: Run, pictures: bool = False) -> tuple[Any, Any]:
