@@ -9,8 +9,11 @@ import pytest
 
 pytest.importorskip("selenium", reason="extra `test`")
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 
 from .conftest import HOSTILE
 
@@ -54,14 +57,25 @@ def page(browser, served):
     assert not browser.get_log("browser")
 
 
+def follow(page, element, *keys):
+    """Clicks, or types, and waits until the next page has come whole."""
+    old = page.find_element(By.TAG_NAME, "html")
+    if keys:
+        element.send_keys(*keys)
+    else:
+        element.click()
+    wait = WebDriverWait(page, 60, ignored_exceptions=[WebDriverException])
+    wait.until(staleness_of(old))
+    wait.until(lambda p: p.execute_script("return document.readyState") == "complete")
+
+
 def heat(item):
     shade = "return arguments[0].style.getPropertyValue('--heat')"
     return float(item.parent.execute_script(shade, item))
 
 
 def test_search_and_attention(page, gallery):
-    box = page.find_element(By.ID, "q")
-    box.send_keys("a red car", Keys.ENTER)
+    follow(page, page.find_element(By.ID, "q"), "a red car", Keys.ENTER)
     assert page.find_element(By.TAG_NAME, "h1").text == "Pictures for a red car"
     cards = page.find_elements(By.CSS_SELECTOR, ".pictures li a:has(img)")
     assert len(cards) == 20
@@ -71,7 +85,7 @@ def test_search_and_attention(page, gallery):
         )
         for card in cards
     )
-    cards[0].click()
+    follow(page, cards[0])
 
     row = gallery.pictures("a red car")[0][0].item
     found = gallery.attention(row, "a red car")
@@ -110,7 +124,7 @@ def test_boxes_lie_on_the_picture(page, served):
 
 
 def test_captions_of_a_picture_by_keys_alone(page):
-    page.find_element(By.CSS_SELECTOR, 'a[href="/image/5"]').send_keys(Keys.ENTER)
+    follow(page, page.find_element(By.CSS_SELECTOR, 'a[href="/image/5"]'), Keys.ENTER)
     lists = page.find_elements(By.CSS_SELECTOR, "ol.captions")
     assert [len(x.find_elements(By.TAG_NAME, "li")) for x in lists] == [10, 10]
     assert page.find_elements(By.CSS_SELECTOR, "li.own")
