@@ -22,6 +22,7 @@ from ascl_plugin.data.store import FeatureStore
 from ascl_plugin.report.tables import markdown_table
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.training import loop
+from ascl_plugin.training.feeding import Feed
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ascl_coco.py"
 SECONDS: Counter[str] = Counter()
@@ -47,17 +48,17 @@ def clock(owner: Any, name: str, stage: str) -> None:
     setattr(owner, name, lambda *a, **k: measured(stage, lambda: inner(*a, **k)))
 
 
-def fetched(batches: Iterator[Any], inner: Callable[[Iterator[Any]], Iterator[Any]]) -> Any:
+def fetched(batches: Iterator[Any]) -> Any:
     """The batches, with a clock around each."""
-    several, end = inner(batches), object()
-    while (batch := measured("waiting for data", lambda: next(several, end))) is not end:
+    end = object()
+    while (batch := measured("waiting for data", lambda: next(batches, end))) is not end:
         yield batch
 
 
 def main(options: list[str]) -> int:
     """Runs the recipe and prints the table."""
-    inner = loop._fetched
-    loop._fetched = lambda batches: fetched(batches, inner)  # type: ignore[assignment]
+    inner = Feed.batches
+    Feed.batches = lambda *a: fetched(inner(*a))  # type: ignore[method-assign]
     clock(loop.Trainer, "_backward", "forward and backward")
     clock(loop.Trainer, "_update", "checks, clipping, optimiser")
     clock(loop.Trainer, "_validate", "validation")

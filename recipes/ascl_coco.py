@@ -141,7 +141,9 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
             f"\nstopped by {stop}; to go on: the same options and --output_dir {folder} --resume",
             file=sys.stderr,
         )
-        return 128 + (trainer.stop_signal or signal.SIGINT)  # of another process: not known here
+        return 128 + (
+            trainer.stop_signal.number or signal.SIGINT
+        )  # of another process: not known here
 
     trainer.load_best()
     model.eval()

@@ -18,6 +18,14 @@ from ascl_plugin.disk import check_sums, write_sums, writing
 _FILES = ("model.safetensors", "training.pt")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
+#: Options that may be others when a run goes on: they do not change what a step does.
+FREE = {
+    "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
+    "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
+    "data_root", "image_root", "annotations", "region_files", "pooled_files", "rerank_k",
+    "rerank_text_neighbors", "save_scores", "start_from", "cached_chunk", "skip_bad_batches",
+}  # fmt: skip
+
 
 def save_checkpoint(
     folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], keep: int = 2
@@ -70,6 +78,26 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} cannot be read ({error}); delete this folder to go on from the one before"
         ) from error
     return weights, state
+
+
+def check_same_run(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    """Sees that options which change what a step does have not changed half-way.
+
+    Args:
+        old: options of the run that wrote the checkpoint.
+        new: of the run that is to go on from it.
+        path: of the checkpoint.
+
+    Raises:
+        ValueError: one has; the message names it.
+    """
+    changed = [k for k in new if k not in FREE and k in old and new[k] != old[k]]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{path} was written with {name}={old[name]!r}, this run has {new[name]!r}; resume "
+            "with the same options or choose another output_dir"
+        )
 
 
 def replace_folder(path: Path, write: Callable[[Path], Any], names: Sequence[str] = ()) -> None:

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
+from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.data.rows import caption_to_image
-from ascl_plugin.disk import check_sums, writing
+from ascl_plugin.disk import check_sums
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
-from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.bad_batches import BadBatches, anywhere, finite_gradients
 from ascl_plugin.training.cached import CachedEncoding, average_gradients
 from ascl_plugin.training.checkpoint import (
+    check_same_run,
     checkpoints,
     load_checkpoint,
     replace_folder,
     save_checkpoint,
 )
+from ascl_plugin.training.feeding import Feed
 from ascl_plugin.training.optimizer import make_optimizer, set_rate
-from ascl_plugin.training.order import epoch_batches
+from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.schedule import learning_rate
 from ascl_plugin.training.sharding import (
     gathered,
@@ -45,18 +42,7 @@ from ascl_plugin.training.sharding import (
     sharded,
     whole,
 )
-
-
-class TrainingRows(torch.utils.data.Dataset):
-    """Rows by (epoch, row, caption): all that chance depends on travels with the row."""
-
-    def __init__(self, rows: Any) -> None:
-        # only what a batch is made of: scenes have more columns, and reading them takes time
-        self.rows = rows.select_columns(["image_id", "image", "captions"])
-
-    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
-        epoch, row, caption = key
-        return {**self.rows[row], "epoch": epoch, "row": row, "caption_index": caption}
+from ascl_plugin.training.signals import StopSignal
 
 
 class Trainer:
@@ -92,18 +78,11 @@ class Trainer:
         self.options = options
         self.folder = folder
         self.loss = loss
-        self.collator = collator
-        self.plain_collator = AsymmetryCollator(
-            collator.texts, collator.images, "none", "none", collator.seed
-        )
-        self.train_rows = train_rows
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
         set_up_fsdp(accelerator, model)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
-        self.counts = [len(captions) for captions in train_rows["captions"][:]]
-        world = accelerator.num_processes
         if args.cached_chunk and (
             sharded(self.model) or not isinstance(self.model, RetrievalModel | DataParallel)
         ):
@@ -111,27 +90,16 @@ class Trainer:
                 "cached_chunk needs one process, or several that each hold the whole model "
                 f"(DistributedDataParallel), got {type(self.model).__name__}"
             )
-        # a set smaller than a batch is one batch a pass
-        self.batch_size = min(args.batch_size, len(self.counts))
-        if self.batch_size < max(2, world):
-            raise ValueError(
-                f"batch_size {args.batch_size}, {len(self.counts)} training image(s) on {world} "
-                "process(es): a batch needs at least 2 pairs, and one a process"
-            )
+        self.feed = Feed(train_rows, collator, options, accelerator)
+        self.run_log = RunLog(folder)
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
         self.bad_batches = BadBatches(
             accelerator, model, train_rows, args.skip_bad_batches, self._write_line
         )
         self.last_scores: Tensor | None = None  # of val, by the best model, if it is the last
-        self.stop_signal: int | None = None
-        per_epoch = len(self._batches(0))
-        self.steps_per_epoch = per_epoch // args.gradient_accumulation_steps
-        if not self.steps_per_epoch:
-            raise ValueError(
-                f"an epoch has {per_epoch} batches, fewer than gradient_accumulation_steps "
-                f"{args.gradient_accumulation_steps}"
-            )
+        self.stop_signal = StopSignal()
+        self.steps_per_epoch = self.feed.batches_per_epoch // args.gradient_accumulation_steps
         self.total_steps = self.steps_per_epoch * args.epochs
         if args.max_steps:
             self.total_steps = min(args.max_steps, self.total_steps)
@@ -148,7 +116,7 @@ class Trainer:
         if self.args.resume:
             self._resume()
         if self.accelerator.is_main_process:  # also of a run that was killed before it saved
-            self._drop_log_after(self.step)
+            self.run_log.drop_after(self.step)
         bar = tqdm(
             total=self.total_steps,
             initial=self.step,
@@ -156,7 +124,7 @@ class Trainer:
             unit="step",
             disable=not self.accelerator.is_main_process,
         )
-        with self._signals(), bar:
+        with self.stop_signal.awaited(), bar:
             while self.step < self.total_steps and not self._out_of_patience():
                 self._train_epoch(bar)
                 stopping = self._stopping()
@@ -167,7 +135,7 @@ class Trainer:
                         self._validate(bar)
                 self._save()
                 if stopping or self._stopping():
-                    raise KeyboardInterrupt(f"signal {self.stop_signal}")
+                    raise KeyboardInterrupt(f"signal {self.stop_signal.number}")
             if self.best["rsum"] == -math.inf:  # what was the best is gone from the disk
                 self._validate(bar)
                 self._save()
@@ -194,56 +162,16 @@ class Trainer:
                 "--resume: the best of the validations still to come takes its place"
             ) from error
 
-    def _batches(self, epoch: int) -> list[list[tuple[int, int]]]:
-        data = self.options.data
-        return epoch_batches(
-            self.args.seed, epoch, self.counts, self.batch_size, data.captions_per_epoch
-        )
-
-    def _collator(self, epoch: int) -> AsymmetryCollator:
-        """Captions alone in the first epochs: nothing is generated that would not be scored."""
-        return self.plain_collator if epoch < self.args.align_epochs else self.collator
-
     def planned_texts(self) -> Iterator[str]:
         """Every caption and generated text that the run will ask for, in its order."""
-        captions = self.train_rows["captions"][:]
-        for epoch in range(-(-self.total_steps // self.steps_per_epoch)):
-            for batch in self._batches(epoch):
-                for row, caption in batch:
-                    drawn = self._collator(epoch).draw(
-                        {
-                            "captions": captions[row],
-                            "epoch": epoch,
-                            "row": row,
-                            "caption_index": caption,
-                        }
-                    )
-                    yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
-
-    def _loader(self) -> DataLoader:
-        """What is left of the epoch, this process's share of each batch; shares may be uneven."""
-        own = shares("split", self.batch_size, self.accelerator.device).own
-        accumulated = self.steps_per_epoch * self.args.gradient_accumulation_steps
-        keys = [
-            [(self.epoch, row, caption) for row, caption in batch[own]]
-            for batch in self._batches(self.epoch)[self.batch : accumulated]
-        ]
-        return DataLoader(
-            TrainingRows(self.train_rows),
-            batch_sampler=keys,
-            collate_fn=self._collator(self.epoch),
-            num_workers=self.options.data.num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
+        return self.feed.planned_texts(-(-self.total_steps // self.steps_per_epoch))
 
     def _train_epoch(self, bar: tqdm) -> None:
         self.model.train()
         accumulate = self.args.gradient_accumulation_steps
         losses: list[float] = []  # since the last line of the log
         started = time.perf_counter()
-        with _kept_from_workers():
-            batches = iter(self._loader())
-        for batch in _fetched(batches):
+        for batch in self.feed.batches(self.epoch, self.batch):
             if self.batch % accumulate == 0:
                 # dropout and the like: chance that depends on the step, not on what ran before
                 torch.manual_seed(self._seed_of_step())
@@ -269,7 +197,7 @@ class Trainer:
             bar.update()
             if self.step % self.args.log_every == 0 or self.step == self.total_steps:
                 elapsed, started = time.perf_counter() - started, time.perf_counter()
-                pairs = len(losses) * self.batch_size
+                pairs = len(losses) * self.feed.batch_size
                 values = {"learning_rate": rate, "pairs_per_second": pairs / elapsed}
                 if losses:
                     values = {"loss": sum(losses) / len(losses)} | values
@@ -367,10 +295,7 @@ class Trainer:
 
     def _write_line(self, values: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            line = {"step": self.step, "epoch": self.epoch, **values}
-            path = self.folder / "log.jsonl"
-            with writing(path), open(path, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            self.run_log.write({"step": self.step, "epoch": self.epoch, **values})
 
     def _save(self) -> None:
         if self.accelerator.is_main_process or sharded(self.raw_model):  # all gather shards
@@ -397,7 +322,7 @@ class Trainer:
         if not found:
             return
         weights, state = load_checkpoint(found[-1])
-        self._check_same_run(state["options"], found[-1])
+        check_same_run(state["options"], self.options.flat(), found[-1])
         load_weights(self.raw_model, weights)
         load_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
@@ -413,82 +338,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             print(f"resumed from {found[-1]}, step {self.step}", flush=True)
 
-    def _check_same_run(self, old: dict[str, Any], path: Path) -> None:
-        """Options that change what a step does must not change half-way."""
-        free = {
-            "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
-            "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
-            "data_root", "image_root", "annotations", "region_files", "pooled_files", "rerank_k",
-            "rerank_text_neighbors", "save_scores", "start_from", "cached_chunk",
-            "skip_bad_batches",
-        }  # fmt: skip
-        new = self.options.flat()
-        changed = [k for k in new if k not in free and k in old and new[k] != old[k]]
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"{path} was written with {name}={old[name]!r}, this run has {new[name]!r}; resume "
-                "with the same options or choose another output_dir"
-            )
-
-    def _drop_log_after(self, step: int) -> None:
-        path = self.folder / "log.jsonl"
-        if path.exists():
-            kept = []
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
-                except ValueError:  # a line cut short by the kill
-                    continue
-            aside = path.with_suffix(".writing")
-            with writing(path):
-                aside.write_text("".join(kept))
-                aside.replace(path)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the step under way first; a second Ctrl-C is immediate."""
-
-        def remember(number: int, _frame: Any) -> None:
-            self.stop_signal = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _stopping(self) -> bool:
         """Whether any process was asked to stop; all of them answer alike."""
-        return anywhere(self.accelerator, self.stop_signal is not None)
-
-
-def _fetched(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches; a worker that dies while it hands one over is told as any that dies."""
-    try:
-        yield from batches
-    except (ConnectionError, EOFError) as error:
-        raise RuntimeError(
-            f"DataLoader worker died as it handed over a batch ({error})."
-        ) from error
-
-
-@contextmanager
-def _kept_from_workers() -> Iterator[None]:
-    """Processes started here never see SIGTERM and Ctrl-C, which are often sent to all of a run.
-
-    Killed by them, workers would take the step under way down; they end when the main process
-    does. Blocked rather than ignored: that holds from their first moment on.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
-        yield
-        return
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        return anywhere(self.accelerator, self.stop_signal.number is not None)

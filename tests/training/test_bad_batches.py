@@ -16,7 +16,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from ascl_plugin import AsymmetryLoss, registry
-from ascl_plugin.training import loop
+from ascl_plugin.training import loop, order
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.bad_batches import BadBatches, finite_gradients
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
@@ -43,7 +43,7 @@ def main(capsys, monkeypatch):
 
     def run(folder, *more, bad=()):
         options = parse_options([*OPTIONS, *more], RECIPE.parent / "configs" / "small.yaml")
-        batches = loop.epoch_batches(0, 0, [5] * 20, options.train.batch_size, 1)
+        batches = order.epoch_batches(0, 0, [5] * 20, options.train.batch_size, 1)
         poisoned = {row for number in bad for row, _ in batches[number - 1]}
 
         def poison(batch, device):

@@ -1,0 +1,122 @@
+"""What the steps are fed: rows in their order, and this process's share of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
+from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.training.arguments import Options
+from ascl_plugin.training.order import Pair, epoch_batches
+from ascl_plugin.training.signals import kept_from_workers
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """Rows by (epoch, row, caption): all that chance depends on travels with the row."""
+
+    def __init__(self, rows: Any) -> None:
+        # only what a batch is made of: scenes have more columns, and reading them takes time
+        self.rows = rows.select_columns(["image_id", "image", "captions"])
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
+        epoch, row, caption = key
+        return {**self.rows[row], "epoch": epoch, "row": row, "caption_index": caption}
+
+
+class Feed:
+    """The batches of a run.
+
+    Args:
+        rows: the training split.
+        collator: rows to batch.
+        options: of the run.
+        accelerator: of the run.
+
+    Attributes:
+        batch_size: pairs in a batch of all processes; a set smaller than a batch is one batch a
+            pass.
+        batches_per_epoch: that make whole steps; what is left over is not shown.
+
+    Raises:
+        ValueError: too few images for a batch, or too few batches for a step.
+    """
+
+    def __init__(
+        self, rows: Any, collator: AsymmetryCollator, options: Options, accelerator: Any
+    ) -> None:
+        self.rows = rows
+        self.collator = collator
+        self.plain_collator = AsymmetryCollator(
+            collator.texts, collator.images, "none", "none", collator.seed
+        )
+        self.options = options
+        self.device = accelerator.device
+        self.counts = [len(captions) for captions in rows["captions"][:]]
+        args, world = options.train, accelerator.num_processes
+        self.batch_size = min(args.batch_size, len(self.counts))
+        if self.batch_size < max(2, world):
+            raise ValueError(
+                f"batch_size {args.batch_size}, {len(self.counts)} training image(s) on {world} "
+                "process(es): a batch needs at least 2 pairs, and one a process"
+            )
+        there, accumulated = len(self.planned(0)), args.gradient_accumulation_steps
+        if there < accumulated:
+            raise ValueError(
+                f"an epoch has {there} batches, fewer than gradient_accumulation_steps "
+                f"{accumulated}"
+            )
+        self.batches_per_epoch = there - there % accumulated
+
+    def planned(self, epoch: int) -> list[list[Pair]]:
+        """The batches of an epoch, as rows and captions."""
+        passes = self.options.data.captions_per_epoch
+        return epoch_batches(self.options.train.seed, epoch, self.counts, self.batch_size, passes)
+
+    def planned_texts(self, epochs: int) -> Iterator[str]:
+        """Every caption and generated text that epochs will ask for, in its order."""
+        captions = self.rows["captions"][:]
+        for epoch in range(epochs):
+            collator = self._collator(epoch)
+            for batch in self.planned(epoch):
+                for row, caption in batch:
+                    of_row = {"epoch": epoch, "row": row, "caption_index": caption}
+                    drawn = collator.draw({"captions": captions[row], **of_row})
+                    yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
+
+    def batches(self, epoch: int, begin: int) -> Iterator[dict[str, Any]]:
+        """This process's share of each batch of an epoch, the first `begin` left out.
+
+        Shares of processes may be uneven.
+
+        Raises:
+            RuntimeError: a data worker died.
+        """
+        own = shares("split", self.batch_size, self.device).own
+        keys = [
+            [(epoch, row, caption) for row, caption in batch[own]]
+            for batch in self.planned(epoch)[begin : self.batches_per_epoch]
+        ]
+        loader = DataLoader(
+            TrainingRows(self.rows),
+            batch_sampler=keys,
+            collate_fn=self._collator(epoch),
+            num_workers=self.options.data.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        with kept_from_workers():
+            batches = iter(loader)
+        try:
+            yield from batches
+        except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies
+            raise RuntimeError(
+                f"DataLoader worker died as it handed over a batch ({error})."
+            ) from error
+
+    def _collator(self, epoch: int) -> AsymmetryCollator:
+        """Captions alone in the first epochs: nothing is generated that would not be scored."""
+        aligning = epoch < self.options.train.align_epochs
+        return self.plain_collator if aligning else self.collator
