@@ -9,16 +9,17 @@ from typing import Any
 
 import torch.distributed
 from faults_bench import Bench, Mounted, require, size
-from faults_launch import Outcome, Ranks
+from faults_launch import Outcome
+from faults_pair import Pair
 
 LOST_PEER = "error: another process of the run has ended or hangs ("
 STILL = timedelta(seconds=3)  # in place of the half an hour that gloo waits
 
 
-def ranks_of(bench: Bench) -> Ranks:
+def ranks_of(bench: Bench) -> Pair:
     """Those of the bench; the first time they run once, left alone."""
     if not hasattr(bench, "ranks"):
-        folder, bench.ranks = bench.folder, Ranks(bench)
+        folder, bench.ranks = bench.folder, Pair(bench)
         bench.ranks.measure()
         bench.folder = folder
         (bench.place / "saved").unlink()
@@ -31,7 +32,7 @@ def killed(targets: str) -> Callable[[Bench], str]:
     def trial(bench: Bench) -> str:
         ranks = ranks_of(bench)
         more = bench.rng.choice([[], ["--num_workers=1"]])
-        outcome, _ = ranks.strike(signal.SIGKILL, targets, *more)
+        outcome = ranks.strike(signal.SIGKILL, targets, *more)
         if outcome.codes == [0, 0]:
             bench.compare(ranks.alone)
             return "had ended"
@@ -47,7 +48,7 @@ def stopped(number: int, targets: str, *more: str) -> Callable[[Bench], str]:
     def trial(bench: Bench) -> str:
         ranks = ranks_of(bench)
         who = targets if targets != "one" else str(bench.rng.randint(0, 1))
-        outcome, _ = ranks.strike(number, who, *more)
+        outcome = ranks.strike(number, who, *more)
         if outcome.codes == [0, 0]:
             bench.compare(ranks.alone)
             return "had ended"
@@ -130,7 +131,7 @@ def stands_still(bench: Bench) -> str:
     )
     try:
         who = bench.rng.randint(0, 1)
-        outcome, _ = ranks.strike(signal.SIGSTOP, str(who), at="time")
+        outcome = ranks.strike(signal.SIGSTOP, str(who))
     finally:
         torch.distributed.init_process_group = init
     if outcome.codes == [0, 0]:
