@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
     0: done. 130, 143: stopped by Ctrl-C or SIGTERM, as a shell counts signals. 2: an error, told in
     one line (an image that does not decode, a split that is not there, a full disk, ...).
     """
-    options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
     try:
+        options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
         find_files(options)
         folder = make_folder(options, name)
         accelerator = make_accelerator(options, folder)
