@@ -84,7 +84,7 @@ def into_place(aside: Path, path: Path) -> None:
     os.replace(path, old)
     try:
         os.replace(aside, path)
-    except OSError:
+    except BaseException:
         os.replace(old, path)
         raise
     _remove(old)

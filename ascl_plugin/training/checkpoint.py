@@ -41,7 +41,8 @@ def save_checkpoint(
     with written(path) as aside:
         aside.mkdir()
         save_file(tensors, aside / _FILES[0])
-        torch.save(state, aside / _FILES[1])
+        with open(aside / _FILES[1], "wb") as file:  # of a path torch does not say what is wrong
+            torch.save(state, file)
         write_sums(aside, _FILES)
     for old in checkpoints(folder)[:-keep]:
         remove_folder(old)
