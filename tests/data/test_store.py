@@ -162,7 +162,7 @@ def test_a_file_written_aside_is_no_shard(tmp_path):
     store = FeatureStore(tmp_path, SPEC)
     store.add([("a", entry(1))])
     name = shards(store)[0]
-    (store.path / name).rename(store.path / f".{name}.0123abcd")
+    (store.path / name).rename(store.path / f".{name}.0123abcd.writing")
     assert len(FeatureStore(tmp_path, SPEC)) == 0
 
 
