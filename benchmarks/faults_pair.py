@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults_bench import STEPS, Bench, after, count_file_events, require, result
+from faults_bench import Bench, after, count_file_events, require, result
 from faults_launch import Launch, Outcome
 
 from ascl_plugin.training import loop
@@ -110,12 +110,18 @@ class Pair(Launch):
         if step == 0 or first == then:
             return self.bench.alone if then == 1 else self.alone
         if (first, step) not in self.references:
-            self._make_references(first, then)
+            bench, folder = self.bench, self.bench.folder
+            if not (bench.place / f"of {first}").exists():
+                self._keep_each_step(first)
+            bench.folder = bench.place / f"of {first} at {step}"
+            require(self._go_on(then) == step, "a reference does not go on from its step")
+            self.references[first, step] = result(bench.folder)
+            bench.folder = folder
         return self.references[first, step]
 
-    def _make_references(self, first: int, then: int) -> None:
-        """Keeps the folder at each step of an undisturbed run, and goes on from there."""
-        bench, folder = self.bench, self.bench.folder
+    def _keep_each_step(self, first: int) -> None:
+        """A run that nobody disturbs; its folder as it was at each step."""
+        bench = self.bench
         bench.folder = bench.place / f"of {first}"
 
         def keep_each(_: int = 0) -> None:
@@ -134,13 +140,6 @@ class Pair(Launch):
         else:
             code, printed = bench.start("--save_every=1", before=keep_each).wait()
             require(code == 0, printed)
-        for step in range(1, STEPS + 1):
-            bench.folder = bench.place / f"of {first} at {step}"
-            require(self._go_on(then) == step, "a reference does not go on from its step")
-            self.references[first, step] = result(bench.folder)
-            shutil.rmtree(bench.folder)
-        shutil.rmtree(bench.place / f"of {first}")
-        bench.folder = folder
 
     def _go_on(self, then: int) -> int:
         """To the end; from which step."""
