@@ -54,7 +54,8 @@ class FeatureStore:
             raise TypeError(f"the spec of a feature store must be JSON: {error}") from error
         self.dtype = dtype
         self.path = Path(folder) / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        write_text(self.path / "spec.json", text, shared=True)
+        if not (self.path / "spec.json").is_file():  # a full cache may lie on a read-only disk
+            write_text(self.path / "spec.json", text, shared=True)
         self._forget()
         self.refresh()
 

@@ -346,3 +346,15 @@ def test_offsets_stay_exact_beyond_float(tmp_path):
     long = torch.zeros(2**24 + 1)
     store.add([("a", {"x": long}), ("b", {"x": torch.tensor([1.0, 2.0])})])
     assert np.array_equal(store["b"]["x"].numpy(), [1.0, 2.0])
+
+
+def test_a_full_cache_is_opened_where_nothing_can_be_written(tmp_path, monkeypatch):
+    FeatureStore(tmp_path, {"encoder": "e"})
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr("ascl_plugin.data.store.write_text", refused)
+    FeatureStore(tmp_path, {"encoder": "e"})
+    with pytest.raises(OSError, match="read-only"):
+        FeatureStore(tmp_path, {"encoder": "another"})
