@@ -36,6 +36,10 @@ def killed(targets: str) -> Callable[[Bench], str]:
         if outcome.codes == [0, 0]:
             bench.compare(ranks.alone)
             return "had ended"
+        if targets in ("0", "1"):
+            outcome.printed[int(targets)] = ""  # by data workers whose process is gone
+        if targets == "all":
+            outcome.printed = ["", ""]
         tidy(outcome)
         return ranks.resumed()
 

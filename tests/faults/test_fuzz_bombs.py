@@ -111,6 +111,13 @@ def test_yaml_that_people_write_is_read(tmp_path):
         read_yaml(tmp_path / "b.yaml")
 
 
+def test_a_value_of_endless_length_is_not_repeated(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("dim: a" + "b" * 10_000)
+    with pytest.raises(SystemExit):
+        parse_options(["--config", str(tmp_path / "a.yaml")])
+    assert "a.yaml: dim has more than 4000 characters" in capsys.readouterr().err
+
+
 def test_a_zip_that_unpacks_to_much_more_is_refused(tmp_path):
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (300000, 1000), }\n"
     start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header

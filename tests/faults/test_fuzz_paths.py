@@ -43,6 +43,17 @@ def test_a_link_out_of_the_data_root_is_refused(tmp_path):
         read(root)
 
 
+def test_a_path_of_endless_length_is_refused_without_repeating_it(tmp_path):
+    for field in ("filename", "filepath"):
+        karpathy(tmp_path, **{field: "deep/" * 1000})
+        with pytest.raises(ValueError, match="a path has 5000 characters, 1000 at most") as caught:
+            read(tmp_path)
+        assert "dataset_x.json" in str(caught.value) and len(str(caught.value)) < 500
+    karpathy(tmp_path, filepath="a" * 300)  # which no file system has
+    with pytest.raises(FileNotFoundError, match="not found in"):
+        read(tmp_path)
+
+
 def test_a_link_within_the_data_root_and_a_linked_folder_of_images_are_followed(tmp_path):
     picture(tmp_path / "elsewhere" / "b.png")
     (tmp_path / "elsewhere" / "a.png").symlink_to("b.png")
