@@ -1,13 +1,13 @@
 """Runs that are killed, starved of disk, damaged and disturbed at random, and what is left of them.
 
-    python benchmarks/faults.py --trials 204 --seed 0 --jobs 2
+    python benchmarks/faults.py --trials 372 --seed 0 --jobs 2
 
-Each trial forks the recipe on a handful of drawn scenes, does one thing to it, resumes it, and
-compares the weights at the end with those of a run left alone, byte for byte. It fails, and says
-why, when a damaged file was loaded, when a step older than the last checkpoint was done again, when
-the weights differ, or when the message is more than a line or does not name the path. As root a
-full and a read-only disk are small ones mounted for the trial; else their trials are left out.
-Needs fork, /proc and POSIX locks: Linux.
+Each trial forks the recipe on a handful of drawn scenes, as one process or as two, does one thing
+to it, resumes it, and compares the weights at the end with those of a run left alone, byte for
+byte. It fails, and says why, when a damaged file was loaded, when a step older than the last
+checkpoint was done again, when the weights differ, when a process does not end, or when the message
+is more than a line or does not name the path. As root a full and a read-only disk are small ones
+mounted for the trial; else their trials are left out. Needs fork, /proc and POSIX locks: Linux.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def can_mount(place: Path) -> bool:
 def main() -> int:
     """Prints the table; the exit status is 1 if anything was lost."""
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--trials", type=int, default=204)
+    words.add_argument("--trials", type=int, default=372)
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     words.add_argument("--only", nargs="+", default=[""], help="parts of names of faults")
