@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,10 @@ class Mounted:
 
     def remount(self, options: str) -> None:
         """With other options, such as `ro`."""
+        for _ in range(100):  # a killed process of many threads has files open for a moment
+            with suppress(subprocess.CalledProcessError):
+                return self._mount("-o", f"remount,{options}")
+            time.sleep(0.05)
         self._mount("-o", f"remount,{options}")
 
     def __exit__(self, *_: Any) -> None:

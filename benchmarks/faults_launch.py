@@ -96,13 +96,14 @@ class Launch:
 
             def run() -> int:
                 _as_if_new(env)
-                (place / f"{number}.pid").write_text(str(os.getpid()))
                 _note_fit(place / f"{number}.fit")
                 code = bench.run(*more, before=lambda: before and before(number))
                 (place / f"{number}.code").write_text(str(code))
                 return code
 
-            return Rank(run, place / f"{number}.txt")
+            started = Rank(run, place / f"{number}.txt")
+            (place / f"{number}.pid").write_text(str(started.pid))
+            return started
 
         def launch() -> int:
             SubprocessHandler._popen = rank
