@@ -137,6 +137,14 @@ def test_runs_end_with_the_weights_and_metrics_of_one_process(found, name):
         assert metrics[0][split] == metrics[1][split]
 
 
+def test_processes_judge_the_model_that_is_saved(found):
+    """Each scores its share of the images with the running means of the first."""
+    (code, first), second = (rank["runs"]["batch norm"] for rank in found[1][2])
+    assert code == 0 and len(first) >= 2
+    assert [code, first] == list(second)
+    assert first[0] != [0, 3, 0]  # it has seen batches
+
+
 def test_the_same_number_of_processes_ends_bit_for_bit_the_same(found):
     """Weights and the optimiser's moments."""
     ours, expected = (load_checkpoint(checkpoints(found[0] / n)[-1]) for n in ("2-2", "alone-2"))
