@@ -118,7 +118,7 @@ def test_a_run_goes_on_with_the_right_rows(found, name, first, then, until, sinc
     assert batches(found, then, f"{name}, then") == expected[since:]
 
 
-@pytest.mark.parametrize("name", ["alone-2", "alone-3", "1-3", "2-1", "2-2"])
+@pytest.mark.parametrize("name", ["alone-2", "alone-3", "1-3", "2-1", "2-2", "parts-3"])
 def test_runs_end_with_the_weights_and_metrics_of_one_process(found, name):
     """In doubles; shares of the 5 images of validation are uneven, too."""
     alone, folder = found[0] / "alone-1", found[0] / name
