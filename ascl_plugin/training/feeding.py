@@ -22,9 +22,13 @@ class TrainingRows(torch.utils.data.Dataset):
         # only what a batch is made of: scenes have more columns, and reading them takes time
         self.rows = rows.select_columns(["image_id", "image", "captions"])
 
-    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
-        epoch, row, caption = key
-        return {**self.rows[row], "epoch": epoch, "row": row, "caption_index": caption}
+    def __getitems__(self, keys: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
+        columns = self.rows[[row for _, row, _ in keys]]
+        return [
+            {"epoch": epoch, "row": row, "caption_index": caption}
+            | {name: values[place] for name, values in columns.items()}
+            for place, (epoch, row, caption) in enumerate(keys)
+        ]
 
 
 class Feed:
