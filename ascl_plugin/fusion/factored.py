@@ -133,7 +133,8 @@ def groups(
     stops = list(_stops(lengths, size))
     sizes = [stop - start for start, stop in pairwise([0, *stops])]
     # sorted and split at once: the gradient of a part taken out alone is as large as all of them
-    parts = zip(*(x.split(sizes) for x in (order, texts.words[order], texts.mask[order])), strict=True)
+    columns = (x.split(sizes) for x in (order, texts.words[order], texts.mask[order]))
+    parts = zip(*columns, strict=True)
     for stop, (chosen, words, mask) in zip(stops, parts, strict=True):
         longest = max(1, lengths[stop - 1])
         mask = mask[:, :longest]

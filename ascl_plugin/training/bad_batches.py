@@ -94,8 +94,11 @@ def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     local = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
     # a shard may be empty: fewer rows than processes
-    largest = torch.nn.utils.get_total_norm([g for g in local if g.numel()], float("inf"))
-    return bool(largest.isfinite())
+    held = [g for g in local if g.numel()]
+    if torch.nn.utils.get_total_norm(held).isfinite():
+        return True
+    # a sum of squares may overflow where no number does
+    return bool(torch.nn.utils.get_total_norm(held, float("inf")).isfinite())
 
 
 def anywhere(accelerator: Any, flag: bool) -> bool:

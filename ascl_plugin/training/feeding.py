@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.training.ahead import made_ahead
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.order import Pair, epoch_batches
 from ascl_plugin.training.signals import kept_from_workers
@@ -112,7 +113,9 @@ class Feed:
             pin_memory=self.device.type == "cuda",
         )
         with kept_from_workers():
-            batches = iter(loader)
+            batches: Iterator[dict[str, Any]] = iter(loader)
+        if not loader.num_workers:
+            batches = made_ahead(batches)
         try:
             yield from batches
         except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies
