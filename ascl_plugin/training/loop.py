@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 from tqdm.auto import tqdm
@@ -43,6 +45,7 @@ from ascl_plugin.training.sharding import (
     whole,
 )
 from ascl_plugin.training.signals import StopSignal
+from ascl_plugin.training.zero import Zero
 
 
 class Trainer:
@@ -81,8 +84,14 @@ class Trainer:
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
-        set_up_fsdp(accelerator, model)
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
+        optimizer = make_optimizer(model, args)
+        self.zero: Zero | None = None
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            self.zero = Zero(accelerator, model, optimizer)
+            self.model, self.optimizer = self.zero.engine, self.zero.optimizer
+        else:
+            set_up_fsdp(accelerator, model)
+            self.model, self.optimizer = accelerator.prepare(model, optimizer)
         if args.cached_chunk and (
             sharded(self.model) or not isinstance(self.model, RetrievalModel | DataParallel)
         ):
@@ -149,8 +158,15 @@ class Trainer:
         from safetensors.torch import load_file
 
         self._check_best()
-        load_weights(self.raw_model, load_file(self.folder / "best" / "model.safetensors"))
+        best = load_file(self.folder / "best" / "model.safetensors")
+        if self.zero:
+            self.zero.keep_whole()
+        load_weights(self.raw_model, best)
         keep_whole(self.raw_model)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Within it every process holds all weights, to be used in any way; all must take part."""
+        return self.zero.whole() if self.zero else whole(self.raw_model)
 
     def _check_best(self) -> None:
         best = self.folder / "best"
@@ -181,7 +197,8 @@ class Trainer:
                 rows: list[int] = []
                 healthy = True
                 self.bad_batches.begin()
-            with self.accelerator.accumulate(self.model):
+            # DeepSpeed knows by itself when to send gradients
+            with self.accelerator.accumulate(self.raw_model if self.zero else self.model):
                 if healthy:  # else the rest of the step is left out, too
                     rows += batch["row"].tolist()
                     healthy = self._backward(batch, rows, of_step) and self._update(rows)
@@ -231,8 +248,13 @@ class Trainer:
         losses.append(value)
         step = self.step + 1
         if not self.bad_batches.fine(math.isfinite(value), f"loss is {value}", step, rows):
+            if self.zero:
+                self.zero.leave_out(loss)
             return False
-        self.accelerator.backward(loss)
+        if self.zero:
+            self.zero.backward(loss)
+        else:
+            self.accelerator.backward(loss)
         if cached is not None:
             cached.carry_on()
         return True
@@ -242,14 +264,16 @@ class Trainer:
         if self.accelerator.sync_gradients:
             if self.args.cached_chunk:
                 average_gradients(self.raw_model)
-            # overflow in fp16 is for the scaler to find, and to answer with another scale
-            finite = self.accelerator.scaler is not None or finite_gradients(
-                self.raw_model.parameters()
-            )
+            if self.zero:
+                finite = self.zero.step()
+            else:  # overflow in fp16 is for the scaler to find, and to answer with another scale
+                finite = self.accelerator.scaler is not None or finite_gradients(
+                    self.raw_model.parameters()
+                )
             what = "a gradient is not finite"
             if not self.bad_batches.fine(finite, what, self.step + 1, rows):
                 return False
-            if self.args.max_grad_norm:
+            if self.args.max_grad_norm and not self.zero:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
         self.optimizer.step()
         return True
@@ -257,7 +281,7 @@ class Trainer:
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
         texts, owners = caption_to_image(self.val_rows)
-        with whole(self.raw_model):
+        with self.whole():
             sim = self.evaluator.score(self.val_rows, texts)
         metrics = retrieval_metrics(sim, owners)
         self._log({f"val_{k}": v for k, v in metrics.items()})
@@ -266,11 +290,12 @@ class Trainer:
             self.bad_validations = 0
             if self.step >= self.total_steps:
                 self.last_scores = sim
-            if self.accelerator.is_main_process:
-                names = ("config.json", "model.safetensors")
-                replace_folder(self.folder / "best", self.raw_model.save_pretrained, names)
-            elif sharded(self.raw_model):
-                self.raw_model.trained_state()  # which all processes gather
+            with self.zero.whole() if self.zero else nullcontext():
+                if self.accelerator.is_main_process:
+                    names = ("config.json", "model.safetensors")
+                    replace_folder(self.folder / "best", self.raw_model.save_pretrained, names)
+                elif sharded(self.raw_model):
+                    self.raw_model.trained_state()  # which all processes gather
         else:
             self.bad_validations += 1
         if self.accelerator.is_main_process:
@@ -298,7 +323,9 @@ class Trainer:
             self.run_log.write({"step": self.step, "epoch": self.epoch, **values})
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process or sharded(self.raw_model):  # all gather shards
+        if self.zero:
+            weights, moments = self.zero.trained_state(), self.zero.optimizer_state()
+        elif self.accelerator.is_main_process or sharded(self.raw_model):  # all gather shards
             weights = self.raw_model.trained_state()
             moments = gathered(self.optimizer.state_dict())
         if self.accelerator.is_main_process:
@@ -323,8 +350,12 @@ class Trainer:
             return
         weights, state = load_checkpoint(found[-1])
         check_same_run(state["options"], self.options.flat(), found[-1])
-        load_weights(self.raw_model, weights)
-        load_optimizer(self.optimizer, state["optimizer"])
+        if self.zero:
+            self.zero.load_trained_state(weights)
+            self.zero.load_optimizer(state["optimizer"])
+        else:
+            load_weights(self.raw_model, weights)
+            load_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in ("step", "epoch", "batch", "best", "bad_validations"):

@@ -22,18 +22,17 @@ def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
         environment: what `accelerate launch` tells the processes it starts.
 
     Raises:
-        ValueError: DeepSpeed, Megatron-LM, or FSDP of the first version.
+        ValueError: Megatron-LM, or FSDP of the first version.
     """
 
     def asked(name: str) -> bool:
         return environment.get(name, "false").lower() == "true"
 
-    for name, engine in (("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
-        if asked(f"ACCELERATE_USE_{name}"):
-            raise ValueError(
-                f"{engine} is not supported: its checkpoints are not ours; "
-                "recipes/accelerate/fsdp2.yaml shards optimiser and gradients as ZeRO-2 does"
-            )
+    if asked("ACCELERATE_USE_MEGATRON_LM"):
+        raise ValueError(
+            "Megatron-LM is not supported: its checkpoints are not ours; "
+            "recipes/accelerate/fsdp2.yaml shards optimiser and gradients as ZeRO-2 does"
+        )
     if asked("ACCELERATE_USE_FSDP") and environment.get("FSDP_VERSION", "1") != "2":
         raise ValueError("FSDP of the first version is not supported; set fsdp_version: 2")
 
