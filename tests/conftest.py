@@ -17,7 +17,7 @@ def run_ranks():
     `FILE RANK PORT OUT WORLD`: a program of its own, because a fork would inherit threads.
     """
 
-    def run(program, out, world=2, timeout=120):
+    def run(program, out, world=2, timeout=300):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -128,7 +128,7 @@ class Places:
         Returns:
             (...) int64 in 0 ... K.
         """
-        wanted = (lists * self.base + members + 1) * self.width
+        wanted = ((lists * self.base + members + 1) * self.width).contiguous()
         at = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
         place = self.keys[at] - wanted
         return torch.where((place >= 0) & (place < self.width), place, self.width)

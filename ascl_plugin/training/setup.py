@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from ascl_plugin import registry
 from ascl_plugin.data.readers import read, require_splits
-from ascl_plugin.disk import check_sums, writing
+from ascl_plugin.disk import check_sums, put_back, write_text, writing
 from ascl_plugin.retrieval.encoders import WordTransformer
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import (
@@ -29,7 +28,7 @@ from ascl_plugin.training.arguments import (
     Options,
     mapping,
 )
-from ascl_plugin.training.checkpoint import checkpoints, put_back
+from ascl_plugin.training.checkpoint import checkpoints
 from ascl_plugin.training.lock import LOCK, locked
 from ascl_plugin.training.sharding import refuse_engines
 from ascl_plugin.training.zero import process_group, zero_plugin
@@ -124,10 +123,7 @@ def occupied(accelerator: Accelerator, options: Options, folder: Path) -> Iterat
             put_back(folder)
             _refuse_run(folder, options.train.resume)
             if not checkpoints(folder):  # what a run began with is what it goes on with
-                aside = folder / ".config.yaml"
-                with writing(folder / "config.yaml"):
-                    aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
-                    os.replace(aside, folder / "config.yaml")
+                write_text(folder / "config.yaml", yaml.safe_dump(options.flat(), sort_keys=False))
         accelerator.wait_for_everyone()
         plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
         accelerator.init_trackers("tensorboard", config=plain)
