@@ -32,7 +32,7 @@ from ascl_plugin.training.arguments import (
 from ascl_plugin.training.checkpoint import checkpoints
 from ascl_plugin.training.lock import LOCK, locked
 from ascl_plugin.training.sharding import refuse_engines
-from ascl_plugin.training.zero import process_group, zero_plugin
+from ascl_plugin.training.zero_options import process_group, zero_plugin
 
 
 def find_files(options: Options) -> None:

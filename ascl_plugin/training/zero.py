@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.arguments import TrainArguments
-
-STAGES = (1, 2, 3)
+from ascl_plugin.training.sharding import Engine
 
 
-def zero_plugin(
-    args: TrainArguments, environment: Mapping[str, str] = os.environ
-) -> DeepSpeedPlugin:
-    """DeepSpeed as the options of the run have it; of what was asked at launch, the stage alone.
-
-    Args:
-        args: of the run.
-        environment: what `accelerate launch` tells the processes it starts.
-
-    Raises:
-        ImportError: deepspeed is not installed.
-        ValueError: an option of the run, or of the launch, that is not supported with it.
-    """
-
-    def asked(name: str, default: str = "none") -> str:
-        return environment.get(f"ACCELERATE_DEEPSPEED_{name}", default).lower()
-
-    if args.cpu:
-        raise ValueError(
-            "--cpu is not supported with DeepSpeed: Accelerate would leave DeepSpeed out; without "
-            "that option it runs on CPUs where no GPU is seen (CUDA_VISIBLE_DEVICES=)"
-        )
-    refused = {
-        f"--cached_chunk {args.cached_chunk}": bool(args.cached_chunk),
-        "--mixed_precision fp16": args.mixed_precision == "fp16",
-        "deepspeed_config_file": asked("CONFIG_FILE") != "none",
-        "offload_optimizer_device": asked("OFFLOAD_OPTIMIZER_DEVICE") != "none",
-        "offload_param_device": asked("OFFLOAD_PARAM_DEVICE") != "none",
-    }
-    for name, given in refused.items():
-        if given:
-            raise ValueError(f"{name} is not supported with DeepSpeed; leave it out")
-    stage = int(asked("ZERO_STAGE", "2"))
-    if stage not in STAGES:
-        raise ValueError(f"zero_stage {stage} is not supported; there are 1, 2 and 3")
-    try:
-        import deepspeed  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            'this configuration needs `pip install "ascl-plugin[deepspeed]"`'
-        ) from error
-
-    plugin = DeepSpeedPlugin(
-        zero_stage=stage,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        gradient_clipping=args.max_grad_norm or 0.0,
-        zero3_init_flag=False,  # encoders are built as ever, and cut afterwards
-    )
-    plugin.deepspeed_config |= {
-        "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own figures, which are not shown
-        "zero_force_ds_cpu_optimizer": False,
-    }
-    plugin.deepspeed_config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    if args.mixed_precision == "bf16":  # as elsewhere: fp32 weights, sums and messages
-        plugin.deepspeed_config["torch_autocast"] = {
-            "enabled": True,
-            "dtype": "bfloat16",
-            "lower_precision_safe_modules": [],
-        }
-    return plugin
-
-
-def process_group() -> InitProcessGroupKwargs:
-    """The backend that DeepSpeed's device sends with; Accelerate finds none on CPUs."""
-    import deepspeed
-    from deepspeed.accelerator import get_accelerator
-
-    # on CPUs it would compile, at every user's first start, what only inference asks for
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return InitProcessGroupKwargs(backend=get_accelerator().communication_backend_name())
-
-
-class Zero:
-    """A model in DeepSpeed's hands, whose steps and checkpoints are those of any other run.
+class Zero(Engine):
+    """A model in DeepSpeed's hands, whose steps and checkpoints are those of any other engine.
 
     DeepSpeed flattens what its optimiser steps, so Adam counts steps and moves weights by the
     group. Each part of the model (an encoder, a projection, the fusion) is a group of its own here,
@@ -102,19 +26,14 @@ class Zero:
 
     Args:
         accelerator: of the run, made with `zero_plugin`.
-        model: on its device.
-        optimizer: of torch, over the parameters that train.
-
-    Attributes:
-        engine: DeepSpeed's, to be called as the model.
-        optimizer: with `param_groups`.
+        model, optimizer: as of `Engine`.
     """
 
     def __init__(
         self, accelerator: Any, model: RetrievalModel, optimizer: torch.optim.Optimizer
     ) -> None:
         self.accelerator = accelerator
-        self.model = model
+        self.raw_model = model
         self.stage = accelerator.state.deepspeed_plugin.zero_stage
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._groups = optimizer.state_dict()["param_groups"]  # as a checkpoint has them
@@ -128,47 +47,53 @@ class Zero:
         self._group_of = {
             p: number for number, g in enumerate(optimizer.param_groups) for p in g["params"]
         }
-        self.engine, self.optimizer = accelerator.prepare(_Trained(model), optimizer)
+        self.model, self.optimizer = accelerator.prepare(_Trained(model), optimizer)
         self._step = ExitStack()
         self._in_step = False
         if self.stage == 3:
-            self.engine.optimizer.parameter_offload.destroy()  # its hooks
-            self.engine.module.register_forward_pre_hook(self._gather)
+            self.model.optimizer.parameter_offload.destroy()  # its hooks
+            self.model.module.register_forward_pre_hook(self._gather)
 
     def _gather(self, *_: Any) -> None:
         if not self._in_step:
             self._in_step = True
             self._step.enter_context(self.whole())
 
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Around each batch; DeepSpeed is told in `backward` when to send gradients."""
+        return self.accelerator.accumulate()
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a batch; unlike Accelerate's, it moves no weight."""
-        self.engine.set_gradient_accumulation_boundary(self.accelerator.sync_gradients)
-        self.engine.backward(loss)
+        self.model.set_gradient_accumulation_boundary(self.accelerator.sync_gradients)
+        self.model.backward(loss)
 
-    def step(self) -> bool:
-        """Clips and moves; False: a gradient was not finite, and nothing has moved."""
+    def leave_out(self, loss: Tensor) -> None:
+        """Ends the step under way, with all its gradients; every process must ask.
+
+        DeepSpeed drops the gradients of a step that is not finite, so that is what they are made.
+        """
+        self.model.set_gradient_accumulation_boundary(True)
+        self.model.backward(loss * torch.nan)
+        if self.ready():
+            raise RuntimeError("DeepSpeed took a step whose gradients are not finite")
+
+    def ready(self) -> bool:
+        """Whether all gradients are finite; if so DeepSpeed, which alone can tell, has moved."""
         from deepspeed.utils import safe_set_full_grad
 
         if self.stage == 3:  # which remembers the last gradient of what is idle
             for p, part in zip(self.parameters, self._parts, strict=True):
                 if part not in self._used:
-                    safe_set_full_grad(p, torch.zeros(p.ds_shape, device=self.engine.device))
+                    safe_set_full_grad(p, torch.zeros(p.ds_shape, device=self.model.device))
         self._step.close()
         self._in_step = False
-        self.engine.step()
+        self.model.step()
         self._used.clear()
-        return self.engine.was_step_applied()
+        return self.model.was_step_applied()
 
-    def leave_out(self, loss: Tensor) -> None:
-        """Ends the step under way, with all its gradients; no weight moves.
-
-        Every process must ask. DeepSpeed takes back the gradients of a step that is not finite, so
-        that is what they are made.
-        """
-        self.engine.set_gradient_accumulation_boundary(True)
-        self.engine.backward(loss * torch.nan)
-        if self.step():
-            raise RuntimeError("DeepSpeed took a step whose gradients are not finite")
+    def move(self, max_grad_norm: float | None) -> None:
+        """Nothing is left to do after `ready`; clipping is in DeepSpeed's configuration."""
 
     def _leave_alone(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
@@ -176,24 +101,24 @@ class Zero:
                 for flat in group["params"]:
                     flat.grad = None
 
-    def whole(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def whole(self) -> Iterator[None]:
         """Within it every process holds all weights, to be used in any way; all must take part."""
         from deepspeed.runtime.zero import GatheredParameters
 
-        return GatheredParameters(self.engine.module.parameters(), enabled=self.stage == 3)
+        with GatheredParameters(self.model.module.parameters(), enabled=self.stage == 3):
+            yield
 
-    def keep_whole(self) -> None:
-        """Every process holds all weights from now on; for use after training."""
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within it the first process may save the model; all must take part."""
         with self.whole():
-            kept = [(p, p.detach().clone()) for p in self.engine.module.parameters()]
-        self.engine.destroy()
-        for p, value in kept:
-            p.data = value
+            yield
 
     def trained_state(self) -> dict[str, Tensor]:
         """A copy of the model's `trained_state`, on the CPU; all processes must take part."""
         with self.whole():
-            state = self.model.trained_state()
+            state = self.raw_model.trained_state()
             return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
@@ -205,8 +130,8 @@ class Zero:
         from deepspeed.runtime.zero import GatheredParameters
         from deepspeed.utils import safe_set_full_fp32_param
 
-        with GatheredParameters(self.engine.module.parameters(), 0, enabled=self.stage == 3):
-            self.model.load_trained_state(state)
+        with GatheredParameters(self.model.module.parameters(), 0, enabled=self.stage == 3):
+            self.raw_model.load_trained_state(state)
             for p in self.parameters:
                 safe_set_full_fp32_param(p, p.detach())
 
@@ -217,14 +142,14 @@ class Zero:
         self._link()
         state: dict[int, dict[str, Any]] = {}
         for number, p in enumerate(self.parameters):
-            names = self.engine.optimizer.state.get(self._flat(p)[0], {})
+            found = self.model.optimizer.state.get(self._flat(p)[0], {})
             state[number] = {
-                # one count each, where DeepSpeed has one for all of the part
-                name: value.clone()
-                if name == "step"
-                else safe_get_full_optimizer_state(p, name).cpu()
-                for name, value in names.items()
+                name: safe_get_full_optimizer_state(p, name).cpu()
+                for name in found
+                if name != "step"
             }
+            if found:  # a count of its own, where DeepSpeed has one for the group
+                state[number]["step"] = found["step"].clone()
         rates = {group["part"]: group["lr"] for group in self.optimizer.param_groups}
         groups = [{**g, "lr": rates[self._parts[g["params"][0]]]} for g in self._groups]
         return {"state": {k: v for k, v in state.items() if v}, "param_groups": groups}
@@ -239,7 +164,7 @@ class Zero:
 
         for number, moments in state["state"].items():
             for flat in self._flat(self.parameters[number]):
-                own = self.engine.optimizer.state[flat]
+                own = self.model.optimizer.state[flat]
                 for name, value in moments.items():
                     empty = value.clone() if name == "step" else torch.zeros_like(flat)
                     own.setdefault(name, empty)
@@ -251,12 +176,25 @@ class Zero:
         self._link()
         for number, moments in state["state"].items():
             for name in moments.keys() - {"step"}:
-                value = moments[name].to(self.engine.device)
+                value = moments[name].to(self.model.device)
                 safe_set_full_optimizer_state(self.parameters[number], value, name)
+
+    def finish(self, state: dict[str, Tensor]) -> None:
+        """Ends training with these weights; they are the model's own from now on.
+
+        Raises:
+            ValueError: as of `load_trained_state`.
+        """
+        with self.whole():
+            kept = [(p, p.detach().clone()) for p in self.model.module.parameters()]
+        self.model.destroy()
+        for p, value in kept:
+            p.data = value
+        self.raw_model.load_trained_state(state)
 
     def _flat(self, p: nn.Parameter) -> list[Tensor]:
         """What this process steps of the parameter's group."""
-        zero, group = self.engine.optimizer, self._group_of[p]
+        zero, group = self.model.optimizer, self._group_of[p]
         if self.stage < 3:
             return [zero.single_partition_of_fp32_groups[group]]
         owners = zero.sub_group_to_group_id
@@ -266,8 +204,8 @@ class Zero:
     def _link(self) -> None:
         """Has DeepSpeed find the moments of each parameter; it does so once, in the first step."""
         if self.stage < 3:
-            self.engine.optimizer._hp_optimizer_states_linked = False
-            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+            self.model.optimizer._hp_optimizer_states_linked = False
+            self.model.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 class _Trained(nn.Module):

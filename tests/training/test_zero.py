@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
-from ascl_plugin.training.zero import zero_plugin
+from ascl_plugin.training.zero_options import zero_plugin
 
 STAGES = (1, 2, 3)
 

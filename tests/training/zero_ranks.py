@@ -61,8 +61,8 @@ def trainer(folder, stage, *more):
 
 def held(run):
     """Numbers that train in all, and those of weights and moments that are held here."""
-    here, of = run.zero.parameters, run.raw_model.text_encoder.parameters()
-    moments = run.zero.engine.optimizer.state.values()
+    here, of = run.engine.parameters, run.raw_model.text_encoder.parameters()
+    moments = run.engine.model.optimizer.state.values()
     return {
         "trained": sum(getattr(p, "ds_numel", p.numel()) for p in here),
         "weights": sum(getattr(p, "ds_tensor", p).numel() for p in here),
