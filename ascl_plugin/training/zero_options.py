@@ -64,7 +64,10 @@ def zero_plugin(
         "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own figures, which are not shown
         "zero_force_ds_cpu_optimizer": False,
     }
-    plugin.deepspeed_config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    plugin.deepspeed_config["zero_optimization"] |= {
+        "stage3_param_persistence_threshold": 0,
+        "memory_efficient_linear": False,  # rounds otherwise under autocast
+    }
     if args.mixed_precision == "bf16":  # as elsewhere: fp32 weights, sums and messages
         plugin.deepspeed_config["torch_autocast"] = {
             "enabled": True,

@@ -65,6 +65,22 @@ def test_weights_moments_and_scores_are_those_of_ddp(ranks, way, stage):
         assert_same(found[way.format(stage)], expected)
 
 
+def test_a_part_that_falls_idle_is_left_alone(ranks):
+    """The projection of regions, which only the first step uses."""
+    for found in ranks:
+        steps = {float(s["step"]) for s in found["0, pooled"]["optimizer"]["state"].values()}
+        assert steps == {1, 2, 3}
+        assert_same(found["3, pooled"], found["0, pooled"])
+
+
+def test_bf16_is_autocast_as_elsewhere(ranks):
+    for found in ranks:
+        assert_same(found["3, bf16"], found["0, bf16"])
+        for name, value in found["0"]["weights"].items():
+            assert found["3, bf16"]["weights"][name].dtype == value.dtype
+        assert found["3, bf16"]["sims"].sub(found["0"]["sims"]).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_process_held_a_share_and_the_frozen_encoder(ranks, stage):
     for found in ranks:
