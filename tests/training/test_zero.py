@@ -51,6 +51,17 @@ def states(found):
     return found["weights"], *(moments[number] for number in sorted(moments))
 
 
+def largest(ranks, way, expected="0"):
+    """Difference of a weight or moment."""
+    pairs = [
+        (one[name], other[name])
+        for found in ranks
+        for one, other in zip(states(found[way]), states(found[expected]), strict=True)
+        for name in other
+    ]
+    return max((one - other).abs().max().item() for one, other in pairs)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("way", ["{}", "{} after 0", "0 after {}"])
 def test_weights_moments_and_scores_are_those_of_ddp(ranks, way, stage):
@@ -63,6 +74,7 @@ def test_weights_moments_and_scores_are_those_of_ddp(ranks, way, stage):
         steps = {float(s["step"]) for s in expected["optimizer"]["state"].values()}
         assert steps == {2, 3}  # the fusion's, and all others'
         assert_same(found[way.format(stage)], expected)
+    print(f"differs by {largest(ranks, way.format(stage)):.1e}")  # shown by -rP
 
 
 def test_a_part_that_falls_idle_is_left_alone(ranks):
@@ -76,6 +88,8 @@ def test_a_part_that_falls_idle_is_left_alone(ranks):
 def test_bf16_is_autocast_as_elsewhere(ranks):
     for found in ranks:
         assert_same(found["3, bf16"], found["0, bf16"])
+    print(f"differs by {largest(ranks, '3, bf16', '0, bf16'):.1e}")
+    for found in ranks:
         for name, value in found["0"]["weights"].items():
             assert found["3, bf16"]["weights"][name].dtype == value.dtype
         assert found["3, bf16"]["sims"].sub(found["0"]["sims"]).abs().max() > 1e-4
