@@ -22,6 +22,7 @@ from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.bad_batches import BadBatches, anywhere
+from ascl_plugin.training.buffers import share_buffers
 from ascl_plugin.training.cached import CachedEncoding, average_gradients
 from ascl_plugin.training.checkpoint import (
     check_same_run,
@@ -31,6 +32,7 @@ from ascl_plugin.training.checkpoint import (
 )
 from ascl_plugin.training.feeding import Feed
 from ascl_plugin.training.optimizer import make_optimizer, set_rate
+from ascl_plugin.training.order import rows_told
 from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.schedule import learning_rate
 from ascl_plugin.training.sharding import Engine, sharded
@@ -85,6 +87,8 @@ class Trainer:
                 f"(DistributedDataParallel), got {type(self.model).__name__}"
             )
         self.feed = Feed(train_rows, collator, options, accelerator)
+        # all that must be the same when a run goes on
+        self.of_run = {**options.flat(), "training data": rows_told(train_rows)}
         self.run_log = RunLog(folder)
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
@@ -244,6 +248,7 @@ class Trainer:
 
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
+        share_buffers(self.raw_model)
         texts, owners = caption_to_image(self.val_rows)
         with self.engine.whole():
             sim = self.evaluator.score(self.val_rows, texts)
@@ -299,7 +304,7 @@ class Trainer:
                 "best": self.best,
                 "bad_validations": self.bad_validations,
                 "skipped_steps": self.bad_batches.steps,
-                "options": self.options.flat(),
+                "options": self.of_run,
             }
             save_checkpoint(self.folder, self.step, weights, state)
         self.accelerator.wait_for_everyone()
@@ -309,7 +314,7 @@ class Trainer:
         if not found:
             return
         weights, state = load_checkpoint(found[-1])
-        check_same_run(state["options"], self.options.flat(), found[-1])
+        check_same_run(state["options"], self.of_run, found[-1])
         self.engine.load_trained_state(weights)
         self.engine.load_optimizer(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
