@@ -120,9 +120,10 @@ def one_process(rank, port, out):
     skip, one = "--skip_bad_batches=9", "--max_steps=1"
     found["0, one bad"] = trained(out / "0b", 0, skip, bad=(3,))
     found["0, steep"] = trained(out / "0g", 0, skip, one, steep=True)
-    for name, option in (("pooled", "--fusion=pooled"), ("bf16", "--mixed_precision=bf16")):
+    pooled, bf16 = ("--fusion=pooled", "--pooled_image=pooled"), ("--mixed_precision=bf16",)
+    for name, more in (("pooled", pooled), ("bf16", bf16)):
         for stage in (0, 3):
-            found[f"{stage}, {name}"] = trained(out / f"{stage}{name}", stage, option)
+            found[f"{stage}, {name}"] = trained(out / f"{stage}{name}", stage, *more)
     for stage in STAGES:
         found[str(stage)] = trained(out / str(stage), stage)
         found[f"{stage} after 0"] = goes_on(0, stage)
