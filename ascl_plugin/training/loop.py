@@ -21,7 +21,7 @@ from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.bad_batches import BadBatches, anywhere
+from ascl_plugin.training.bad_batches import BadBatches
 from ascl_plugin.training.buffers import share_buffers
 from ascl_plugin.training.cached import CachedEncoding, average_gradients
 from ascl_plugin.training.checkpoint import (
@@ -96,7 +96,7 @@ class Trainer:
             accelerator, model, train_rows, args.skip_bad_batches, self._write_line
         )
         self.last_scores: Tensor | None = None  # of val, by the best model, if it is the last
-        self.stop_signal = StopSignal()
+        self.stop_signal = StopSignal(accelerator)
         self.steps_per_epoch = self.feed.batches_per_epoch // args.gradient_accumulation_steps
         self.total_steps = self.steps_per_epoch * args.epochs
         if args.max_steps:
@@ -125,14 +125,14 @@ class Trainer:
         with self.stop_signal.awaited(), bar:
             while self.step < self.total_steps and not self._out_of_patience():
                 self._train_epoch(bar)
-                stopping = self._stopping()
+                stopping = self.stop_signal.anywhere()
                 if not stopping:
                     self.epoch, self.batch = self.epoch + 1, 0
                     last = self.step >= self.total_steps
                     if last or self.epoch % self.args.eval_every == 0:
                         self._validate(bar)
                 self._save()
-                if stopping or self._stopping():
+                if stopping or self.stop_signal.anywhere():
                     raise KeyboardInterrupt(f"signal {self.stop_signal.number}")
             if self.best["rsum"] == -math.inf:  # what was the best is gone from the disk
                 self._validate(bar)
@@ -201,7 +201,7 @@ class Trainer:
                     bar.set_postfix(loss=f"{values['loss']:.3f}")
                 self._log(values)
                 losses = []
-            if self._stopping() or self.step >= self.total_steps:
+            if self.stop_signal.anywhere() or self.step >= self.total_steps:
                 return
             if self.args.save_every and self.step % self.args.save_every == 0:
                 self._save()
@@ -329,7 +329,3 @@ class Trainer:
             self.best, self.bad_validations = {"rsum": -math.inf}, 0
         if self.accelerator.is_main_process:
             print(f"resumed from {found[-1]}, step {self.step}", flush=True)
-
-    def _stopping(self) -> bool:
-        """Whether any process was asked to stop; all of them answer alike."""
-        return anywhere(self.accelerator, self.stop_signal.number is not None)

@@ -15,7 +15,6 @@ from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulation
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers.integrations import unset_hf_deepspeed_config
 
 from ascl_plugin import registry
 from ascl_plugin.data.readers import read, require_splits
@@ -103,6 +102,8 @@ def make_accelerator(options: Options, folder: Path) -> Accelerator:
         ],
     )
     if zero:  # transformers is to build its models as ever
+        from transformers.integrations import unset_hf_deepspeed_config
+
         unset_hf_deepspeed_config()
     return accelerator
 
