@@ -12,8 +12,8 @@ DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions 
 Features: any number of processes; mixed precision; gradient accumulation (which averages gradients
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
 model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
-SIGTERM leave a checkpoint (exit status 130 and 143); DDP and FSDP2 (recipes/accelerate/). Not
-supported here: DeepSpeed, streaming data.
+SIGTERM leave a checkpoint (exit status 130 and 143); DDP, FSDP2 and DeepSpeed's ZeRO
+(recipes/accelerate/). Not supported here: streaming data.
 
 The papers' ablations are flags: `--positives none`, `--negatives none`, both,
 `--fusion pooled`, `--loss triplet`.

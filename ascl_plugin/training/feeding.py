@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.training.ahead import made_ahead
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.order import Pair, epoch_batches
 from ascl_plugin.training.signals import kept_from_workers
@@ -22,9 +23,13 @@ class TrainingRows(torch.utils.data.Dataset):
         # only what a batch is made of: scenes have more columns, and reading them takes time
         self.rows = rows.select_columns(["image_id", "image", "captions"])
 
-    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
-        epoch, row, caption = key
-        return {**self.rows[row], "epoch": epoch, "row": row, "caption_index": caption}
+    def __getitems__(self, keys: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
+        columns = self.rows[[row for _, row, _ in keys]]
+        return [
+            {"epoch": epoch, "row": row, "caption_index": caption}
+            | {name: values[place] for name, values in columns.items()}
+            for place, (epoch, row, caption) in enumerate(keys)
+        ]
 
 
 class Feed:
@@ -108,7 +113,9 @@ class Feed:
             pin_memory=self.device.type == "cuda",
         )
         with kept_from_workers():
-            batches = iter(loader)
+            batches: Iterator[dict[str, Any]] = iter(loader)
+        if not loader.num_workers:
+            batches = made_ahead(batches)
         try:
             yield from batches
         except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 from tqdm.auto import tqdm
@@ -20,7 +21,7 @@ from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.bad_batches import BadBatches, finite_gradients
+from ascl_plugin.training.bad_batches import BadBatches
 from ascl_plugin.training.buffers import share_buffers
 from ascl_plugin.training.cached import CachedEncoding, average_gradients
 from ascl_plugin.training.checkpoint import (
@@ -34,16 +35,9 @@ from ascl_plugin.training.optimizer import make_optimizer, set_rate
 from ascl_plugin.training.order import rows_told
 from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.schedule import learning_rate
-from ascl_plugin.training.sharding import (
-    gathered,
-    keep_whole,
-    load_optimizer,
-    load_weights,
-    set_up_fsdp,
-    sharded,
-    whole,
-)
+from ascl_plugin.training.sharding import Engine, sharded
 from ascl_plugin.training.signals import StopSignal
+from ascl_plugin.training.zero import Zero
 
 
 class Trainer:
@@ -82,8 +76,9 @@ class Trainer:
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
-        set_up_fsdp(accelerator, model)
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
+        kind = Zero if accelerator.distributed_type == DistributedType.DEEPSPEED else Engine
+        self.engine = kind(accelerator, model, make_optimizer(model, args))
+        self.model, self.optimizer = self.engine.model, self.engine.optimizer
         if args.cached_chunk and (
             sharded(self.model) or not isinstance(self.model, RetrievalModel | DataParallel)
         ):
@@ -152,8 +147,7 @@ class Trainer:
         from safetensors.torch import load_file
 
         self._check_best()
-        load_weights(self.raw_model, load_file(self.folder / "best" / "model.safetensors"))
-        keep_whole(self.raw_model)
+        self.engine.finish(load_file(self.folder / "best" / "model.safetensors"))
 
     def _check_best(self) -> None:
         best = self.folder / "best"
@@ -184,7 +178,7 @@ class Trainer:
                 rows: list[int] = []
                 healthy = True
                 self.bad_batches.begin()
-            with self.accelerator.accumulate(self.model):
+            with self.engine.accumulating():
                 if healthy:  # else the rest of the step is left out, too
                     rows += batch["row"].tolist()
                     healthy = self._backward(batch, rows, of_step) and self._update(rows)
@@ -234,8 +228,9 @@ class Trainer:
         losses.append(value)
         step = self.step + 1
         if not self.bad_batches.fine(math.isfinite(value), f"loss is {value}", step, rows):
+            self.engine.leave_out(loss)
             return False
-        self.accelerator.backward(loss)
+        self.engine.backward(loss)
         if cached is not None:
             cached.carry_on()
         return True
@@ -245,23 +240,17 @@ class Trainer:
         if self.accelerator.sync_gradients:
             if self.args.cached_chunk:
                 average_gradients(self.raw_model)
-            # overflow in fp16 is for the scaler to find, and to answer with another scale
-            finite = self.accelerator.scaler is not None or finite_gradients(
-                self.raw_model.parameters()
-            )
             what = "a gradient is not finite"
-            if not self.bad_batches.fine(finite, what, self.step + 1, rows):
+            if not self.bad_batches.fine(self.engine.ready(), what, self.step + 1, rows):
                 return False
-            if self.args.max_grad_norm:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
-        self.optimizer.step()
+        self.engine.move(self.args.max_grad_norm)
         return True
 
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
         share_buffers(self.raw_model)
         texts, owners = caption_to_image(self.val_rows)
-        with whole(self.raw_model):
+        with self.engine.whole():
             sim = self.evaluator.score(self.val_rows, texts)
         metrics = retrieval_metrics(sim, owners)
         self._log({f"val_{k}": v for k, v in metrics.items()})
@@ -270,13 +259,12 @@ class Trainer:
             self.bad_validations = 0
             if self.step >= self.total_steps:
                 self.last_scores = sim
-            if self.accelerator.is_main_process:
-                names = ("config.json", "model.safetensors")
-                with written(self.folder / "best") as aside:
-                    self.raw_model.save_pretrained(aside)
-                    write_sums(aside, names)
-            elif sharded(self.raw_model):
-                self.raw_model.trained_state()  # which all processes gather
+            with self.engine.saving():
+                if self.accelerator.is_main_process:
+                    names = ("config.json", "model.safetensors")
+                    with written(self.folder / "best") as aside:
+                        self.raw_model.save_pretrained(aside)
+                        write_sums(aside, names)
         else:
             self.bad_validations += 1
         if self.accelerator.is_main_process:
@@ -304,9 +292,7 @@ class Trainer:
             self.run_log.write({"step": self.step, "epoch": self.epoch, **values})
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process or sharded(self.raw_model):  # all gather shards
-            weights = self.raw_model.trained_state()
-            moments = gathered(self.optimizer.state_dict())
+        weights, moments = self.engine.trained_state(), self.engine.optimizer_state()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
@@ -329,8 +315,8 @@ class Trainer:
             return
         weights, state = load_checkpoint(found[-1])
         check_same_run(state["options"], self.of_run, found[-1])
-        load_weights(self.raw_model, weights)
-        load_optimizer(self.optimizer, state["optimizer"])
+        self.engine.load_trained_state(weights)
+        self.engine.load_optimizer(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in ("step", "epoch", "batch", "best", "bad_validations"):
