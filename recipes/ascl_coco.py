@@ -46,6 +46,7 @@ from ascl_plugin.training.setup import (
     occupied,
     start_from,
 )
+from ascl_plugin.training.signals import end_with_launcher
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
     one line (an image that does not decode, a split that is not there, a full disk, ...).
     """
     try:
+        end_with_launcher()
         options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
         find_files(options)
         folder = make_folder(options, name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import torch
 from ascl_plugin.training.peers import lost_peer
 
 _ECHO = 1.0  # seconds
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class StopSignal:
@@ -82,6 +85,15 @@ class StopSignal:
         if number:
             self.number = number
         return bool(number)
+
+
+def end_with_launcher() -> None:
+    """SIGTERM comes when the launcher of several processes ends, however it ends (Linux alone).
+
+    Without it, processes that have not found each other yet wait half an hour for a dead one.
+    """
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +98,23 @@ def test_the_end_of_the_launcher_stops_its_processes(monkeypatch):
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert launched.anywhere() and launched.number == signal.SIGTERM
     assert not alone.anywhere()  # its parent is a shell, which may end
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word of it is Linux's")
+def test_the_kernel_tells_of_the_end_of_the_launcher():
+    """A process that forks one which sleeps, as a launcher does, and is killed."""
+    program = (
+        "import os, time; from ascl_plugin.training.signals import end_with_launcher as end\n"
+        "if os.fork(): os.wait()\n"
+        "else: end(); print(os.getpid(), flush=True); time.sleep(60); print('slept')"
+    )
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert int(launcher.stdout.readline()) != launcher.pid
+    launcher.kill()
+    assert "slept" not in launcher.communicate(timeout=30)[0]  # which waits for both
 
 
 def test_errors_of_a_lost_process_are_told_from_others():
