@@ -93,17 +93,16 @@ class StreamFeed:
         positions = [list(found[lane]) for lane in range(self.lanes.count)]
         return {"shards": len(self.lanes.shards), "positions": positions}
 
-    def load_state(self, state: dict[str, Any] | None) -> None:
+    def load_state(self, state: Any) -> None:
         """Goes on where `state` was, on any number of processes.
 
         Raises:
-            ValueError: it is of no stream, or of one of other shards.
+            ValueError: it is of another number of shards.
         """
-        if state is None or state["shards"] != len(self.lanes.shards):
-            was = "no stream" if state is None else f"{state['shards']} shards"
+        if state["shards"] != len(self.lanes.shards):
             raise ValueError(
-                f"the checkpoint's run was fed from {was}, this one's stream has "
-                f"{len(self.lanes.shards)}; resume with the same"
+                f"the checkpoint's run was fed from {state['shards']} shards, this one's stream "
+                f"has {len(self.lanes.shards)}; resume with the same"
             )
         self.positions = {lane: Position(*state["positions"][lane]) for lane in self.positions}
 
