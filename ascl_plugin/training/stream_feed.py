@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from ascl_plugin.data.lanes import Lanes, Position
 from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.feeding import Loader
+
+AHEAD = 2  # batches
 
 
 class GivenRows(torch.utils.data.Dataset):
@@ -74,11 +76,17 @@ class StreamFeed:
             RuntimeError: a data worker died.
             KeyError, ValueError: as `Lanes.chunks`.
         """
-        keys = self._read(self.batches_per_epoch - begin)
-        for batch in self.loader.batches(epoch, GivenRows(), keys):
-            self.positions, names = self._ahead.popleft()
-            self._names.append(names)
-            yield batch
+        left = self.batches_per_epoch - begin
+        try:
+            for batch in self.loader.batches(epoch, GivenRows(), self._read(left)):
+                self.positions, names = self._ahead.popleft()
+                self._names.append(names)
+                left -= 1
+                yield batch
+        finally:
+            if left:  # what was read ahead was not given: it is read again
+                self._reader = None
+                self._ahead.clear()
 
     def names(self, rows: list[int]) -> list[str]:
         """Ids of the images of rows that a step has seen."""
@@ -107,11 +115,17 @@ class StreamFeed:
         self.positions = {lane: Position(*state["positions"][lane]) for lane in self.positions}
 
     def _read(self, batches: int) -> Iterator[list[dict[str, Any]]]:
+        """The next batches, read by a thread while the ones before are at work."""
         if self._reader is None:
             self._reader = self._chunks()
-        for rows, positions in islice(self._reader, batches):
-            self._ahead.append((positions, {row["row"]: row["image_id"] for row in rows}))
-            yield rows
+        with ThreadPoolExecutor(1) as thread:  # starts after the data workers have been forked
+            later = deque(thread.submit(next, self._reader) for _ in range(min(AHEAD, batches)))
+            for number in range(batches):
+                rows, positions = later.popleft().result()
+                if number + AHEAD < batches:
+                    later.append(thread.submit(next, self._reader))
+                self._ahead.append((positions, {row["row"]: row["image_id"] for row in rows}))
+                yield rows
 
     def _chunks(self) -> Iterator[tuple[list[dict[str, Any]], dict[int, Position]]]:
         """This process's rows of each batch, and where its lanes stand behind it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, islice, pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -84,7 +85,7 @@ def test_the_state_is_behind_what_was_given_not_what_was_read_ahead(make, worker
         other = make()
         other.load_state(feed.state())
         assert rows(other, 3) == whole[number + 1 : number + 4]
-    assert bool(feed._ahead) == bool(workers)
+        assert number > 5 or bool(feed._ahead) == bool(workers)
 
 
 def test_an_epoch_has_its_batches_and_what_is_left_of_them(make):
@@ -118,3 +119,18 @@ def test_epochs_of_a_stream():
         counted()
     with pytest.raises(ValueError, match="--steps_per_epoch goes with --train_stream"):
         count_epochs(parse_options(["--steps_per_epoch=3"]))
+
+
+def test_an_epoch_that_is_left_goes_on_behind_what_was_given(make):
+    whole, feed = rows(make(), BATCHES), make(0, 1, "--num_workers=1")
+    for number, batch in zip(range(4), feed.batches(0, 0), strict=False):
+        assert batch["row"].tolist() == whole[number]
+    assert [batch["row"].tolist() for batch in feed.batches(0, 4)] == whole[4:10]
+
+
+def test_what_cannot_be_read_is_told_where_batches_are_taken(make, source, tmp_path, write_tar):
+    feed = make()
+    feed.lanes.shards.names[3] = str(tmp_path / "3.tar")
+    (tmp_path / "3.tar").write_bytes(Path(source).with_name("3.tar").read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r"3\.tar is cut short"):
+        rows(feed, BATCHES)
