@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ascl_plugin.data.scan_layout import IDS, IMAGES
+from ascl_plugin.disk import into_place, write_text
 
 from .region_files import open_regions
 from .region_npy import FolderWriter, ScanWriter
@@ -97,8 +98,8 @@ def convert(
     finally:
         _note(state, begun, entry)
     if named is not None:
-        named.write_text("".join(f"{image_id}\n" for image_id in plan.ids))
-    os.replace(part, target)
+        write_text(named, "".join(f"{image_id}\n" for image_id in plan.ids))
+    into_place(part, target)
     state.unlink()
     return entry - done
 
@@ -161,6 +162,4 @@ def _done(part: Path, state: Path, begun: dict[str, Any]) -> int:
 
 
 def _note(state: Path, begun: dict[str, Any], done: int) -> None:
-    aside = state.with_suffix(".writing")
-    aside.write_text(json.dumps({**begun, "done": done}))
-    os.replace(aside, state)
+    write_text(state, json.dumps({**begun, "done": done}))

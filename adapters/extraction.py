@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ascl_plugin.data.images import load_image
+from ascl_plugin.disk import write_text, written
 from ascl_plugin.retrieval.inputs import device_of
 
 from .region_reader import refuse_as_name
@@ -104,13 +105,12 @@ class FeatureFolder:
             raise ValueError(
                 f"{self.folder}: features of image {name!r} are not finite in {self.dtype}"
             )
-        aside = self.folder / f".{name}.part"
-        with open(aside, "wb") as file:
+        path = self.folder / (name + SUFFIXES[boxes is not None])
+        with written(path) as aside, open(aside, "wb") as file:
             if boxes is None:
                 np.save(file, values, allow_pickle=False)
             else:
                 np.savez(file, features=values, bbox=boxes.float().cpu().numpy())
-        os.replace(aside, self.folder / (name + SUFFIXES[boxes is not None]))
 
     def _sign(self, spec: str) -> None:
         """Says whose the folder is, or that it is another's."""
@@ -124,9 +124,7 @@ class FeatureFolder:
         elif any(name.endswith(SUFFIXES) for name in os.listdir(self.folder)):
             raise FileExistsError(f"{self.folder} holds features without {SPEC}: made by another")
         else:
-            aside = self.folder / f".{SPEC}.{os.getpid()}"  # every process writes the same
-            aside.write_text(spec)
-            os.replace(aside, note)
+            write_text(note, spec, shared=True)  # every process writes the same
 
 
 def extract(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ascl_plugin.disk import written
 from ascl_plugin.features import ImageFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
 
@@ -205,14 +206,14 @@ def export(model: RetrievalModel, path: str | os.PathLike[str]) -> None:
     if path.suffix not in (".safetensors", ".pt"):
         raise ValueError(f"expected a path ending in .safetensors or .pt, got {path}")
     state = {f"visual.{k}": v for k, v in images.merged_state().items()} | words.merged_state()
-    aside = path.with_name(f".{path.name}")
-    if path.suffix == ".pt":
-        torch.save(state, aside)
-    else:
-        from safetensors.torch import save_file
+    with written(path) as aside:
+        if path.suffix == ".pt":
+            with open(aside, "wb") as file:  # given a path, torch puts its name into the file
+                torch.save(state, file)
+        else:
+            from safetensors.torch import save_file
 
-        save_file(state, aside, metadata={"format": "pt"})
-    os.replace(aside, path)
+            save_file(state, aside, metadata={"format": "pt"})
 
 
 def _unlock_images(tower: Any, blocks: int) -> None:

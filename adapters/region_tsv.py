@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import secrets
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ascl_plugin.data.npy_file import read_npz
+from ascl_plugin.disk import written
 
 from .region_reader import Plan, RegionReader, Regions, RegionWriter
 
@@ -111,15 +111,13 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         except (ValueError, KeyError, TypeError, OSError):
             pass  # damaged, or of an earlier layout: made anew
     ids, offsets, counts = _scan(path, status.st_size)
-    aside = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}.npz")
+    names = np.frombuffer("\n".join(ids).encode(), np.uint8)  # an id is no longer than it is
     try:
-        names = np.frombuffer("\n".join(ids).encode(), np.uint8)  # an id is no longer than it is
-        np.savez(aside, signature=signature, ids=names, offsets=offsets, counts=counts)
-        os.replace(aside, kept)
+        with written(kept, shared=True) as aside, open(aside, "wb") as file:
+            np.savez(file, signature=signature, ids=names, offsets=offsets, counts=counts)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         warnings.warn(
-            f"{kept} cannot be written ({error.strerror}): the index of {path.name} is made anew "
+            f"{kept} cannot be written ({error.__cause__}): the index of {path.name} is made anew "
             "each time",
             stacklevel=2,
         )

@@ -100,7 +100,8 @@ def conversion(bench: Any) -> str:
         count = [0]
 
         def hook(event: str, args: Any) -> None:
-            if event in ("open", "os.rename") and str(args[0]).startswith(str(target)):
+            shown = str(args[0]).replace("/.", "/")  # what is written aside is hidden
+            if event in ("open", "os.rename") and shown.startswith(str(target)):
                 count[0] += 1
                 if count[0] == stop:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -29,7 +29,6 @@ from typing import Any
 from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import caption_to_image
-from ascl_plugin.disk import writing
 from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
@@ -173,15 +172,13 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
             if sim is None:
                 sim = evaluator.score(rows, caption_to_image(rows)[0])
             if train.save_scores and accelerator.is_main_process:
-                with writing(folder / f"scores_{split}.npy"):
-                    write_matrix(folder / f"scores_{split}.npy", sim)
+                write_matrix(folder / f"scores_{split}.npy", sim)
             results[split] = evaluator.evaluate(rows, rerank, sim=sim)
             title = f"{split}: {len(splits[split])} images, seed {train.seed}, single model"
             if accelerator.is_main_process:
                 print_results(results[split], title)
     if accelerator.is_main_process:
-        with writing(folder / "metrics.json"):
-            write_json(folder / "metrics.json", results)
+        write_json(folder / "metrics.json", results)
     say(f"results and model in {folder}")
     accelerator.end_training()
     return 0

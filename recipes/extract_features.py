@@ -21,7 +21,6 @@ same command; a picture that does not decode is named, or with `--skip_bad FILE`
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +37,7 @@ from ascl_plugin.adapters.extraction import DTYPES, FeatureFolder, extract
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates, to_dataset
 from ascl_plugin.data.streaming import CaptionTable, Stream, windows
+from ascl_plugin.disk import write_text
 from ascl_plugin.yaml_file import mapping
 
 WINDOW = 1024  # rows of a stream in memory at once
@@ -123,9 +123,7 @@ def finish(
     main_process = accelerator.is_main_process
     bad = gather_object(bad)
     if main_process and args.skip_bad is not None:
-        aside = Path(f"{args.skip_bad}.part")
-        aside.write_text("".join(f"{line}\n" for line in bad))
-        os.replace(aside, args.skip_bad)
+        write_text(Path(args.skip_bad), "".join(f"{line}\n" for line in bad))
         print(f"{len(bad)} pictures skipped, listed in {args.skip_bad}")
     accelerator.print("features in " + ", ".join(str(folder.folder) for folder in folders))
     accelerator.end_training()

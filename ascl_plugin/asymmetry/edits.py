@@ -6,7 +6,7 @@ Grammar is kept where a few rules can keep it; a sentence may still read oddly.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -21,6 +21,8 @@ _LINKS = {
 # Words across which two things can change places and nothing becomes false.
 _EITHER_WAY = {"and", "or", "with", "near", "beside", "by", "next", "to", "alongside", ",", ";"}
 _LISTING = {"and", "or", ","}
+# What introduces a thing not spoken of before: "a bird" can be added to a sentence, "the sky" not.
+OPENERS = frozenset(("a", "an", "one", "two", "three", "four", "five", "some", "several", "many"))
 _DETERMINERS = {"a", "an", "the", "this", "that", "these", "those", "some", "another", "other"}
 _WORD = re.compile(r"[\w'’-]+|[^\w\s]")
 
@@ -28,6 +30,12 @@ _WORD = re.compile(r"[\w'’-]+|[^\w\s]")
 def words(text: str) -> list[str]:
     """Words and marks of a text, in lower case."""
     return _WORD.findall(text.lower())
+
+
+def opens(phrase: Phrase, openers: Collection[str] = OPENERS) -> bool:
+    """Whether a phrase of two words or more begins with one of these."""
+    first, *more = phrase.text.lower().split()
+    return bool(more) and first in openers
 
 
 def places(caption: str, phrases: Sequence[Phrase]) -> list[int]:

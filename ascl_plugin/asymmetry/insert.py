@@ -15,11 +15,10 @@ from itertools import chain
 
 import numpy as np
 
+from ascl_plugin.asymmetry.edits import opens
 from ascl_plugin.asymmetry.objects import object_of
 from ascl_plugin.data.words import Tagger, singular
 
-# What introduces a thing not spoken of before: "a bird" can be added to a sentence, "the sky" not.
-_OPENERS = frozenset(("a", "an", "one", "two", "three", "four", "five", "some", "several", "many"))
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _TRIES = 50  # draws before all phrases are looked through
 
@@ -98,10 +97,9 @@ class PhraseBank:
         """(phrase, head) of the phrases that another sentence can take in."""
         offered = []
         for phrase in self.tagger.noun_phrases(text):
-            opener, *rest = phrase.text.lower().split()
             follows = text[phrase.end :].lstrip().lower()
             whole = not follows.startswith(("of ", "'", "’", "-"))
-            if rest and opener in _OPENERS and whole and len(phrase.head) > 2:
+            if opens(phrase) and whole and len(phrase.head) > 2:
                 offered.append((phrase.text.lower(), phrase.head))
         return [each for each in offered if object_of(each[1]) is not None]
 

@@ -10,13 +10,15 @@ them leave out passes for absent. On the embedded scenes captions name everythin
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ascl_plugin.asymmetry.edits import (
+    OPENERS,
     insert_phrase,
+    opens,
     places,
     swapped_nouns,
     without_last_words,
@@ -37,8 +39,6 @@ AMOUNTS = (
     "words removed",
 )
 PHRASES, CAPTIONS, WORDS = 3, 2, 5  # how many are added or removed at most
-# What introduces a thing not spoken of before: "a bird" can be added to a sentence, "the sky" not.
-_OPENERS = {"a", "an", "some", "one", "two", "three", "four", "five", "several", "many"}
 _TRIES = 100  # phrases of other images looked at
 
 
@@ -117,15 +117,10 @@ class _Reader:
         found = []
         for phrase in self.phrases(text):
             thing = self.object_of(phrase.head)
-            if thing is not None and _opens(phrase, _OPENERS):
+            if thing is not None and opens(phrase):
                 inside = phrase.text[0].lower() + phrase.text[1:]
                 found.append((thing, phrase._replace(text=inside)))
         return found
-
-
-def _opens(phrase: Phrase, openers: Collection[str]) -> bool:
-    first, *more = phrase.text.lower().split()
-    return bool(more) and first in openers
 
 
 def _variants(
@@ -139,7 +134,7 @@ def _variants(
     with_true = _added(caption, _true_phrases(captions[row], reader, rng), at)
     joined = _appended(caption, [others[i] for i in rng.permutation(len(others))])
     without = _removed(caption, reader, rng)
-    whole = [phrase for phrase in own if _opens(phrase, {*_OPENERS, "the"})]
+    whole = [phrase for phrase in own if opens(phrase, {*OPENERS, "the"})]
     replaced = []
     if false and whole:
         out = whole[rng.integers(len(whole))]

@@ -22,6 +22,7 @@ except ImportError as error:
     raise ImportError('scenes need Pillow: pip install "ascl-plugin[recipes]"') from error
 
 from ascl_plugin.data.shapes import FILL, NOUNS
+from ascl_plugin.disk import written
 
 RGB = tuple[int, int, int]
 
@@ -126,10 +127,8 @@ def contact_sheet(dataset: Any, rows: Sequence[int], path: str | os.PathLike[str
         left, top = gap + k % 2 * width, gap + k // 2 * height
         sheet.paste(picture.resize((side, side)), (left, top))
         sheet.paste(text, (left + side + gap, top))
-    target = Path(path)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_bytes(png(sheet))
-    os.replace(aside, target)
+    with written(Path(path)) as aside:
+        aside.write_bytes(png(sheet))
 
 
 def _text(row: Mapping[str, Any], width: int) -> Image.Image:

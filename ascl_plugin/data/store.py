@@ -1,12 +1,9 @@
 """Outputs of frozen encoders on disk: computed once, memory-mapped ever after.
 
 A store is a folder ``<root>/<hash of spec and dtype>/`` with ``spec.json`` and any number of shards
-``shard-<hash of keys>.safetensors``. A shard holds n entries: ``keys`` uint8 (n, 16), and for each
-named tensor all entries' rows one after the other, ``<name>`` (sum of lengths, ...), and where each
-begins, ``<name>.offsets`` int64 (n + 1,); ``crc32`` int64 (n,) is of each entry's numbers, and is
-looked at when a process first reads the entry (shards of earlier versions have none). Shards are
-written aside and moved into place, so several processes may fill one store and a killed one leaves
-nothing half done.
+``shard-<hash of keys>.safetensors`` (`ascl_plugin.data.shard`). An entry's checksum is looked at
+when a process first reads it. Shards are written aside and moved into place, so several processes
+may fill one store and a killed one leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -14,28 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ascl_plugin.disk import writing
+from ascl_plugin.data.shard import Shard, write_shard
+from ascl_plugin.disk import write_text
 
 try:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
     from tqdm import tqdm
 except ImportError as error:
-    raise ImportError(
-        'the feature store needs safetensors and tqdm: pip install "ascl-plugin[recipes]"'
-    ) from error
+    raise ImportError('the feature store needs tqdm: pip install "ascl-plugin[recipes]"') from error
 
-_OFFSETS, _SUMS = ".offsets", "crc32"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -64,16 +54,14 @@ class FeatureStore:
             raise TypeError(f"the spec of a feature store must be JSON: {error}") from error
         self.dtype = dtype
         self.path = Path(folder) / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        self.path.mkdir(parents=True, exist_ok=True)
-        _write_aside(self.path / "spec.json", lambda path: path.write_text(text))
+        if not (self.path / "spec.json").is_file():  # a full cache may lie on a read-only disk
+            write_text(self.path / "spec.json", text, shared=True)
         self._forget()
         self.refresh()
 
     def _forget(self) -> None:
-        self._shards: dict[str, int] = {}  # file name -> its number
-        self._tensors: list[dict[str, tuple[Tensor, np.ndarray]]] = []  # name -> rows, offsets
-        self._sums: list[np.ndarray | None] = []  # of a shard's entries; -1: looked at
-        self._entries: dict[bytes, tuple[int, int]] = {}  # hashed key -> shard, entry
+        self._shards: dict[str, Shard] = {}  # by file name
+        self._entries: dict[bytes, tuple[Shard, int]] = {}  # hashed key -> shard, entry
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "dtype": self.dtype}
@@ -90,8 +78,7 @@ class FeatureStore:
             ValueError: a shard that is cut short or damaged; the message names the file.
         """
         for path in sorted(self.path.glob("shard-*.safetensors")):
-            if path.name not in self._shards:
-                self._map(path)
+            self._map(path)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -110,16 +97,7 @@ class FeatureStore:
             shard, entry = self._entries[_digest(key)]
         except KeyError:
             raise KeyError(f"{self.path}: no features for {key[:200]!r}") from None
-        found = {
-            name: values[offsets[entry] : offsets[entry + 1]]
-            for name, (values, offsets) in self._tensors[shard].items()
-        }
-        sums = self._sums[shard]
-        if sums is not None and sums[entry] >= 0:
-            if _crc(found) != sums[entry]:
-                file = list(self._shards)[shard]
-                raise ValueError(_damaged(self.path / file, f"the checksum of {key[:200]!r}"))
-            sums[entry] = -1
+        found = shard.entry(entry, key)
         return {name: rows.to(torch.float32, copy=True) for name, rows in found.items()}
 
     def missing(self, keys: Sequence[str]) -> list[int]:
@@ -143,79 +121,16 @@ class FeatureStore:
         if not entries:
             return
         keys = b"".join(_digest(key) for key, _ in entries)
-        shard = {"keys": torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, 16)}
-        names = sorted(entries[0][1])
-        parts: list[dict[str, Tensor]] = [{} for _ in entries]
-        for key, tensors in entries:
-            if sorted(tensors) != names:
-                raise ValueError(
-                    f"{key[:200]!r}: got {sorted(tensors)}, the first entry has {names}"
-                )
-        for name in names:
-            rows = [self._row(key, name, tensors[name]) for key, tensors in entries]
-            for (key, _), row in zip(entries, rows, strict=True):
-                if row.shape[1:] != rows[0].shape[1:]:
-                    raise ValueError(
-                        f"{key[:200]!r}: {name} has shape {tuple(row.shape)}, the first entry "
-                        f"{tuple(rows[0].shape)}; only the first axis may differ"
-                    )
-            for part, row in zip(parts, rows, strict=True):
-                part[name] = row
-            shard[name] = torch.cat(rows)
-            lengths = torch.tensor([0] + [len(row) for row in rows])
-            shard[name + _OFFSETS] = lengths.cumsum(0)
-            if not shard[name].isfinite().all():
-                self._refuse_infinite(name, entries, rows)
-        shard[_SUMS] = torch.tensor([_crc(part) for part in parts])
         name = hashlib.blake2b(keys, digest_size=8).hexdigest()
         path = self.path / f"shard-{name}.safetensors"
-        _write_aside(path, lambda aside: save_file(shard, aside))
-        if path.name not in self._shards:
-            self._map(path)
-
-    def _row(self, key: str, name: str, tensor: Tensor) -> Tensor:
-        if tensor.ndim == 0 or not tensor.is_floating_point():
-            raise ValueError(
-                f"{key[:200]!r}: {name} must be floats with one axis at least, "
-                f"got {tensor.dtype} {tuple(tensor.shape)}"
-            )
-        return tensor.detach().to("cpu", DTYPES[self.dtype])
-
-    def _refuse_infinite(
-        self, name: str, entries: Sequence[tuple[str, Mapping[str, Tensor]]], rows: list[Tensor]
-    ) -> None:
-        for (key, tensors), row in zip(entries, rows, strict=True):
-            if not row.isfinite().all():
-                raise ValueError(
-                    f"{key[:200]!r}: {name} is not finite in {self.dtype}; its largest magnitude "
-                    f"is {tensors[name].abs().max():g} (dtype='float32' holds more than float16)"
-                )
+        write_shard(path, keys, entries, DTYPES[self.dtype])
+        self._map(path)
 
     def _map(self, path: Path) -> None:
-        try:
-            with safe_open(path, "pt") as file:  # checks that the header's lengths are the file's
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            keys = tensors.pop("keys").numpy()
-            sums = tensors.pop(_SUMS).numpy().copy() if _SUMS in tensors else None
-            # numpy's integers index in a tenth of the time of torch's
-            offsets = {n: tensors.pop(n).numpy() for n in list(tensors) if n.endswith(_OFFSETS)}
-            values = {name: (rows, offsets[name + _OFFSETS]) for name, rows in tensors.items()}
-            if keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != 16:
-                raise ValueError(f"keys are {keys.dtype} {keys.shape}")
-            if sums is not None and (sums.dtype != np.int64 or sums.shape != (len(keys),)):
-                raise ValueError(f"{_SUMS} are {sums.dtype} {sums.shape}")
-            for name, (rows, ends) in values.items():
-                if ends.dtype != np.int64 or ends.shape != (len(keys) + 1,) or not rows.ndim:
-                    raise ValueError(f"{name} does not fit {len(keys)} keys")
-                if ends[0] or ends[-1] != len(rows) or (ends[1:] < ends[:-1]).any():
-                    raise ValueError(f"{name} does not begin where it says")
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise ValueError(_damaged(path, error)) from error
-        shard = self._shards[path.name] = len(self._tensors)
-        self._tensors.append(values)
-        self._sums.append(sums)
-        for entry, key in enumerate(keys):
-            self._entries[key.tobytes()] = shard, entry
+        if path.name not in self._shards:
+            shard = self._shards[path.name] = Shard(path)
+            for entry, key in enumerate(shard.keys):
+                self._entries[key] = shard, entry
 
 
 def fill(
@@ -313,26 +228,3 @@ def image_key(cell: Mapping[str, Any] | None, image_id: str) -> str:
 
 def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
-
-
-def _crc(tensors: Mapping[str, Tensor]) -> int:
-    """Of an entry's numbers as on disk, names and shapes."""
-    sum = 0
-    for name, rows in sorted(tensors.items()):
-        sum = zlib.crc32(f"{name} {rows.dtype} {tuple(rows.shape)}".encode(), sum)
-        sum = zlib.crc32(rows.flatten().view(torch.uint8).numpy().data, sum)
-    return sum
-
-
-def _damaged(path: Path, what: Any) -> str:
-    return f"{path} is cut short or damaged ({what}); delete it, and its entries are computed again"
-
-
-def _write_aside(path: Path, write: Callable[[Path], Any]) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with writing(path):
-            write(aside)
-            os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
 from ascl_plugin.data.shards import Shards, told
+from ascl_plugin.disk import into_place, writing
 
 
 class Stream:
@@ -94,7 +94,7 @@ class CaptionTable:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.aside = self.path.with_name(f".{self.path.name}.part")
+        self.aside = self.path.with_name(f".{self.path.name}.writing")
 
     def __enter__(self) -> CaptionTable:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +104,15 @@ class CaptionTable:
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Adds rows."""
         named = [{**row, "image": f"{row['image_id']}.jpg"} for row in rows]
-        self.writer.write_table(pa.Table.from_pylist(named, self.SCHEMA))
+        table = pa.Table.from_pylist(named, self.SCHEMA)
+        with writing(self.path):
+            self.writer.write_table(table)
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self.writer.close()
-        if kind is None:
-            os.replace(self.aside, self.path)
-        else:
-            self.aside.unlink()
+        try:
+            with writing(self.path):
+                self.writer.close()
+                if kind is None:
+                    into_place(self.aside, self.path)
+        finally:
+            self.aside.unlink(missing_ok=True)

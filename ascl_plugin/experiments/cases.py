@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ascl_plugin.disk import written
 from ascl_plugin.experiments.results import Result
 from ascl_plugin.rerank import rerank
 from ascl_plugin.rerank.ranking import top_candidates
@@ -196,7 +197,6 @@ class _Pictures:
             return {"picture": None, "alt": alt}
         picture = load_image(cell, content["image_id"])
         picture.thumbnail((_SIDE, _SIDE))
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        picture.save(aside, "JPEG", quality=80)
-        os.replace(aside, path)
+        with written(path) as aside:
+            picture.save(aside, "JPEG", quality=80)
         return {"picture": path.name, "alt": alt}

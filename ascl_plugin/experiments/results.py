@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ascl_plugin.report.metrics_file import write_json, write_text
+from ascl_plugin.disk import write_text
+from ascl_plugin.report.metrics_file import write_json
 from ascl_plugin.report.tables import markdown_table
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
+from ascl_plugin.disk import write_text
 from ascl_plugin.experiments.plan import START, Plan
-from ascl_plugin.report.metrics_file import write_text
 from ascl_plugin.yaml_file import read_yaml
 
 

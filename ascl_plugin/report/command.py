@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ascl_plugin.disk import write_text
+
 _SUFFIX = {"html": ".html", "md": ".md", "latex": ".tex"}
 
 
@@ -40,7 +42,6 @@ def add_report(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from ascl_plugin.report.build import build_report
-    from ascl_plugin.report.metrics_file import write_text
 
     suffixes = {suffix: name for name, suffix in _SUFFIX.items()}
     kind = args.format or suffixes.get(args.output.suffix if args.output else "", "html")

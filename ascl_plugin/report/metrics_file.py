@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ascl_plugin.disk import write_text
 from ascl_plugin.report.tables import interval_cells, markdown_table, results_table
 from ascl_plugin.rerank import oracle
 from ascl_plugin.retrieval import paired
@@ -46,13 +47,4 @@ def _marked(table: str) -> str:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Written aside and moved into place."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Written aside and moved into place."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    write_text(Path(path), json.dumps(content, indent=2) + "\n")

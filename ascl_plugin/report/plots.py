@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ascl_plugin.disk import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,17 +51,15 @@ def save(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('figures need `pip install "ascl-plugin[report]"`') from error
-    path.parent.mkdir(parents=True, exist_ok=True)
     for page in ("light", "dark"):
         there = path if page == "light" else path.with_suffix(f".dark{path.suffix}")
-        aside = there.with_name(f".{there.name}.{os.getpid()}")
         with style.context(_theme(page), after_reset=True):
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure.add_subplot())
             metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-            figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
-        os.replace(aside, there)
+            with written(there) as aside:
+                figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
 
 
 def panels(axes: Axes, count: int) -> list[Axes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ascl_plugin.disk import write_text
 from ascl_plugin.report.tables import RESULT_COLUMNS, markdown_table, results_table
 from ascl_plugin.rerank.files import (
     SUFFIXES,
@@ -21,7 +22,6 @@ from ascl_plugin.rerank.files import (
     read_array,
     read_caption_to_image,
     write_reranked,
-    write_text,
 )
 from ascl_plugin.rerank.methods import METHODS, Reranked, rerank
 from ascl_plugin.rerank.options import ARRAYS, options_of

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ascl_plugin.data.npy_file import map_npy, read_npz
+from ascl_plugin.disk import written
 from ascl_plugin.rerank.similarity import Array
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
@@ -126,19 +124,19 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
             for name, value in arrays.items()
         }
         save = _safetensors().torch.save_file
-        return [_replace(path, lambda file: save(tensors, file.name))]
+        with written(path) as aside:
+            save(tensors, aside)
+        return [path]
     plain: dict[str, Any] = {name: _as_numpy(value, path) for name, value in arrays.items()}
     if path.suffix == ".npz":
-        return [_replace(path, lambda file: np.savez(file, **plain))]
-    return [
-        _replace(path.with_suffix(f".{name}.npy"), partial(np.save, arr=value))
-        for name, value in plain.items()
-    ]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text aside and move it into place."""
-    _replace(path, lambda file: file.write(text.encode()))
+        with written(path) as aside, open(aside, "wb") as file:
+            np.savez(file, **plain)
+        return [path]
+    paths = [path.with_suffix(f".{name}.npy") for name in plain]
+    for each, value in zip(paths, plain.values(), strict=True):
+        with written(each) as aside, open(aside, "wb") as file:
+            np.save(file, value, allow_pickle=False)
+    return paths
 
 
 def check_suffix(path: Path) -> None:
@@ -186,20 +184,3 @@ def _safetensors() -> ModuleType:
             'safetensors files need safetensors: pip install "ascl-plugin[recipes]"'
         ) from error
     return safetensors
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
-    with _aside(path) as file:
-        write(file)
-    return path
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[BinaryIO]:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
-            yield file
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ascl_plugin.disk import written
 from ascl_plugin.retrieval.search import make_index
 
 NAME = "shard-{:06d}.faiss"
@@ -39,7 +39,6 @@ def write_shards(
     """
     faiss = _faiss()
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     learnt: Any = None
     for part in parts:
@@ -58,9 +57,8 @@ def write_shards(
         shard = faiss.clone_index(learnt)
         shard.reset()
         shard.add(part.contiguous().numpy())
-        aside = path.with_name(f".{path.name}.part")
-        faiss.write_index(shard, str(aside))
-        os.replace(aside, path)
+        with written(path) as aside:
+            faiss.write_index(shard, str(aside))
     if not paths:
         raise ValueError(f"{folder}: no vectors to index")
     return paths

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.data.npy_file import map_npy
+from ascl_plugin.disk import into_place, write_text, written
 
 CHUNK = 2**24  # bytes hashed or written at once
 OTHER = {"images": "other images", "texts": "other texts", "scorer": "another scorer"}
@@ -52,10 +51,8 @@ def fingerprint(scorer: Any, images: Any, texts: Any, more: str = "") -> dict[st
 
 def write_matrix(path: Path, sim: Tensor) -> None:
     """A finished (I, T) matrix as .npy, written aside and moved into place."""
-    aside = path.with_name(f".{path.name}.writing")
-    with open(aside, "wb") as file:
+    with written(path) as aside, open(aside, "wb") as file:
         np.save(file, sim.numpy(), allow_pickle=False)
-    os.replace(aside, path)
 
 
 def begin(path: Path, inputs: dict[str, Any]) -> None:
@@ -78,9 +75,9 @@ def begin(path: Path, inputs: dict[str, Any]) -> None:
     if there.exists():
         _check(there, record, inputs)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(record, lambda file: file.write(json.dumps(inputs, indent=2).encode() + b"\n"))
-    _write(part, lambda file: _write_nan(file, *inputs["shape"]))
+    write_text(record, json.dumps(inputs, indent=2) + "\n")
+    with written(part) as aside, open(aside, "wb") as file:
+        _write_nan(file, *inputs["shape"])
 
 
 def beside(path: Path) -> tuple[Path, Path]:
@@ -100,9 +97,7 @@ def finish(path: Path) -> None:
     """Moves the filled file into place."""
     part, _ = beside(path)
     if part.exists():
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        into_place(part, path)
 
 
 def missing(matrix: Tensor) -> int:
@@ -132,19 +127,6 @@ def _check(there: Path, record: Path, inputs: dict[str, Any]) -> None:
     if shape != known["shape"]:
         told = repr(known["shape"])[:80]
         raise ValueError(f"{there} is damaged: shape {shape}, its record says {told}")
-
-
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Written aside, on the disk before it is moved into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_nan(file: BinaryIO, images: int, texts: int) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ascl_plugin.disk import check_sums, write_sums, writing
+from ascl_plugin.disk import check_sums, remove_folder, write_sums, written
 
 _FILES = ("model.safetensors", "training.pt")
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -42,16 +39,14 @@ def save_checkpoint(
     path = folder / f"checkpoint-{step:07d}"
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
 
-    def write(aside: Path) -> None:
+    with written(path) as aside:
+        aside.mkdir()
         save_file(tensors, aside / _FILES[0])
-        torch.save(state, aside / _FILES[1])
-
-    replace_folder(path, write, _FILES)
+        with open(aside / _FILES[1], "wb") as file:  # of a path torch does not say what is wrong
+            torch.save(state, file)
+        write_sums(aside, _FILES)
     for old in checkpoints(folder)[:-keep]:
-        removed = old.with_name(f".{old.name}.removed")  # never a half of one by its name
-        shutil.rmtree(removed, ignore_errors=True)
-        os.replace(old, removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        remove_folder(old)
     return path
 
 
@@ -99,53 +94,3 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], path: Path) -> None
             f"{path} was written with {name}={old[name]!r}, this run has {new[name]!r}; resume "
             "with the same options or choose another output_dir"
         )
-
-
-def replace_folder(path: Path, write: Callable[[Path], Any], names: Sequence[str] = ()) -> None:
-    """Has `write(folder)` fill a folder aside, then puts it in the place of `path`.
-
-    Killed at any moment, `path` is the old or the new one, or `put_back` makes it the old one.
-
-    Args:
-        path: of the folder.
-        write: fills it.
-        names: files in it that `SHA256SUMS` is to hold the sums of.
-
-    Raises:
-        OSError: it cannot be written; `path` is as it was.
-    """
-    aside, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
-    try:
-        with writing(path):
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            write(aside)
-            if names:
-                write_sums(aside, names)
-            for file in aside.iterdir():  # on disk before the name is: a power cut leaves no empty
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                os.replace(path, old)
-            os.replace(aside, path)
-    except OSError:
-        shutil.rmtree(aside, ignore_errors=True)  # it may be what fills the disk
-        put_back(path.parent)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def put_back(folder: Path) -> None:
-    """Ends what a kill left half done in a run's folder: a folder moved away comes back."""
-    for old in folder.glob(".*.old"):
-        path = folder / old.name[1 : -len(".old")]
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(old, path)
-    for pattern in (".*.removed", ".*.writing"):
-        for left in folder.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
-    for left in folder.glob(".metrics.json.*"):
-        left.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.rows import caption_to_image
-from ascl_plugin.disk import check_sums
+from ascl_plugin.disk import check_sums, write_sums, written
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
@@ -27,7 +27,6 @@ from ascl_plugin.training.checkpoint import (
     check_same_run,
     checkpoints,
     load_checkpoint,
-    replace_folder,
     save_checkpoint,
 )
 from ascl_plugin.training.feeding import Feed
@@ -272,7 +271,9 @@ class Trainer:
                 self.last_scores = sim
             if self.accelerator.is_main_process:
                 names = ("config.json", "model.safetensors")
-                replace_folder(self.folder / "best", self.raw_model.save_pretrained, names)
+                with written(self.folder / "best") as aside:
+                    self.raw_model.save_pretrained(aside)
+                    write_sums(aside, names)
             elif sharded(self.raw_model):
                 self.raw_model.trained_state()  # which all processes gather
         else:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ascl_plugin.disk import writing
+from ascl_plugin.disk import write_text, writing
 
 
 class RunLog:
@@ -43,7 +43,4 @@ class RunLog:
                     kept.append(line + "\n")
             except ValueError:  # a line cut short by the kill
                 continue
-        aside = self.path.with_suffix(".writing")
-        with writing(self.path):
-            aside.write_text("".join(kept))
-            aside.replace(self.path)
+        write_text(self.path, "".join(kept))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,10 +16,10 @@ from safetensors.torch import load_file
 
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import read, require_splits
-from ascl_plugin.disk import check_sums, writing
+from ascl_plugin.disk import check_sums, put_back, write_text, writing
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.checkpoint import checkpoints, put_back
+from ascl_plugin.training.checkpoint import checkpoints
 from ascl_plugin.training.lock import LOCK, locked
 from ascl_plugin.training.sharding import refuse_engines
 
@@ -108,10 +107,7 @@ def occupied(accelerator: Accelerator, options: Options, folder: Path) -> Iterat
             put_back(folder)
             _refuse_run(folder, options.train.resume)
             if not checkpoints(folder):  # what a run began with is what it goes on with
-                aside = folder / ".config.yaml"
-                with writing(folder / "config.yaml"):
-                    aside.write_text(yaml.safe_dump(options.flat(), sort_keys=False))
-                    os.replace(aside, folder / "config.yaml")
+                write_text(folder / "config.yaml", yaml.safe_dump(options.flat(), sort_keys=False))
         accelerator.wait_for_everyone()
         plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
         accelerator.init_trackers("tensorboard", config=plain)

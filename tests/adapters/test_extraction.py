@@ -89,14 +89,14 @@ def test_what_was_written_is_read(rows, tmp_path, encoder, workers):
 
 def test_what_is_there_is_not_made_again(rows, tmp_path):
     extract(rows[:3], [FeatureFolder(tmp_path / "out", Columns())], progress=False)
-    (tmp_path / "out" / ".p3.part").write_bytes(b"half a file")  # of a kill
+    (tmp_path / "out" / ".p3.npy.writing").write_bytes(b"half a file")  # of a kill
     encoder = Columns()
     folder = FeatureFolder(tmp_path / "out", encoder)
     assert [f"p{n}" in folder for n in range(5)] == [True] * 3 + [False] * 2
     extract(rows, [folder], progress=False)
     assert encoder.seen == [3, 4]
     assert len(open_regions(tmp_path / "out")) == 5
-    assert ".p3.part" not in os.listdir(tmp_path / "out")
+    assert ".p3.npy.writing" not in os.listdir(tmp_path / "out")
 
 
 def test_a_folder_is_one_encoders(rows, tmp_path):

@@ -162,7 +162,7 @@ def test_a_file_written_aside_is_no_shard(tmp_path):
     store = FeatureStore(tmp_path, SPEC)
     store.add([("a", entry(1))])
     name = shards(store)[0]
-    (store.path / name).rename(store.path / f".{name}.0123abcd")
+    (store.path / name).rename(store.path / f".{name}.0123abcd.writing")
     assert len(FeatureStore(tmp_path, SPEC)) == 0
 
 
@@ -346,3 +346,15 @@ def test_offsets_stay_exact_beyond_float(tmp_path):
     long = torch.zeros(2**24 + 1)
     store.add([("a", {"x": long}), ("b", {"x": torch.tensor([1.0, 2.0])})])
     assert np.array_equal(store["b"]["x"].numpy(), [1.0, 2.0])
+
+
+def test_a_full_cache_is_opened_where_nothing_can_be_written(tmp_path, monkeypatch):
+    FeatureStore(tmp_path, {"encoder": "e"})
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr("ascl_plugin.data.store.write_text", refused)
+    FeatureStore(tmp_path, {"encoder": "e"})
+    with pytest.raises(OSError, match="read-only"):
+        FeatureStore(tmp_path, {"encoder": "another"})
