@@ -4,6 +4,7 @@
     accelerate launch recipes/ascl_coco.py --data_root DIR       # the same small model on DIR
     accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
+    accelerate launch recipes/ascl_coco.py --train_stream 'shards/*.tar' --max_steps 100000
 
 DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions JSON), or anything
 `ascl_plugin.data.readers` reads; for the last, the papers' setup, also the features that
@@ -13,7 +14,7 @@ Features: any number of processes; mixed precision; gradient accumulation (which
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
 model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
 SIGTERM leave a checkpoint (exit status 130 and 143); DDP and FSDP2 (recipes/accelerate/). Not
-supported here: DeepSpeed, streaming data.
+supported here: DeepSpeed.
 
 The papers' ablations are flags: `--positives none`, `--negatives none`, both,
 `--fusion pooled`, `--loss triplet`.
