@@ -17,6 +17,7 @@ from ascl_plugin.data.tables import CAPTIONS, IMAGE, IMAGE_ID
 #: Names in a webdataset sample, the first that is there is taken: `KEY.jpg`, `KEY.txt`, `KEY.json`.
 PICTURES = (*IMAGE, "jpeg", "webp", "tif", "tiff", "bmp")
 TEXTS = (*CAPTIONS, "txt", "json")
+EMBEDDED = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 BLOCK = 512  # bytes of a tar; two blocks of zeros are its end
 
 
@@ -48,6 +49,10 @@ class Shards:
             if not files:
                 raise FileNotFoundError(f"{', '.join(patterns)}: no such tar files")
         rows = self._load(files)
+        if files:  # as an Image, a picture's bytes give way to a file here that has its name
+            for name, kind in dict(rows.features).items():
+                if isinstance(kind, datasets.Image):
+                    rows = rows.cast_column(name, EMBEDDED)
         self.rows = rows.decode(False)
         self.names = files or [f"{self.name}, shard {n}" for n in range(self.rows.num_shards)]
 

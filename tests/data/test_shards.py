@@ -38,6 +38,13 @@ def test_a_shard_is_read_from_any_row_on(tars):
     assert (row["image_id"], row["captions"], row["split"]) == ("07", ["red 7"], "val")
 
 
+def test_a_file_of_the_same_name_does_not_take_a_pictures_place(tars, monkeypatch, png):
+    monkeypatch.chdir(tars)
+    (tars / "00.png").write_bytes(png(99))
+    (tars / "01.png").write_bytes(b"no picture")
+    assert reds(Shards("*.tar").read(0)) == reds(Stream("*.tar"))[:4] == [0, 1, 2, 3]
+
+
 def test_a_table_in_files_has_a_shard_a_file_and_rows_without_ids_a_name(tmp_path, png):
     for shard in range(2):
         numbers = range(3 * shard, 3 * shard + 3)
