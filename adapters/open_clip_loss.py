@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class OpenClipAsymmetryLoss(nn.Module):
         super().__init__()
         if negatives not in NEGATIVES:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
-        if temperature is not None and temperature <= 0:
+        if temperature is not None and not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if not 0 <= balance <= 1:
             raise ValueError(f"balance must be in [0, 1], got {balance}")

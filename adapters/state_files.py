@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from ascl_plugin.data.package_path import package_path
 
 _CONVERT = (
     "If it comes from a source you trust (unpickling runs what the file says), convert it once: "
-    "python -c \"import pickle, torch; s = pickle.load(open('{path}', 'rb'), encoding='latin1'); "
-    "torch.save({{k: torch.as_tensor(v) for k, v in s['model'].items()}}, 'weights.pth')\""
+    'python -c "import pickle, sys, torch; '
+    "s = pickle.load(open(sys.argv[1], 'rb'), encoding='latin1'); "
+    "torch.save({{k: torch.as_tensor(v) for k, v in s['model'].items()}}, 'weights.pth')\" {path}"
 )
 
 
@@ -39,7 +41,8 @@ def read_state(path: str) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle is refused in any of a dozen ways
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{path} is damaged or holds more than tensors ({told}). " + _CONVERT.format(path=path)
+            f"{path} is damaged or holds more than tensors ({told}). "
+            + _CONVERT.format(path=shlex.quote(str(path)))
         ) from error
     for name in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):

@@ -114,6 +114,11 @@ def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
         raise ValueError(
             f"{owner}: {name} must be (items, {name}, width), got shape {tuple(values.shape)}"
         )
+    if not values.shape[1]:
+        raise ValueError(
+            f"{owner}: {name} of no places, shape {tuple(values.shape)}; an item without any has "
+            "one that is masked"
+        )
     if mask is None:
         return
     if mask.dtype != torch.bool:

@@ -1,17 +1,18 @@
-"""Where the time of a training run goes: waiting for data, forward and backward, update, the rest.
+"""Where the time of a training run goes: waiting for data, encoders, scores, backward, the rest.
 
-    python benchmarks/training_loop.py --epochs 37 --num_threads 1     # options of the recipe
+    python benchmarks/training_loop.py --num_threads 1                 # options of the recipe
     python benchmarks/training_loop.py --data_root DIR --config recipes/configs/NAME.yaml
+    python benchmarks/training_loop.py --steps_only --max_steps 100    # no validation
 
-The recipe itself runs, in a folder that is removed again, with clocks around parts of its loop; on
-a GPU they measure what the CPU waits for. Stages inside another are taken off it.
+The recipe itself runs, in a folder that is removed again, with clocks around parts of it; on
+a GPU they measure what the CPU waits for. Stages inside another are taken off it, but all that
+validation and evaluation do is theirs.
 """
 
 from __future__ import annotations
 
 import json
 import runpy
-import statistics
 import sys
 import tempfile
 import time
@@ -20,8 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+
 from ascl_plugin.data.store import FeatureStore
+from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.report.tables import markdown_table
+from ascl_plugin.retrieval import model
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.training import loop
 from ascl_plugin.training.feeding import Feed
@@ -29,20 +35,24 @@ from ascl_plugin.training.stream_feed import StreamFeed
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ascl_coco.py"
 SECONDS: Counter[str] = Counter()
-_open: list[float] = []  # seconds of the stages inside each stage under way
+WHOLE = ("validation", "evaluation and re-ranking at the end", "checkpoints")  # nothing inside
+OUTSIDE = ("before the loop", *WHOLE)  # of the steps
+_open: list[tuple[str, list[float]]] = []  # stages under way, seconds of those inside each
 
 
 def measured(stage: str, work: Callable[[], Any]) -> Any:
     """What the work returns; its own seconds are added to the stage."""
+    if _open and _open[-1][0] in WHOLE:
+        return work()
     start = time.perf_counter()
-    _open.append(0.0)
+    _open.append((stage, []))
     try:
         return work()
     finally:
         took = time.perf_counter() - start
-        SECONDS[stage] += took - _open.pop()
+        SECONDS[stage] += took - sum(_open.pop()[1])
         if _open:
-            _open[-1] += took
+            _open[-1][1].append(took)
 
 
 def clock(owner: Any, name: str, stage: str) -> None:
@@ -58,35 +68,57 @@ def fetched(batches: Iterator[Any]) -> Any:
         yield batch
 
 
+def stop(*_: Any) -> None:
+    """Ends the run."""
+    raise SystemExit(0)
+
+
 def main(options: list[str]) -> int:
     """Runs the recipe and prints the table."""
+    if "--steps_only" in options:
+        options.remove("--steps_only")
+        loop.Trainer._validate = lambda *_: None  # type: ignore[method-assign]
+        loop.Trainer.load_best = stop  # type: ignore[method-assign]
     for feed in (Feed, StreamFeed):
         inner = feed.batches
         feed.batches = lambda *a, inner=inner: fetched(inner(*a))  # type: ignore
-    clock(loop.Trainer, "_backward", "forward and backward")
+    clock(model.RetrievalModel, "encode_images", "images: encoder, projection")
+    clock(model.RetrievalModel, "encode_texts", "texts: encoder, projection")
+    clock(model, "generate_negatives", "generated negatives")
+    clock(model.RetrievalModel, "score", "scores")
+    clock(AsymmetryLoss, "forward", "loss")
+    clock(Accelerator, "backward", "backward")
+    clock(Accelerator, "clip_grad_norm_", "checks, clipping, optimiser")
+    clock(AcceleratedOptimizer, "step", "checks, clipping, optimiser")
     clock(loop.Trainer, "_update", "checks, clipping, optimiser")
+    clock(loop.Trainer, "_log", "log")
     clock(loop.Trainer, "_validate", "validation")
     clock(loop.Trainer, "_save", "checkpoints")
     clock(loop.Trainer, "fit", "the rest of the loop")
     clock(Evaluator, "evaluate", "evaluation and re-ranking at the end")
-    clock(Evaluator, "score", "validation")
+    clock(Evaluator, "score", "evaluation and re-ranking at the end")
     clock(FeatureStore, "refresh", "before the loop")
     with tempfile.TemporaryDirectory() as folder:
         recipe = runpy.run_path(str(RECIPE))
-        flags = [*options, "--output_dir", f"{folder}/run", "--log_with", "none"]
-        code = measured("before the loop", lambda: recipe["main"](flags))
-        lines = (Path(folder) / "run" / "log.jsonl").read_text().splitlines()
-        speeds = [line["pairs_per_second"] for line in map(json.loads, lines) if "loss" in line]
+        flags = [*options, "--output_dir", f"{folder}/run"]
+        try:
+            code = measured("before the loop", lambda: recipe["main"](flags))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        log = map(json.loads, (Path(folder) / "run" / "log.jsonl").read_text().splitlines())
+        steps = max(line["step"] for line in log)
+        config = (Path(folder) / "run" / "config.yaml").read_text().splitlines()
+    pairs = steps * next(int(x.split()[1]) for x in config if x.startswith("batch_size:"))
     whole = sum(SECONDS.values())
-    in_loop = whole - SECONDS["before the loop"] - SECONDS["evaluation and re-ranking at the end"]
+    in_steps = whole - sum(SECONDS[stage] for stage in OUTSIDE)
     rows = [
         {"stage": stage, "seconds": took, "share of the run": f"{100 * took / whole:.1f} %"}
         for stage, took in SECONDS.most_common()
     ]
     print(markdown_table(rows))
-    waiting = 100 * SECONDS["waiting for data"] / in_loop
-    print(f"\nwaiting for data: {waiting:.1f} % of the loop ({len(speeds)} lines of log)")
-    print(f"pairs a second: {statistics.median(speeds):.0f}, the median of these lines")
+    waiting = 100 * SECONDS["waiting for data"] / in_steps
+    print(f"\nsteps: {steps}, {pairs / in_steps:.0f} pairs/s, {waiting:.1f} % waiting for data")
+    print(f"whole run: {whole:.1f} s")
     return code
 
 

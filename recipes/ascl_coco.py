@@ -13,8 +13,8 @@ DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions 
 Features: any number of processes; mixed precision; gradient accumulation (which averages gradients
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
 model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
-SIGTERM leave a checkpoint (exit status 130 and 143); DDP and FSDP2 (recipes/accelerate/). Not
-supported here: DeepSpeed.
+SIGTERM leave a checkpoint (exit status 130 and 143); DDP, FSDP2 and DeepSpeed's ZeRO
+(recipes/accelerate/).
 
 The papers' ablations are flags: `--positives none`, `--negatives none`, both,
 `--fusion pooled`, `--loss triplet`.
@@ -38,6 +38,7 @@ from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.training.arguments import Options, parse_options
 from ascl_plugin.training.loop import Trainer
 from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.peers import lost_peer
 from ascl_plugin.training.setup import (
     count_epochs,
     find_files,
@@ -58,8 +59,8 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
     0: done. 130, 143: stopped by Ctrl-C or SIGTERM, as a shell counts signals. 2: an error, told in
     one line (an image that does not decode, a split that is not there, a full disk, ...).
     """
-    options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
     try:
+        options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
         find_files(options)
         count_epochs(options)
         folder = make_folder(options, name)
@@ -70,11 +71,15 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
         print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if lost_peer(error):
+            what = f"another process of the run has ended or hangs ({one_line(error)}). "
+        elif "DataLoader worker" in str(error):
+            what = f"{one_line(error)} Often it is memory: fewer --num_workers. "
+        else:
             raise
         print(
-            f"error: {one_line(error)} Often it is memory: fewer --num_workers. The same options "
-            f"and --output_dir {options.train.output_dir} --resume go on from the last checkpoint",
+            f"error: {what}The same options and --output_dir {options.train.output_dir} --resume "
+            "go on from the last checkpoint",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         return 2
@@ -156,9 +161,7 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
             f"\nstopped by {stop}; to go on: the same options and --output_dir {folder} --resume",
             file=sys.stderr,
         )
-        return 128 + (
-            trainer.stop_signal.number or signal.SIGINT
-        )  # of another process: not known here
+        return 128 + (trainer.stop_signal.number or 0)
 
     trainer.load_best()
     model.eval()

@@ -98,8 +98,10 @@ class AsymmetryCollator:
         chosen = row.get("caption_index")
         if chosen is None:
             chosen = int(np.random.default_rng(place_of_draw).integers(len(captions)))
-        generator = np.random.default_rng([*place_of_draw, int(chosen)])
         drawn = {"row": number, "caption_index": int(chosen), "caption": captions[chosen]}
+        if self.positives == self.negatives == "none":
+            return drawn
+        generator = np.random.default_rng([*place_of_draw, int(chosen)])
         # drawn whatever the strategies, so that switching one off leaves the others as they were
         seeds = generator.integers(2**62, size=2)
         if self.positives != "none":

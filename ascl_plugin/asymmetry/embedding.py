@@ -96,12 +96,12 @@ def generate_negatives(
         raise ValueError(f"need one seed a text, ({len(texts)},), got {tuple(seeds.shape)}")
     rows = []
     names = list(_NOISES)
-    for index, seed in enumerate(seeds.tolist()):
+    # taken apart at once: the gradient of one text taken out alone is as large as all of them
+    for index, (words, seed) in enumerate(zip(texts.words.unbind(), seeds.tolist(), strict=True)):
         generator = torch.Generator().manual_seed(seed)
         name = kind
         if kind == "mixture":
             name = names[int(torch.randint(len(names), (), generator=generator))]
-        words = texts.words[index]
         amount = STRENGTH[name] if strength is None else strength
         if texts.mask is None:
             rows.append(_NOISES[name](words, amount, generator))

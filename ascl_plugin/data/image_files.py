@@ -24,10 +24,10 @@ def find_folder(image_root: Path, name: str, folders: Sequence[str], where: str)
     """
     tried = dict.fromkeys(Path(os.path.abspath(image_root / folder)) for folder in folders)
     for folder in tried:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):  # and not where no file can have such a name
             return folder
     raise FileNotFoundError(
-        f"{where}: image {name!r} not found in {', '.join(map(str, tried))}; "
+        f"{where}: image {name!r} not found in {', '.join(map(str, tried))[:2000]}; "
         "image_root= says where the images are"
     )
 

@@ -27,6 +27,7 @@ ROW = datasets.Features(
 
 #: Characters of a caption at most: the longest of detailed descriptions have some 10,000.
 MAX_CHARACTERS = 100_000
+_LONGEST_PATH = 1000  # of an image, below the folder of images
 
 #: The splits there are, and the names that other sources give them.
 SPLITS = {
@@ -104,11 +105,13 @@ def refuse_outside(name: Any, where: str) -> str:
     Links are another matter: `refuse_link`.
 
     Raises:
-        ValueError: an absolute path, one with ``..`` or a character in it that no path has, or no
-            string at all.
+        ValueError: an absolute path, one with ``..`` or a character in it that no path has, one of
+            more than 1000 characters, or no string at all.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: expected the path of an image, got {repr(name)[:80]}")
+    if len(name) > _LONGEST_PATH:
+        raise ValueError(f"{where}: a path has {len(name)} characters, {_LONGEST_PATH} at most")
     if "\0" in refuse_halves(name, where):
         raise ValueError(f"{where}: path {name!r} has a NUL in it")
     windows = PureWindowsPath(name)

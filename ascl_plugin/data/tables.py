@@ -11,7 +11,6 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets.config import HF_DATASETS_CACHE as DATASETS_CACHE
-from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.constants import HF_HUB_CACHE as HUB_CACHE
 
 from ascl_plugin.data.rows import (
@@ -83,14 +82,37 @@ def _load(source: str | Path) -> datasets.DatasetDict:
     try:
         if Path(source).is_file():
             return datasets.load_dataset("parquet", data_files=str(source))
-        return datasets.load_dataset(str(source))
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(f"{source} cannot be read: {error.__cause__ or error}") from error
+        builder = open_builder(source)
+        builder.download_and_prepare()
+        return builder.as_dataset()
     except OSError as error:  # not found, nothing in it, or the hub out of reach
         raise FileNotFoundError(
             f"{source}: neither a folder or Parquet file with data in it, nor a data set that the "
             f"hub gives ({str(error).splitlines()[0]})"
         ) from error
+    # each of the formats that `datasets` finds in a folder fails in its own way
+    except Exception as error:
+        raise ValueError(f"{source} cannot be read: {error.__cause__ or error}") from error
+
+
+def open_builder(source: str | Path) -> datasets.DatasetBuilder:
+    """What `datasets` reads a folder, or a hub's data set, with; nothing is read yet.
+
+    The ``README.md`` of a folder may name files of data anywhere (``data_files``); those below the
+    folder are read. Links are not looked at.
+
+    Raises:
+        ValueError: it names one elsewhere.
+    """
+    builder = datasets.load_dataset_builder(str(source))
+    if os.path.isdir(source):
+        root = os.path.abspath(source)
+        for path in (
+            path for files in (builder.config.data_files or {}).values() for path in files
+        ):
+            if os.path.commonpath([root, os.path.abspath(path)]) != root:
+                raise ValueError(f"README.md names {path}, which is not below the folder")
+    return builder
 
 
 def _by_split(loaded: datasets.DatasetDict, source: str | Path) -> dict[str, datasets.Dataset]:
@@ -195,6 +217,8 @@ def _refuse_files_outside(images: datasets.Dataset, source: str | Path, where: s
         embedded = pc.is_valid(pc.struct_field(chunk, "bytes"))
         paths = pc.filter(pc.struct_field(chunk, "path"), pc.invert(embedded)).drop_null()
         for path in paths.to_pylist():
+            if "\0" in path:
+                raise ValueError(f"{where}: path {path!r} has a NUL in it")
             real = os.path.realpath(path)
             if not any(os.path.commonpath([root, real]) == root for root in roots):
                 raise ValueError(f"{where}: path {path!r} leaves the data root, to {real}")

@@ -50,10 +50,10 @@ def make_app(gallery: Gallery, title: str) -> Starlette:
     routes = [
         Route("/", pages.home),
         Route("/search", pages.search),
-        Route("/image/{row:int}", pages.image),
-        Route("/pair/{row:int}", pages.pair),
-        Route("/picture/{row:int}", pages.picture),
-        Route("/view/{row:int}", pages.view),
+        Route("/image/{row}", pages.image),
+        Route("/pair/{row}", pages.pair),
+        Route("/picture/{row}", pages.picture),
+        Route("/view/{row}", pages.view),
         *(Route(f"/{name}", _file(name)) for name in ("demo.css", "attention.js", "icon.svg")),
     ]
     middleware = [
@@ -122,10 +122,10 @@ class Pages:
         return self.templates.TemplateResponse(request, f"{name}.html", values, status)
 
     def _row(self, request: Request) -> int:
-        row = request.path_params["row"]
-        if row >= len(self.gallery):
+        text = request.path_params["row"]
+        if not _is_number(text) or int(text) >= len(self.gallery):
             raise HTTPException(404, f"There are {len(self.gallery)} pictures, the first is 0.")
-        return row
+        return int(text)
 
     def _text(self, request: Request) -> tuple[str, dict[str, Any]]:
         """The text asked for, and what a link asks for it with."""
@@ -172,9 +172,14 @@ def _rounded(weights: Any) -> list[list[float]]:
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    if not _is_number(text):
         raise HTTPException(400, f"{name} is a number.")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    """Of no more digits than Python reads; starlette's own `int` takes any number of them."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _jpeg(picture: Image.Image) -> Response:

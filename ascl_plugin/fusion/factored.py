@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -128,15 +128,17 @@ def groups(
         parts: Any = texts.split(size)
         yield from zip(torch.arange(len(texts), device=device).split(size), parts, strict=True)
         return
-    ends = texts.ends
-    order = ends.argsort(stable=True)
-    start = 0
-    for stop in _stops(ends[order].tolist(), size):
-        chosen = order[start:stop]
-        mask = texts.mask[chosen, : max(1, int(ends[chosen[-1]]))]
-        words = texts.words[chosen, : mask.shape[1]]
-        yield chosen, TextFeatures(words, None if mask.all() else mask)
-        start = stop
+    order = texts.ends.argsort(stable=True)
+    lengths = texts.ends[order].tolist()
+    stops = list(_stops(lengths, size))
+    sizes = [stop - start for start, stop in pairwise([0, *stops])]
+    # sorted and split at once: the gradient of a part taken out alone is as large as all of them
+    columns = (x.split(sizes) for x in (order, texts.words[order], texts.mask[order]))
+    parts = zip(*columns, strict=True)
+    for stop, (chosen, words, mask) in zip(stops, parts, strict=True):
+        longest = max(1, lengths[stop - 1])
+        mask = mask[:, :longest]
+        yield chosen, TextFeatures(words[:, :longest], None if mask.all() else mask)
 
 
 def _stops(lengths: list[int], size: int) -> Iterator[int]:

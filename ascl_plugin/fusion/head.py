@@ -113,7 +113,7 @@ class CrossModalFusion(nn.Module):
         ):
             if not 0 <= weight <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {weight}")
-        if min(smoothing) <= 0:
+        if not all(0 < factor < math.inf for factor in smoothing):
             raise ValueError(f"smoothing must be two numbers above 0, got {smoothing}")
         self.dim = dim
         self.num_heads = num_heads

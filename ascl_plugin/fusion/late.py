@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, wide
+from ascl_plugin.fusion.factored import default_memory
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
+
+Best = tuple[Tensor | None, Tensor | None]
 
 
 class LateInteraction(nn.Module):
@@ -51,30 +57,114 @@ class LateInteraction(nn.Module):
 
     def _local(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)
-        cosines = w.flatten(0, 1) @ v.flatten(0, 1).T
-        cosines = cosines.view(*w.shape[:2], *v.shape[:2])  # (T, L, I, K)
-        u1, local = self.direction_weight, torch.zeros((), device=cosines.device)
+        u1, local = self.direction_weight, torch.zeros((), device=v.device)
+        by_word, by_region = _Highest.apply(v, w, images.mask, texts.mask, u1 < 1, u1 > 0)
         if u1 < 1:
-            real = None if images.mask is None else images.mask[None, None]
-            local = (1 - u1) * _mean(wide(_highest(cosines, real, 3)), texts.mask, 1)
+            if images.mask is not None:  # where nothing is real, nothing was found
+                by_word = by_word.masked_fill(~images.mask.any(1)[:, None, None], 0)
+            shares = _shares(texts)
+            local = (1 - u1) * (wide(by_word) * shares).sum(2)
         if u1 > 0:
-            real = None if texts.mask is None else texts.mask[:, :, None, None]
-            local = local + u1 * _mean(wide(_highest(cosines, real, 1)), images.mask, 2)
-        return local.T
+            if texts.mask is not None:
+                by_region = by_region.masked_fill(~texts.mask.any(1), 0)
+            local = local + u1 * (wide(by_region) * _shares(images)[..., None]).sum(1)
+        return local
 
 
-def _highest(cosines: Tensor, real: Tensor | None, axis: int) -> Tensor:
-    """The maximum over an axis where `real`; 0 where nothing is."""
-    if real is None:
-        return cosines.amax(axis)
-    best = cosines.masked_fill(~real, torch.finfo(cosines.dtype).min).amax(axis)
-    return best.masked_fill(~real.any(axis), 0)
+class _Highest(torch.autograd.Function):
+    """For each word its highest product with regions of each image, and for each region likewise.
+
+    In: regions (I, K, D), words (T, L, D), their masks or None, and which of both is wanted. Out:
+    maxima over real regions (I, T, L) and over real words (I, K, T), None where not wanted. Written
+    by hand because a maximum passes gradient to one product of many: sums of the rows that were
+    highest take the place of products with matrices of mostly zeros. Of a tie, one gets it.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        v: Tensor,
+        w: Tensor,
+        real_regions: Tensor | None,
+        real_words: Tensor | None,
+        of_words: bool,
+        of_regions: bool,
+    ) -> Best:
+        recorded = any(ctx.needs_input_grad[:2])
+        per_image = v.shape[1] * w.shape[:2].numel() * v.element_size()
+        size = max(1, _memory(v.device) // max(1, per_image))
+        parts = []
+        for start in range(0, max(1, len(v)), size):
+            part = v[start : start + size]
+            real = None if real_regions is None else real_regions[start : start + size]
+            products = part.flatten(0, 1) @ w.flatten(0, 1).T
+            products = products.view(*part.shape[:2], *w.shape[:2])
+            none: Best = (None, None)
+            by_word = _highest(products, real, 1, recorded) if of_words else none
+            by_region = _highest(products, real_words, 3, recorded) if of_regions else none
+            parts.append((*by_word, *by_region))
+        best_regions, region, best_words, word = (
+            None if of_all[0] is None else torch.cat(of_all) for of_all in zip(*parts, strict=True)
+        )
+        ctx.save_for_backward(v, w, region, word)
+        return best_regions, best_words
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, d_by_word: Any, d_by_region: Any
+    ) -> tuple[Tensor | None, ...]:
+        v, w, region, word = ctx.saved_tensors
+        regions, words = wide(v.flatten(0, 1)), wide(w.flatten(0, 1))
+        d_v, d_w = torch.zeros_like(regions), torch.zeros_like(words)
+        if region is not None:  # (I, T, L), a place in the image; (T L, I), a row of all regions
+            first = torch.arange(0, len(regions), v.shape[1], device=v.device)
+            row = region.flatten(1).T + first.int()
+            to_words, to_regions = _passed(words, regions, row, d_by_word.flatten(1).T)
+            d_v, d_w = d_v + to_regions, d_w + to_words
+        if word is not None:  # (I, K, T), a place in the text; (I K, T), a row of all words
+            first = torch.arange(0, len(words), w.shape[1], device=w.device)
+            row = word.flatten(0, 1) + first.int()
+            to_regions, to_words = _passed(regions, words, row, d_by_region.flatten(0, 1))
+            d_v, d_w = d_v + to_regions, d_w + to_words
+        return d_v.view_as(v).to(v), d_w.view_as(w).to(w), None, None, None, None
 
 
-def _mean(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
-    """(T, L, I) over real words, or (T, I, K) over real regions: (T, I)."""
-    if mask is None:
-        return values.mean(axis)
-    real = mask.to(values.dtype)
-    shares = real / real.sum(1, keepdim=True).clamp_min(1)
-    return (values * (shares[..., None] if axis == 1 else shares)).sum(axis)
+def _highest(products: Tensor, real: Tensor | None, axis: int, recorded: bool) -> Best:
+    """The maximum over an axis where `real`, and if `recorded` its place."""
+    if real is not None:
+        real = real[:, :, None, None] if axis == 1 else real
+        products = products.masked_fill(~real, torch.finfo(products.dtype).min)
+    best = products.amax(axis)
+    if not recorded:
+        return best, None
+    # on a CPU twice as fast as `max`, which gives both
+    places = torch.arange(products.shape[axis], dtype=torch.int32, device=products.device)
+    places = places.view(-1, *[1] * (products.ndim - 1 - axis))
+    return best, ((products == best.unsqueeze(axis)) * places).amax(axis)
+
+
+def _passed(x: Tensor, y: Tensor, row: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x (A, D) and y (B, D), where x[a] met y[row[a, c]] with weights[a, c]."""
+    row, weights = row.contiguous(), wide(weights).contiguous()
+    d_x = embedding_bag(row, y, mode="sum", per_sample_weights=weights)
+    order = row.flatten().argsort(stable=True)
+    sizes = row.flatten().bincount(minlength=len(y))
+    d_y = embedding_bag(
+        order // row.shape[1], x, sizes.cumsum(0) - sizes, mode="sum",
+        per_sample_weights=weights.flatten()[order],
+    )  # fmt: skip
+    return d_x, d_y
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of products at once: few enough for a CPU's cache and for memory that it kept."""
+    return default_memory(device) if device.type == "cuda" else 2**20
+
+
+def _shares(items: ImageFeatures | TextFeatures) -> Tensor:
+    """(N, places) what a place counts for in the mean over those that are real."""
+    values = items.regions if isinstance(items, ImageFeatures) else items.words
+    real = wide(values.new_ones(values.shape[:2]))
+    real = real if items.mask is None else real * items.mask
+    return real / real.sum(1, keepdim=True).clamp_min(1)

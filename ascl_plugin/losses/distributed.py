@@ -32,9 +32,9 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient.split(ctx.counts)[dist.get_rank()], None
+        total = gradient.clone(memory_format=torch.contiguous_format)  # it is others' to read, too
+        dist.all_reduce(total)
+        return total.split(ctx.counts)[dist.get_rank()], None
 
 
 def _all_shapes(local: Tensor) -> list[list[int]]:

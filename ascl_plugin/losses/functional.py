@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -48,7 +50,7 @@ def asymmetry_loss(
     """
     if form not in ("nll", "ratio"):
         raise ValueError(f"form must be 'nll' or 'ratio', got {form!r}")
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     if not 0 <= balance <= 1:
         raise ValueError(f"balance must be in [0, 1], got {balance}")
@@ -92,8 +94,12 @@ def triplet_loss(
         A scalar: the mean over pairs of the sum of both hinges.
 
     Raises:
-        ValueError: a shape that does not fit.
+        ValueError: a shape that does not fit, or an option out of range.
     """
+    if not math.isfinite(margin):
+        raise ValueError(f"margin must be a number, got {margin}")
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance must be in [0, 1], got {balance}")
     _check_blocks(sim, negative_sim, positive_sim, positive_negative_sim)
 
     def half(s: Tensor, negatives: Tensor | None) -> Tensor:

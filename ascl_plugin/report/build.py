@@ -67,14 +67,14 @@ def _experiment(found: Experiment) -> Section:
 def _figure(folder: Path, figure: dict[str, str]) -> Figure:
     light = inside(folder, figure["file"])
     dark = light.with_suffix(f".dark{light.suffix}")
-    return Figure(figure["caption"], light, dark if dark.is_file() else None)
+    return Figure(figure["caption"], light, inside(folder, dark.name) if dark.is_file() else None)
 
 
 def inside(folder: Path, name: str) -> Path:
     """A file of the folder itself.
 
     Raises:
-        ValueError: a name that leaves the folder.
+        ValueError: a name that leaves the folder, or a link that does.
         FileNotFoundError: no such file.
     """
     path = folder / name
@@ -82,4 +82,6 @@ def inside(folder: Path, name: str) -> Path:
         raise ValueError(f"{folder}/result.json: file {name!r} is not in the experiment's folder")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, result.json names it")
+    if path.resolve().parent != folder.resolve():
+        raise ValueError(f"{path}: a link that leaves the experiment's folder, to {path.resolve()}")
     return path

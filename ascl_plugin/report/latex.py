@@ -12,6 +12,8 @@ _ESCAPES = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$",
     '"': r"\textquotedbl{}",
+    # after the end of a row they would be its options
+    "[": "{[}", "*": "{*}",
 }  # fmt: skip
 _HYPHENS = re.compile("-(?=-)")
 _NEGATIVE = re.compile(r"-(?=\d)")

@@ -12,7 +12,9 @@ from ascl_plugin.report.build import inside
 from ascl_plugin.report.document import Document, Section, Table
 from ascl_plugin.report.links import relative_link
 
-_SPECIAL = re.compile(r"([\\`*_\[\]|])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+# before what would begin a heading, a list, a quotation or a rule
+_HEAD = re.compile(r"^\d{1,9}(?=[.)]( |$))|^(?=[#>=]|[-+]([-+ ]|$))")
 
 
 def markdown_page(document: Document, folder: Path) -> str:
@@ -83,7 +85,7 @@ def _table(table: Table) -> str:
 def _plain(text: Any) -> str:
     """On one line, and nothing in it marks up."""
     line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return _SPECIAL.sub(r"\\\1", line)
+    return _HEAD.sub(lambda found: found[0] + "\\", _SPECIAL.sub(r"\\\1", line))
 
 
 def _code(text: str) -> str:

@@ -143,6 +143,7 @@ def _theme(page: str) -> dict[str, Any]:
         "lines.markersize": 5,
         "savefig.dpi": _PNG_DPI,
         "savefig.facecolor": "none",
+        "text.parse_math": False,  # a run may be called a$b$
         "svg.fonttype": "none",
         "svg.hashsalt": "ascl_plugin",
     }

@@ -43,14 +43,10 @@ class ImageInputs:
         if self.store is None:
             return {"pixel_values": self._pixels(rows)}
         entries = [self.store[_key(row)] for row in rows]
-        regions = [entry["regions"] for entry in entries]
-        found = {
-            "regions": pad_sequence(regions, batch_first=True),
-            "pooled": torch.stack([entry["pooled"] for entry in entries]),
-        }
-        counts = torch.tensor([len(r) for r in regions])
-        if counts.min() < counts.max():  # of a detector that finds more in some pictures
-            found["region_mask"] = torch.arange(int(counts.max())) < counts[:, None]
+        regions, mask = _padded([entry["regions"] for entry in entries])
+        found = {"regions": regions, "pooled": torch.stack([entry["pooled"] for entry in entries])}
+        if not mask.all():  # of a detector that finds more in some pictures
+            found["region_mask"] = mask
         return found
 
     def prepare(self, rows: Sequence[Row], batch_size: int, **sharing: Any) -> None:
@@ -110,10 +106,8 @@ class TextInputs:
         """Tensors of T strings, padded to the longest."""
         if self.store is None:
             return self.encoder.tokenize(list(texts))
-        words = [self.store[text]["words"] for text in texts]
-        lengths = torch.tensor([len(w) for w in words])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        return {"words": pad_sequence(words, batch_first=True), "word_mask": mask}
+        words, mask = _padded([self.store[text]["words"] for text in texts])
+        return {"words": words, "word_mask": mask}
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of `texts` the encoder cuts; 0 of one that does not tell."""
@@ -177,6 +171,15 @@ def device_of(module: nn.Module) -> torch.device:
     """Where its tensors are; the CPU, of a module that has none."""
     first = next(chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def _padded(items: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(N, places, D) of N tensors (any, D), and the mask (N, places); one place at least."""
+    counts = torch.tensor([len(item) for item in items])
+    values = pad_sequence(items, batch_first=True)
+    if not counts.any():  # texts without a word alone
+        values = torch.nn.functional.pad(values, (0, 0, 0, 1))
+    return values, torch.arange(values.shape[1]) < counts[:, None]
 
 
 def _store(encoder: Any, cache_dir: str | Path | None) -> FeatureStore | None:

@@ -282,6 +282,8 @@ def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
     for name, value in content.items():
         if name not in _names():
             parser.error(f"--config {path}: {_unknown(str(name)[:80])}")
+        if len(str(value)) > 4000:  # which the message of a value that does not fit repeats
+            parser.error(f"--config {path}: {name} has more than 4000 characters")
         if value is not None:
             flags.append(f"--{name}={value}")
     return flags

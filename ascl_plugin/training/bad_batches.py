@@ -83,12 +83,15 @@ class BadBatches:
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether every gradient that there is holds numbers alone; of shards, this process's."""
+    """Whether every gradient and its square are finite; of shards, this process's.
+
+    The square, because Adam keeps it: once infinite, it would hold a weight still for good.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     local = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
     # a shard may be empty: fewer rows than processes
     largest = torch.nn.utils.get_total_norm([g for g in local if g.numel()], float("inf"))
-    return bool(largest.isfinite())
+    return bool(largest < torch.finfo(torch.float32).max ** 0.5)
 
 
 def anywhere(accelerator: Any, flag: bool) -> bool:

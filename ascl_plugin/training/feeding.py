@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.training.ahead import made_ahead
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.order import Pair, epoch_batches
+from ascl_plugin.training.order import Pair, epoch_batches, rows_told
 from ascl_plugin.training.signals import kept_from_workers
 
 
@@ -22,9 +23,13 @@ class TrainingRows(torch.utils.data.Dataset):
         # only what a batch is made of: scenes have more columns, and reading them takes time
         self.rows = rows.select_columns(["image_id", "image", "captions"])
 
-    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
-        epoch, row, caption = key
-        return {**self.rows[row], "epoch": epoch, "row": row, "caption_index": caption}
+    def __getitems__(self, keys: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
+        columns = self.rows[[row for _, row, _ in keys]]
+        return [
+            {"epoch": epoch, "row": row, "caption_index": caption}
+            | {name: values[place] for name, values in columns.items()}
+            for place, (epoch, row, caption) in enumerate(keys)
+        ]
 
 
 class Loader:
@@ -50,7 +55,7 @@ class Loader:
 
     def batches(
         self, epoch: int, rows: torch.utils.data.Dataset, keys: Iterable[list[Any]]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Batches of an epoch, in the order of their keys, which are taken as they are needed.
 
         Args:
@@ -69,7 +74,9 @@ class Loader:
             pin_memory=self.device.type == "cuda",
         )
         with kept_from_workers():
-            batches = iter(loader)
+            batches: Iterator[dict[str, Any]] = iter(loader)
+        if not loader.num_workers:
+            batches = made_ahead(batches)
         try:
             yield from batches
         except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies
@@ -152,6 +159,10 @@ class Feed:
     def names(self, rows: list[int]) -> list[str]:
         """Ids of the images of rows that a step has seen."""
         return [str(name) for name in self.rows.select_columns(["image_id"])[rows]["image_id"]]
+
+    def told(self) -> str:
+        """What rows and caption indices stand for, in a line."""
+        return rows_told(self.rows)
 
     def state(self) -> None:
         """What a checkpoint must know: nothing, batches are a function of seed and epoch."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 from tqdm.auto import tqdm
@@ -21,7 +22,8 @@ from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.retrieval.metrics import retrieval_metrics
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.bad_batches import BadBatches, anywhere, finite_gradients
+from ascl_plugin.training.bad_batches import BadBatches
+from ascl_plugin.training.buffers import share_buffers
 from ascl_plugin.training.cached import CachedEncoding, average_gradients
 from ascl_plugin.training.checkpoint import (
     check_same_run,
@@ -33,17 +35,10 @@ from ascl_plugin.training.feeding import Feed
 from ascl_plugin.training.optimizer import make_optimizer, set_rate
 from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.schedule import learning_rate
-from ascl_plugin.training.sharding import (
-    gathered,
-    keep_whole,
-    load_optimizer,
-    load_weights,
-    set_up_fsdp,
-    sharded,
-    whole,
-)
+from ascl_plugin.training.sharding import Engine, sharded
 from ascl_plugin.training.signals import StopSignal
 from ascl_plugin.training.stream_feed import StreamFeed
+from ascl_plugin.training.zero import Zero
 
 
 class Trainer:
@@ -83,8 +78,9 @@ class Trainer:
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
-        set_up_fsdp(accelerator, model)
-        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, args))
+        kind = Zero if accelerator.distributed_type == DistributedType.DEEPSPEED else Engine
+        self.engine = kind(accelerator, model, make_optimizer(model, args))
+        self.model, self.optimizer = self.engine.model, self.engine.optimizer
         if args.cached_chunk and (
             sharded(self.model) or not isinstance(self.model, RetrievalModel | DataParallel)
         ):
@@ -94,6 +90,8 @@ class Trainer:
             )
         make_feed = StreamFeed if isinstance(train_rows, Lanes) else Feed
         self.feed = make_feed(train_rows, collator, options, accelerator)
+        # all that must be the same when a run goes on
+        self.of_run = {**options.flat(), "training data": self.feed.told()}
         self.run_log = RunLog(folder)
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
@@ -101,7 +99,7 @@ class Trainer:
             accelerator, model, self.feed.names, args.skip_bad_batches, self._write_line
         )
         self.last_scores: Tensor | None = None  # of val, by the best model, if it is the last
-        self.stop_signal = StopSignal()
+        self.stop_signal = StopSignal(accelerator)
         self.steps_per_epoch = self.feed.batches_per_epoch // args.gradient_accumulation_steps
         self.total_steps = self.steps_per_epoch * args.epochs
         if args.max_steps:
@@ -130,14 +128,14 @@ class Trainer:
         with self.stop_signal.awaited(), bar:
             while self.step < self.total_steps and not self._out_of_patience():
                 self._train_epoch(bar)
-                stopping = self._stopping()
+                stopping = self.stop_signal.anywhere()
                 if not stopping:
                     self.epoch, self.batch = self.epoch + 1, 0
                     last = self.step >= self.total_steps
                     if last or self.epoch % self.args.eval_every == 0:
                         self._validate(bar)
                 self._save()
-                if stopping or self._stopping():
+                if stopping or self.stop_signal.anywhere():
                     raise KeyboardInterrupt(f"signal {self.stop_signal.number}")
             if self.best["rsum"] == -math.inf:  # what was the best is gone from the disk
                 self._validate(bar)
@@ -152,8 +150,7 @@ class Trainer:
         from safetensors.torch import load_file
 
         self._check_best()
-        load_weights(self.raw_model, load_file(self.folder / "best" / "model.safetensors"))
-        keep_whole(self.raw_model)
+        self.engine.finish(load_file(self.folder / "best" / "model.safetensors"))
 
     def _check_best(self) -> None:
         best = self.folder / "best"
@@ -184,7 +181,7 @@ class Trainer:
                 rows: list[int] = []
                 healthy = True
                 self.bad_batches.begin()
-            with self.accelerator.accumulate(self.model):
+            with self.engine.accumulating():
                 if healthy:  # else the rest of the step is left out, too
                     rows += batch["row"].tolist()
                     healthy = self._backward(batch, rows, of_step) and self._update(rows)
@@ -207,7 +204,7 @@ class Trainer:
                     bar.set_postfix(loss=f"{values['loss']:.3f}")
                 self._log(values)
                 losses = []
-            if self._stopping() or self.step >= self.total_steps:
+            if self.stop_signal.anywhere() or self.step >= self.total_steps:
                 return
             if self.args.save_every and self.step % self.args.save_every == 0:
                 self._save()
@@ -234,8 +231,9 @@ class Trainer:
         losses.append(value)
         step = self.step + 1
         if not self.bad_batches.fine(math.isfinite(value), f"loss is {value}", step, rows):
+            self.engine.leave_out(loss)
             return False
-        self.accelerator.backward(loss)
+        self.engine.backward(loss)
         if cached is not None:
             cached.carry_on()
         return True
@@ -245,22 +243,17 @@ class Trainer:
         if self.accelerator.sync_gradients:
             if self.args.cached_chunk:
                 average_gradients(self.raw_model)
-            # overflow in fp16 is for the scaler to find, and to answer with another scale
-            finite = self.accelerator.scaler is not None or finite_gradients(
-                self.raw_model.parameters()
-            )
             what = "a gradient is not finite"
-            if not self.bad_batches.fine(finite, what, self.step + 1, rows):
+            if not self.bad_batches.fine(self.engine.ready(), what, self.step + 1, rows):
                 return False
-            if self.args.max_grad_norm:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
-        self.optimizer.step()
+        self.engine.move(self.args.max_grad_norm)
         return True
 
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
+        share_buffers(self.raw_model)
         texts, owners = caption_to_image(self.val_rows)
-        with whole(self.raw_model):
+        with self.engine.whole():
             sim = self.evaluator.score(self.val_rows, texts)
         metrics = retrieval_metrics(sim, owners)
         self._log({f"val_{k}": v for k, v in metrics.items()})
@@ -269,13 +262,12 @@ class Trainer:
             self.bad_validations = 0
             if self.step >= self.total_steps:
                 self.last_scores = sim
-            if self.accelerator.is_main_process:
-                names = ("config.json", "model.safetensors")
-                with written(self.folder / "best") as aside:
-                    self.raw_model.save_pretrained(aside)
-                    write_sums(aside, names)
-            elif sharded(self.raw_model):
-                self.raw_model.trained_state()  # which all processes gather
+            with self.engine.saving():
+                if self.accelerator.is_main_process:
+                    names = ("config.json", "model.safetensors")
+                    with written(self.folder / "best") as aside:
+                        self.raw_model.save_pretrained(aside)
+                        write_sums(aside, names)
         else:
             self.bad_validations += 1
         if self.accelerator.is_main_process:
@@ -304,9 +296,7 @@ class Trainer:
 
     def _save(self) -> None:
         place = self.feed.state()  # which all processes gather
-        if self.accelerator.is_main_process or sharded(self.raw_model):  # all gather shards
-            weights = self.raw_model.trained_state()
-            moments = gathered(self.optimizer.state_dict())
+        weights, moments = self.engine.trained_state(), self.engine.optimizer_state()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
@@ -319,7 +309,7 @@ class Trainer:
                 "best": self.best,
                 "bad_validations": self.bad_validations,
                 "skipped_steps": self.bad_batches.steps,
-                "options": self.options.flat(),
+                "options": self.of_run,
             }
             save_checkpoint(self.folder, self.step, weights, state)
         self.accelerator.wait_for_everyone()
@@ -329,9 +319,9 @@ class Trainer:
         if not found:
             return
         weights, state = load_checkpoint(found[-1])
-        check_same_run(state["options"], self.options.flat(), found[-1])
-        load_weights(self.raw_model, weights)
-        load_optimizer(self.optimizer, state["optimizer"])
+        check_same_run(state["options"], self.of_run, found[-1])
+        self.engine.load_trained_state(weights)
+        self.engine.load_optimizer(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in ("step", "epoch", "batch", "best", "bad_validations"):
@@ -345,7 +335,3 @@ class Trainer:
             self.best, self.bad_validations = {"rsum": -math.inf}, 0
         if self.accelerator.is_main_process:
             print(f"resumed from {found[-1]}, step {self.step}", flush=True)
-
-    def _stopping(self) -> bool:
-        """Whether any process was asked to stop; all of them answer alike."""
-        return anywhere(self.accelerator, self.stop_signal.number is not None)

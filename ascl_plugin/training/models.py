@@ -36,12 +36,23 @@ def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
 
 
 def make_loss(args: LossArguments) -> nn.Module:
-    """The objective."""
+    """The objective.
+
+    Raises:
+        ValueError: it has parameters of its own, which nothing here would train.
+    """
     known: dict[str, dict[str, Any]] = {
         "ascl": {"temperature": args.temperature, "balance": args.balance, "form": args.form},
         "triplet": {"margin": args.margin, "balance": args.balance},
     }
-    return registry.build("loss", args.loss, **known.get(args.loss, {}))
+    loss = registry.build("loss", args.loss, **known.get(args.loss, {}))
+    parameters = loss.named_parameters() if isinstance(loss, nn.Module) else ()
+    learned = [name for name, weight in parameters if weight.requires_grad]
+    if learned:
+        raise ValueError(
+            f"--loss {args.loss} learns {learned[0]!r}, and only the model's weights are trained"
+        )
+    return loss
 
 
 def _image_encoder(args: ModelArguments, data: DataArguments) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,3 +48,16 @@ def epoch_batches(
             chosen = rows[start : start + batch_size]
             batches.append([(int(r), int(orders[r][number % counts[r]])) for r in chosen])
     return batches
+
+
+def rows_told(rows: Any) -> str:
+    """What rows and caption indices stand for, in a line: other data give other words.
+
+    Args:
+        rows: with `image_id` and `captions`; where the pictures lie does not matter.
+    """
+    ids, captions = rows["image_id"][:], rows["captions"][:]
+    digest = hashlib.sha256()
+    for image_id, texts in zip(ids, captions, strict=True):
+        digest.update(repr((image_id, list(texts))).encode())
+    return f"{len(ids)} images, SHA-256 {digest.hexdigest()[:16]}"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.training.bad_batches import finite_gradients
 
 
 def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
@@ -22,18 +24,17 @@ def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
         environment: what `accelerate launch` tells the processes it starts.
 
     Raises:
-        ValueError: DeepSpeed, Megatron-LM, or FSDP of the first version.
+        ValueError: Megatron-LM, or FSDP of the first version.
     """
 
     def asked(name: str) -> bool:
         return environment.get(name, "false").lower() == "true"
 
-    for name, engine in (("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
-        if asked(f"ACCELERATE_USE_{name}"):
-            raise ValueError(
-                f"{engine} is not supported: its checkpoints are not ours; "
-                "recipes/accelerate/fsdp2.yaml shards optimiser and gradients as ZeRO-2 does"
-            )
+    if asked("ACCELERATE_USE_MEGATRON_LM"):
+        raise ValueError(
+            "Megatron-LM is not supported: its checkpoints are not ours; "
+            "recipes/accelerate/fsdp2.yaml shards optimiser and gradients as ZeRO-2 does"
+        )
     if asked("ACCELERATE_USE_FSDP") and environment.get("FSDP_VERSION", "1") != "2":
         raise ValueError("FSDP of the first version is not supported; set fsdp_version: 2")
 
@@ -66,57 +67,118 @@ def set_up_fsdp(accelerator: Any, model: RetrievalModel) -> None:
     plugin.cpu_ram_efficient_loading = False
 
 
+class Engine:
+    """A model on one process, in copies (DDP) or in shards (FSDP2), with its optimiser.
+
+    Args:
+        accelerator: of the run.
+        model: on its device.
+        optimizer: of torch, over the parameters that train.
+
+    Attributes:
+        model: to be called in training.
+        optimizer: with `param_groups` and `zero_grad`.
+    """
+
+    def __init__(
+        self, accelerator: Any, model: RetrievalModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.accelerator = accelerator
+        self.raw_model = model
+        set_up_fsdp(accelerator, model)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Around each batch: gradients are sent with the last of a step."""
+        return self.accelerator.accumulate(self.model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a batch."""
+        self.accelerator.backward(loss)
+
+    def leave_out(self, loss: Tensor) -> None:
+        """The loss is not finite somewhere, and the step under way is not to be taken."""
+
+    def ready(self) -> bool:
+        """Whether the gradients held here are finite; asked before each step."""
+        # overflow in fp16 is for the scaler to find, and to answer with another scale
+        return self.accelerator.scaler is not None or finite_gradients(self.raw_model.parameters())
+
+    def move(self, max_grad_norm: float | None) -> None:
+        """Clips and moves the weights, if the batch was the last of a step."""
+        if self.accelerator.sync_gradients and max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), max_grad_norm)
+        self.optimizer.step()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within it every process holds all weights, to be used in any way; all must take part."""
+        for part in _parts(self.raw_model):
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in _parts(self.raw_model):
+                part.reshard()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within it the first process may save the model; all must take part."""
+        yield
+        if sharded(self.raw_model) and not self.accelerator.is_main_process:
+            self.raw_model.trained_state()  # which all processes gather
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The model's, whole; all processes must take part."""
+        return self.raw_model.trained_state()
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `trained_state`, each process taking what it holds of the tensors.
+
+        Raises:
+            ValueError: as of the model's.
+        """
+        own = self.raw_model.state_dict() if sharded(self.raw_model) else {}
+        self.raw_model.load_trained_state({k: _like(v, own.get(k)) for k, v in state.items()})
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimiser's `state_dict`, whole; all processes must take part."""
+        return _gathered(self.optimizer.state_dict())
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Inverse of `optimizer_state`, each process taking what it holds of the tensors."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments = {
+            number: {name: _like(value, parameters[number]) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        self.optimizer.load_state_dict({**state, "state": moments})
+
+    def finish(self, state: dict[str, Tensor]) -> None:
+        """Ends training with these weights, of which every process holds all from now on.
+
+        Raises:
+            ValueError: as of `load_trained_state`.
+        """
+        self.load_trained_state(state)
+        for part in _parts(self.raw_model):
+            part.unshard()
+
+
 def sharded(model: nn.Module) -> bool:
     """Whether each process holds but a part of the weights."""
     return isinstance(model, FSDPModule)
 
 
-@contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Within it every process holds all weights, to be used in any way; all must take part."""
-    keep_whole(model)
-    try:
-        yield
-    finally:
-        for part in _parts(model):
-            part.reshard()
-
-
-def keep_whole(model: nn.Module) -> None:
-    """Every process holds all weights from now on; for use after training."""
-    for part in _parts(model):
-        part.unshard()
-
-
-def gathered(state: Any) -> Any:
-    """Dicts and lists, every sharded tensor in them made whole; all processes must take part."""
+def _gathered(state: Any) -> Any:
+    """Dicts and lists, every sharded tensor in them made whole."""
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, Mapping):
-        return {name: gathered(value) for name, value in state.items()}
+        return {name: _gathered(value) for name, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(gathered(value) for value in state)
+        return type(state)(_gathered(value) for value in state)
     return state
-
-
-def load_weights(model: RetrievalModel, weights: dict[str, Tensor]) -> None:
-    """Whole tensors into the model, each process taking what it holds of them.
-
-    Raises:
-        ValueError: as of `load_trained_state`.
-    """
-    own = model.state_dict() if sharded(model) else {}
-    model.load_trained_state({k: _like(v, own.get(k)) for k, v in weights.items()})
-
-
-def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
-    """The state of an optimiser as `gathered` gave it, each process taking what it holds of it."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = {
-        number: {name: _like(value, parameters[number]) for name, value in values.items()}
-        for number, values in state["state"].items()
-    }
-    optimizer.load_state_dict({**state, "state": moments})
 
 
 def _parts(model: nn.Module) -> list[FSDPModule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,10 +13,9 @@ from accelerate.utils import gather_object
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.data.lanes import Lanes, Position
 from ascl_plugin.retrieval.processes import shares
+from ascl_plugin.training.ahead import made_ahead
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.feeding import Loader
-
-AHEAD = 2  # batches
 
 
 class GivenRows(torch.utils.data.Dataset):
@@ -77,13 +76,15 @@ class StreamFeed:
             KeyError, ValueError: as `Lanes.chunks`.
         """
         left = self.batches_per_epoch - begin
+        batches = self.loader.batches(epoch, GivenRows(), self._read(left))
         try:
-            for batch in self.loader.batches(epoch, GivenRows(), self._read(left)):
+            for batch in batches:
                 self.positions, names = self._ahead.popleft()
                 self._names.append(names)
                 left -= 1
                 yield batch
         finally:
+            batches.close()
             if left:  # what was read ahead was not given: it is read again
                 self._reader = None
                 self._ahead.clear()
@@ -93,39 +94,29 @@ class StreamFeed:
         known = {row: name for names in self._names for row, name in names.items()}
         return [known[row] for row in rows]
 
-    def state(self) -> dict[str, Any]:
+    def told(self) -> str:
+        """What numbers of rows stand for, in a line."""
+        return f"a stream of {len(self.lanes.shards)} shards"
+
+    def state(self) -> list[list[int]]:
         """Where all lanes stand; every process must ask."""
         found: dict[int, Position] = {}
         for part in gather_object([self.positions]):
             found |= part
-        positions = [list(found[lane]) for lane in range(self.lanes.count)]
-        return {"shards": len(self.lanes.shards), "positions": positions}
+        return [list(found[lane]) for lane in range(self.lanes.count)]
 
     def load_state(self, state: Any) -> None:
-        """Goes on where `state` was, on any number of processes.
-
-        Raises:
-            ValueError: it is of another number of shards.
-        """
-        if state["shards"] != len(self.lanes.shards):
-            raise ValueError(
-                f"the checkpoint's run was fed from {state['shards']} shards, this one's stream "
-                f"has {len(self.lanes.shards)}; resume with the same"
-            )
-        self.positions = {lane: Position(*state["positions"][lane]) for lane in self.positions}
+        """Goes on where `state` was, on any number of processes."""
+        self.positions = {lane: Position(*state[lane]) for lane in self.positions}
 
     def _read(self, batches: int) -> Iterator[list[dict[str, Any]]]:
         """The next batches, read by a thread while the ones before are at work."""
         if self._reader is None:
             self._reader = self._chunks()
-        with ThreadPoolExecutor(1) as thread:  # starts after the data workers have been forked
-            later = deque(thread.submit(next, self._reader) for _ in range(min(AHEAD, batches)))
-            for number in range(batches):
-                rows, positions = later.popleft().result()
-                if number + AHEAD < batches:
-                    later.append(thread.submit(next, self._reader))
-                self._ahead.append((positions, {row["row"]: row["image_id"] for row in rows}))
-                yield rows
+        # the thread starts when data workers, which are forked, are there
+        for rows, positions in made_ahead(islice(self._reader, batches)):
+            self._ahead.append((positions, {row["row"]: row["image_id"] for row in rows}))
+            yield rows
 
     def _chunks(self) -> Iterator[tuple[list[dict[str, Any]], dict[int, Position]]]:
         """This process's rows of each batch, and where its lanes stand behind it."""

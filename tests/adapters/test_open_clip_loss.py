@@ -206,8 +206,9 @@ def test_arguments_are_those_of_clip_loss():
 def test_options_out_of_range():
     with pytest.raises(ValueError, match="gaussian, dropout, none, got 'shuffle'"):
         OpenClipAsymmetryLoss(negatives="shuffle")
-    with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
-        OpenClipAsymmetryLoss(temperature=0)
+    for wrong in (0, torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=f"temperature must be above 0, got {wrong}"):
+            OpenClipAsymmetryLoss(temperature=wrong)
     with pytest.raises(ValueError, match=r"balance must be in \[0, 1\], got 2"):
         OpenClipAsymmetryLoss(balance=2)
 

@@ -91,6 +91,8 @@ def test_html_in_captions_and_queries_stays_text(served, path):
     [
         ("/image/30", 404),
         ("/image/-1", 404),
+        (f"/image/{'9' * 5000}", 404),
+        (f"/?page={'9' * 5000}", 400),
         ("/picture/30", 404),
         ("/picture/../../etc/passwd", 404),
         ("/picture/%2e%2e%2fdemo.css", 404),

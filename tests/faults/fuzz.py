@@ -84,8 +84,10 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
                 if first or (folder / "number").exists()
                 else 0
             )
-            if since > 30:
+            if since > 30 and process.is_alive():
                 process.kill()
+                process.join()
+                end += since  # a hang takes no time from the inputs after it
         if process.exitcode == 0:
             break
         number = int((folder / "number").read_text().split()[0])
@@ -93,6 +95,7 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
         what = "hang in C" if code == -signal.SIGKILL else f"crash: ended with {code}"
         faults[what] = f"input {number}: {what}"
         first = number + 1
+        (folder / "number").touch()
     parts = [json.loads(path.read_text()) for path in folder.glob("found-*.json")]
     for part in parts:
         faults |= part["faults"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import struct
+import zipfile
+from collections.abc import Callable
 from typing import Any
+
+Spoil = Callable[[bytes, random.Random], bytes]
 
 #: Texts that have hurt parsers before.
 TEXTS = (
@@ -84,6 +89,16 @@ def json_bytes(value: Any, draw: random.Random) -> bytes:
     )
 
 
+def tokens(*tokens: bytes) -> Spoil:
+    """Bytes changed, now and then into one of these."""
+    return lambda raw, draw: mutate_bytes(raw, draw, tokens)
+
+
+def spoilt_json(raw: bytes, draw: random.Random) -> bytes:
+    """The values of a JSON file changed."""
+    return json_bytes(json.loads(raw), draw)
+
+
 def safetensors_bytes(raw: bytes, draw: random.Random) -> bytes:
     """A header that lies, or any bytes changed."""
     if draw.randint(0, 2) == 0:
@@ -109,6 +124,18 @@ def npy_bytes(raw: bytes, draw: random.Random) -> bytes:
     )
     coded = header.encode() + b"\n"
     return raw[:8] + struct.pack("<H", len(coded)) + coded + raw[head:]
+
+
+def npz_bytes(raw: bytes, draw: random.Random) -> bytes:
+    """A zip of spoilt arrays, or any bytes changed."""
+    if draw.randint(0, 1):
+        return mutate_bytes(raw, draw, (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"))
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, npy_bytes(content, draw) if draw.randint(0, 1) else content)
+    return made.getvalue()
 
 
 def _fresh(value: Any) -> Any:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fuzz_files as files
+import fuzz_arrays as arrays
+import fuzz_captions as captions
 import fuzz_mutation as mutation
+import fuzz_runs as runs
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Target:
     file: str
     make: Callable[[Path], Any]
     read: Callable[[Path], Any]
-    spoil: files.Spoil
+    spoil: mutation.Spoil
     library: str = ""
 
 
@@ -38,182 +40,191 @@ TARGETS = {
         Target(
             "Karpathy's JSON",
             "dataset_x.json",
-            files.karpathy,
-            files.read_splits,
-            files.spoilt_json,
+            captions.karpathy,
+            captions.read_splits,
+            mutation.spoilt_json,
         ),
         Target(
             "COCO's JSON",
             "annotations/captions_val2017.json",
-            files.coco,
-            files.read_splits,
-            files.spoilt_json,
+            captions.coco,
+            captions.read_splits,
+            mutation.spoilt_json,
         ),
-        Target("list of ids, npy", "ids.npy", files.ids_npy, files.read_ids, mutation.npy_bytes),
+        Target(
+            "list of ids, npy", "ids.npy", captions.ids_npy, captions.read_ids, mutation.npy_bytes
+        ),
         Target(
             "list of ids, text",
             "ids.txt",
-            files.ids_txt,
-            files.read_ids,
-            files.tokens(b"\n", b"7", b"\xff"),
+            captions.ids_txt,
+            captions.read_ids,
+            mutation.tokens(b"\n", b"7", b"\xff"),
         ),
         Target(
             "SugarCrepe's JSON",
             "add_obj.json",
-            files.sugarcrepe,
-            files.read_sugarcrepe,
-            files.spoilt_json,
+            captions.sugarcrepe,
+            captions.read_sugarcrepe,
+            mutation.spoilt_json,
         ),
         Target(
             "SCAN captions",
             "train_caps.txt",
-            files.scan,
-            files.read_splits,
-            files.tokens(b"\n", b"\r", b"\x0c"),
+            captions.scan,
+            captions.read_splits,
+            mutation.tokens(b"\n", b"\r", b"\x0c"),
         ),
         Target(
             "SCAN ids",
             "train_ids.txt",
-            files.scan,
-            files.read_splits,
-            files.tokens(b"\n", b"a\n", b"\xff"),
+            captions.scan,
+            captions.read_splits,
+            mutation.tokens(b"\n", b"a\n", b"\xff"),
         ),
         Target(
             "SCAN features, npy",
             "train_ims.npy",
-            files.scan,
-            files.read_regions,
+            captions.scan,
+            arrays.read_regions,
             mutation.npy_bytes,
         ),
         Target(
             "Parquet",
             "rows.parquet",
-            files.parquet,
-            files.read_parquet,
-            files.tokens(b"PAR1"),
+            captions.parquet,
+            captions.read_parquet,
+            mutation.tokens(b"PAR1"),
             "pyarrow",
         ),
         Target(
             "regions, TSV",
             "a.tsv",
-            files.tsv,
-            files.read_regions,
-            files.tokens(b"\t", b"\n", b"==", b"0"),
+            arrays.tsv,
+            arrays.read_regions,
+            mutation.tokens(b"\t", b"\n", b"==", b"0"),
         ),
         Target(
             "regions, TSV's index",
             "a.tsv.index.npz",
-            files.tsv_index,
-            files.read_regions,
-            files.npz_bytes,
+            arrays.tsv_index,
+            arrays.read_regions,
+            mutation.npz_bytes,
         ),
-        Target("regions, npy", "a.npy", files.npy_folder, files.read_regions, mutation.npy_bytes),
-        Target("regions, npz", "a.npz", files.npz_folder, files.read_regions, files.npz_bytes),
+        Target("regions, npy", "a.npy", arrays.npy_folder, arrays.read_regions, mutation.npy_bytes),
+        Target("regions, npz", "a.npz", arrays.npz_folder, arrays.read_regions, mutation.npz_bytes),
         Target(
             "regions, HDF5",
             "a.h5",
-            files.hdf5,
-            files.read_regions,
-            files.tokens(b"HDF", b"OHDR"),
+            arrays.hdf5,
+            arrays.read_regions,
+            mutation.tokens(b"HDF", b"OHDR"),
             "HDF5",
         ),
         Target(
             "regions, HDF5 by image",
             "a.h5",
-            files.hdf5_images,
-            files.read_regions,
-            files.tokens(b"SNOD"),
+            arrays.hdf5_images,
+            arrays.read_regions,
+            mutation.tokens(b"SNOD"),
             "HDF5",
         ),
         Target(
-            "scores, npy", "sims.npy", files.scores(".npy"), files.read_scores, mutation.npy_bytes
+            "scores, npy", "sims.npy", arrays.scores(".npy"), arrays.read_scores, mutation.npy_bytes
         ),
-        Target("scores, npz", "sims.npz", files.scores(".npz"), files.read_scores, files.npz_bytes),
+        Target(
+            "scores, npz", "sims.npz", arrays.scores(".npz"), arrays.read_scores, mutation.npz_bytes
+        ),
         Target(
             "scores, safetensors",
             "sims.safetensors",
-            files.scores(".safetensors"),
-            files.read_scores,
+            arrays.scores(".safetensors"),
+            arrays.read_scores,
             mutation.safetensors_bytes,
             "safetensors",
         ),
         Target(
             "caption's image, JSON",
             "owner.json",
-            files.owners_json,
-            files.read_owners,
-            files.spoilt_json,
+            arrays.owners_json,
+            arrays.read_owners,
+            mutation.spoilt_json,
         ),
         Target(
             "caption's image, text",
             "owner.txt",
-            files.owners_text,
-            files.read_owners,
-            files.tokens(b"\n", b"9" * 30, b"9" * 5000),
+            arrays.owners_text,
+            arrays.read_owners,
+            mutation.tokens(b"\n", b"9" * 30, b"9" * 5000),
         ),
-        Target("score matrix", "m.npy.part", files.matrix, files.read_matrix, mutation.npy_bytes),
+        Target("score matrix", "m.npy.part", arrays.matrix, arrays.read_matrix, mutation.npy_bytes),
         Target(
             "score matrix's record",
             "m.npy.json",
-            files.matrix,
-            files.read_matrix,
-            files.spoilt_json,
+            arrays.matrix,
+            arrays.read_matrix,
+            mutation.spoilt_json,
         ),
         Target(
             "feature cache",
             "",
-            files.store,
-            files.read_store,
+            runs.store,
+            runs.read_store,
             mutation.safetensors_bytes,
             "safetensors",
         ),
         Target(
             "checkpoint's weights",
             "checkpoint-0000003/model.safetensors",
-            files.checkpoint,
-            files.read_checkpoint,
+            runs.checkpoint,
+            runs.read_checkpoint,
             mutation.safetensors_bytes,
             "safetensors",
         ),
         Target(
             "checkpoint's state",
             "checkpoint-0000003/training.pt",
-            files.checkpoint,
-            files.read_checkpoint,
-            files.PICKLE,
+            runs.checkpoint,
+            runs.read_checkpoint,
+            runs.PICKLE,
             "torch",
         ),
-        Target("weights, pth", "w.pth", files.weights, files.read_weights, files.PICKLE, "torch"),
+        Target("weights, pth", "w.pth", runs.weights, runs.read_weights, runs.PICKLE, "torch"),
         Target(
-            "model's config.json", "config.json", files.model, files.read_model, files.spoilt_json
+            "model's config.json", "config.json", runs.model, runs.read_model, mutation.spoilt_json
         ),
         Target(
             "model's weights",
             "model.safetensors",
-            files.model,
-            files.read_model,
+            runs.model,
+            runs.read_model,
             mutation.safetensors_bytes,
             "safetensors",
         ),
-        Target("options, yaml", "run.yaml", files.run_yaml, files.read_options, files.YAML),
-        Target("study, yaml", "study.yaml", files.study_yaml, files.read_study, files.YAML),
+        Target("options, yaml", "run.yaml", runs.run_yaml, runs.read_options, runs.YAML),
+        Target("study, yaml", "study.yaml", runs.study_yaml, runs.read_study, runs.YAML),
         Target(
             "report: metrics.json",
             "metrics.json",
-            files.run_folder,
-            files.read_run,
-            files.spoilt_json,
+            runs.run_folder,
+            runs.read_run,
+            mutation.spoilt_json,
         ),
-        Target("report: config.yaml", "config.yaml", files.run_folder, files.read_run, files.YAML),
+        Target("report: config.yaml", "config.yaml", runs.run_folder, runs.read_run, runs.YAML),
         Target(
             "report: log.jsonl",
             "log.jsonl",
-            files.run_folder,
-            files.read_run,
-            files.tokens(b"\n", b"{", b"[1]", b"NaN"),
+            runs.run_folder,
+            runs.read_run,
+            mutation.tokens(b"\n", b"{", b"[1]", b"NaN"),
         ),
         Target(
-            "pictures", "a.jpg", files.picture, files.read_picture, files.picture_bytes, "Pillow"
+            "pictures",
+            "a.jpg",
+            captions.picture,
+            captions.read_picture,
+            captions.picture_bytes,
+            "Pillow",
         ),
     )
 }

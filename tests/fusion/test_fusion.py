@@ -314,6 +314,7 @@ def test_errors_say_what_was_got():
         ({"local_weight": 1.5}, r"local_weight must be in \[0, 1\], got 1.5"),
         ({"direction_weight": -0.1}, "direction_weight must be"),
         ({"smoothing": (4.0, 0.0)}, "smoothing must be two numbers above 0"),
+        ({"smoothing": (torch.nan, 9.0)}, "smoothing must be two numbers above 0"),
         ({"attention": "free"}, "'projected' or 'parameter-free', got 'free'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import LateInteraction, PooledSimilarity
+from ascl_plugin.fusion import LateInteraction, PooledSimilarity, late
 
 
 def test_pooled_similarity_by_hand():
@@ -106,3 +107,40 @@ def test_late_interaction_of_nothing_is_finite():
         ImageFeatures(regions.bfloat16()), TextFeatures(words.bfloat16(), mask)
     )
     assert half.dtype == torch.float32
+
+
+def _plain_local(v, w, u1):
+    """S_local of late interaction by maxima that autograd records, as the equation reads."""
+    cosines = torch.cosine_similarity(v.regions[:, :, None, None], w.words, dim=-1)  # (I, K, T, L)
+    by_word = cosines.masked_fill(~v.mask[:, :, None, None], -2).amax(1)  # (I, T, L)
+    by_region = cosines.masked_fill(~w.mask, -2).amax(3)  # (I, K, T)
+    by_word = (by_word * w.mask).sum(2) / w.mask.sum(1)
+    by_region = (by_region * v.mask[..., None]).sum(1) / v.mask.sum(1, keepdim=True)
+    return u1 * by_region + (1 - u1) * by_word
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([1, 2**20]))
+def test_late_interaction_has_the_gradient_of_plain_maxima(seed, u1, memory):
+    """In fp64, images one at a time or all at once, with and without a gradient recorded."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(items, places):
+        values = torch.randn(items, places, 4, generator=generator, dtype=torch.float64)
+        lengths = torch.randint(1, places + 1, (items, 1), generator=generator)
+        return values, torch.arange(places) < lengths
+
+    (regions, real_regions), (words, real_words) = drawn(3, 4), drawn(5, 6)
+    weights = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    found = []
+    for scorer in (LateInteraction(4, direction_weight=u1), lambda v, w: _plain_local(v, w, u1)):
+        v, w = regions.clone().requires_grad_(), words.clone().requires_grad_()
+        with mock.patch.object(late, "_memory", lambda device: memory):
+            scores = scorer(ImageFeatures(v, real_regions), TextFeatures(w, real_words))
+        scores.backward(weights)
+        found.append((scores, v.grad, w.grad))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    images, texts = ImageFeatures(regions, real_regions), TextFeatures(words, real_words)
+    again = LateInteraction(4, direction_weight=u1)(images, texts)
+    torch.testing.assert_close(again, found[0][0].detach(), rtol=0, atol=1e-12)

@@ -64,6 +64,12 @@ def one_process(rank, port, out):
     # each process weighs row n of the whole by n + 1: gradients of both processes add up
     (whole * torch.arange(1.0, 5)[:, None]).sum().backward()
     found["gathered"], found["gathered_grad"] = whole.detach(), local.grad
+    # a sum hands both of its terms the same gradient
+    one, other = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
+    both = gather(one) + gather(other)
+    both.retain_grad()
+    (both * torch.arange(1.0, 5)[:, None]).sum().backward()
+    found |= {"of_sum": both.grad, "one_grad": one.grad, "other_grad": other.grad}
 
     words = torch.full((1, 1 + 2 * rank, 2), 1.0 + rank)
     texts = gather_features(TextFeatures(words))
@@ -104,6 +110,13 @@ def test_gather_keeps_the_order_of_ranks_and_adds_gradients_up(found):
     for rank, values in enumerate(found):
         assert values["gathered"][:, 0].tolist() == [0, 0, 1, 1]
         assert values["gathered_grad"][:, 0].tolist() == [2 * (2 * rank + 1), 2 * (2 * rank + 2)]
+
+
+def test_a_gradient_that_others_read_stays_as_it_is(found):
+    for rank, values in enumerate(found):
+        assert values["of_sum"][:, 0].tolist() == [1, 2, 3, 4]
+        for name in ("one_grad", "other_grad"):
+            assert values[name][:, 0].tolist() == [2 * (2 * rank + 1), 2 * (2 * rank + 2)]
 
 
 def test_features_of_uneven_length_are_padded_and_masked(found):

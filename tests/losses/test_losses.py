@@ -216,10 +216,18 @@ def test_options_out_of_range_are_refused():
     for options, message in (
         ({"form": "log"}, "form must be 'nll' or 'ratio', got 'log'"),
         ({"temperature": 0}, "temperature must be above 0, got 0"),
+        ({"temperature": torch.nan}, "temperature must be above 0, got nan"),
+        ({"temperature": torch.inf}, "temperature must be above 0, got inf"),
+        ({"balance": torch.nan}, r"balance must be in \[0, 1\], got nan"),
         ({"balance": 1.1}, r"balance must be in \[0, 1\], got 1.1"),
     ):
         with pytest.raises(ValueError, match=message):
             asymmetry_loss(SIM, **options)
+    for margin in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=f"margin must be a number, got {margin}"):
+            triplet_loss(SIM, margin=margin)
+    with pytest.raises(ValueError, match=r"balance must be in \[0, 1\], got nan"):
+        triplet_loss(SIM, balance=torch.nan)
 
 
 def test_the_order_of_pairs_does_not_matter():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,10 +32,48 @@ def command(name, folder, *launcher):
     return list(map(str, [*LAUNCH, config, *launcher, *recipe]))
 
 
+def children(pid):
+    """The file that names the processes which a process started (Linux)."""
+    return Path(f"/proc/{pid}/task/{pid}/children")
+
+
 def test_two_processes_on_cpus(tmp_path):
     done = subprocess.run(command("ddp_cpu", tmp_path), capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert "processes: 2" in done.stdout and (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_deepspeed_on_cpus(tmp_path, name):
+    pytest.importorskip("deepspeed", reason="extra `deepspeed`")
+    launched = command(name, tmp_path, "--num_processes=2")
+    launched.remove("--cpu")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(launched, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert "processes: 2" in done.stdout and (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.skipif(not children(os.getpid()).exists(), reason="/proc is Linux's")
+def test_two_processes_end_alike_when_one_is_asked_to_stop(tmp_path):
+    """SIGTERM to the second in the loop: a checkpoint, and status 143 for both."""
+    long = [*command("ddp_cpu", tmp_path), "--max_steps=0", "--epochs=2000", "--log_every=1"]
+    launcher = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        log, deadline = tmp_path / "log.jsonl", time.monotonic() + 200
+        while not (log.exists() and log.stat().st_size):
+            assert launcher.poll() is None and time.monotonic() < deadline, launcher.communicate()
+            time.sleep(0.02)
+        mine = children(launcher.pid).read_text().split()
+        os.kill(int(mine[-1]), signal.SIGTERM)
+        said = launcher.communicate(timeout=60)[0]
+    finally:
+        launcher.kill()
+    assert len(mine) == 2 and launcher.returncode == 1
+    assert re.findall(r"exitcode +: (-?\d+)", said) == ["143", "143"], said
+    assert "stopped by signal 15; to go on: the same options and" in said
+    last = max(int(path.name[11:]) for path in tmp_path.glob("checkpoint-*"))
+    assert f'{{"step": {last},' in log.read_text().splitlines()[-1]
 
 
 def test_two_machines_of_one_process(tmp_path):
@@ -60,7 +101,7 @@ def test_two_machines_of_one_process(tmp_path):
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "error: DeepSpeed is not supported"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "error: --cpu is not supported with DeepSpeed"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "error: FSDP was asked for, but"),
     ],
 )

@@ -70,11 +70,11 @@ initial & $-$1.5 \\
     assert r"\caption{R\_1 \& more. \textcolor{red}{Rows in red know" in text
 
 
-@given(st.text(alphabet='ab \\&%$#_{}~^<>|"-±'))
+@given(st.text(alphabet='ab \\&%$#_{}~^<>|"-±[*'))
 def test_latex_leaves_no_special_letter_as_it_is(text):
     shown = escaped(text)
-    commands = r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$\\pm\$|-\{\}"
-    assert not re.search(r"[\\&%$#_{}~^<>|\"±]", re.sub(commands, "", shown))
+    commands = r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$\\pm\$|-\{\}|\{[\[*]\}"
+    assert not re.search(r"[\\&%$#_{}~^<>|\"±\[*]", re.sub(commands, "", shown))
     assert "--" not in shown
 
 
@@ -86,6 +86,20 @@ def test_markdown_by_hand(tmp_path):
     wanted = "| way\\_1 | R@1 |\n| --- | ---: |\n| initial | -1.5 |\n| oracle: x **LEAK** | 9.0 |"
     assert wanted in text
     assert "- \\*n\\* \\| m" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("~~~", r"\~\~\~"), ("# a", r"\# a"), ("#", r"\#"), ("> a", r"\> a"), ("1. a", r"1\. a"),
+        ("12)", r"12\)"), ("- a", r"\- a"), ("+", r"\+"), ("---", r"\---"), ("===", r"\==="),
+        ("$a$", r"\$a\$"), ("-1.5", "-1.5"), ("2.5", "2.5"), ("3", "3"), ("a # b - c", "a # b - c"),
+    ],
+)  # fmt: skip
+def test_a_text_begins_nothing_in_markdown(text, shown, tmp_path):
+    """No heading, list, quotation or rule, and no block of code to the end of the page."""
+    page = markdown_page(Document("T", text, [Section("S", notes=[text])]), tmp_path)
+    assert page == f"# T\n\n{shown}\n\n## S\n\n- {shown}\n"
 
 
 def test_markdown_and_latex_of_whole_folders(folders, tmp_path):

@@ -143,3 +143,16 @@ def test_a_missing_figure_and_one_outside_its_folder(folders, tmp_path, capsys):
     assert main(["report", str(folders.study), "--output", str(tmp_path / "r.html")]) == 2
     assert "'../../secret.svg' is not in the experiment's folder" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_link_out_of_the_folder_is_not_shown(folders, tmp_path, capsys):
+    figure = folders.study / "cases" / "f.svg"
+    secret = tmp_path / "secret.svg"
+    secret.write_text("<svg/>")
+    for path in (figure, figure.with_suffix(".dark.svg")):
+        path.unlink(missing_ok=True)
+        path.symlink_to(secret)
+        assert main(["report", str(folders.study), "--output", str(tmp_path / "r.html")]) == 2
+        assert f"{path}: a link that leaves the experiment's folder, to" in capsys.readouterr().err
+        path.unlink()
+        path.write_text("<svg/>")

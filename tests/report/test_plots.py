@@ -152,6 +152,12 @@ def test_lines_have_a_band_where_there_are_deviations(tmp_path):
     save(check, tmp_path / "lines.svg")
 
 
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    for name in (r"$\frac{$", "a$b$c"):
+        save(lambda axes, name=name: axes.set_title(name), tmp_path / "a.svg")
+        assert name in (tmp_path / "a.svg").read_text()
+
+
 def test_panels_stand_side_by_side(tmp_path):
     def check(axes):
         left, right = panels(axes, 2)

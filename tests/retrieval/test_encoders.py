@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ascl_plugin import CrossModalFusion, ImageFeatures, TextFeatures
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer, words_of
 from ascl_plugin.retrieval.inputs import TextInputs
 
@@ -114,3 +115,33 @@ def test_cut_texts_are_counted():
     assert encoder.tokenize(texts)["attention_mask"].sum(1).tolist() == [3, 3, 1]
     assert TextInputs(encoder).count_cut(texts) == 1
     assert TextInputs(torch.nn.Identity()).count_cut(texts) == 0
+
+
+class Wordless(WordTransformer):
+    """Frozen, and without a word for what is no letter, as BERT less its special tokens."""
+
+    frozen = True
+
+    def tokenize(self, texts):
+        tokens = super().tokenize(texts)
+        real = tokens["input_ids"] > 1
+        return {**tokens, "attention_mask": real}
+
+    def fingerprint(self):
+        return {"encoder": "wordless"}
+
+
+def test_texts_without_a_word_resemble_nothing(tmp_path):
+    """Out of the cache as out of the encoder, also where no text of a batch has one."""
+    torch.manual_seed(0)
+    encoder = Wordless(["a"], width=8).eval()
+    texts = TextInputs(encoder, tmp_path)
+    texts.prepare(["a", "\u200b", "!?"], 2, progress=False)
+    head = CrossModalFusion(8, 2)
+    images = ImageFeatures(torch.randn(2, 3, 8), None, torch.randn(2, 8))
+    for batch, zero in ((["\u200b", "!?"], [True, True]), (["a", "!?"], [False, True])):
+        inputs = texts(batch)
+        assert inputs["words"].shape == (2, 1, 8)
+        assert inputs["word_mask"].any(1).tolist() == [not x for x in zero]
+        sim = head(images, TextFeatures(inputs["words"], inputs["word_mask"]))
+        assert (sim == 0).all(0).tolist() == zero

@@ -16,6 +16,7 @@ from torch import nn
 
 from ascl_plugin import AsymmetryLoss, TripletLoss
 from ascl_plugin.retrieval import evaluation
+from ascl_plugin.retrieval.encoders import GridEncoder
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.training import loop
@@ -53,6 +54,17 @@ OPTIONS = [
     "--encoder_width=16", "--save_every=3", "--log_every=1", "--align_epochs=1", "--eval_every=2",
     "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
+
+
+class Normed(GridEncoder):
+    """Its running means are each process's own during a step."""
+
+    def __init__(self):
+        super().__init__(width=16, grid=3)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, pixel_values):
+        return super().forward(self.norm(pixel_values))
 
 
 def make(fusion):
@@ -176,6 +188,22 @@ def run(folder, *more, stop_at=None, kill_at=None):
         Accelerator.end_training = end
 
 
+def judged(folder):
+    """Sums of the running means that each validation and test of a run was scored with."""
+    plain, seen = evaluation.Evaluator.score, []
+
+    def score(evaluator, *arguments):
+        seen.append([x.sum().item() for x in evaluator.model.buffers()])
+        return plain(evaluator, *arguments)
+
+    evaluation.Evaluator.score = score
+    try:
+        found = run(folder, "--image_encoder=processes_ranks:Normed", "--captions_per_epoch=1")
+        return found[0], seen
+    finally:
+        evaluation.Evaluator.score = plain
+
+
 def summary(batch):
     """A line for each pair: row, caption, its tokens, the positive's, seeds, sum of its pixels."""
     columns = [batch["row"].tolist(), batch["caption_index"].tolist()]
@@ -202,8 +230,10 @@ def one_process(rank, port, out, world):
         runs["2-2, first"] = run(out / "2-2", stop_at=10)
         runs["2-2, then"] = run(out / "2-2", "--resume", "--num_workers=2")
         runs["2-1, first"] = run(out / "2-1", stop_at=4)
+        runs["batch norm"] = judged(out / "norm")
     else:
         runs["1-3, then"] = run(out / "1-3", "--resume", "--num_workers=2")
+        run(out / "parts-3", "--cached_chunk=2")
     found = {name: gradients(**options) for name, options in COMPONENTS.items()}
     torch.save({"components": found, "runs": runs}, out / f"{rank}.pt")
     dist.destroy_process_group()

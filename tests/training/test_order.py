@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.training.order import epoch_batches
+from ascl_plugin.training.order import epoch_batches, rows_told
 
 COUNTS = st.lists(st.integers(1, 6), min_size=2, max_size=12)
 
@@ -79,3 +79,17 @@ def test_batches_without_competitors_are_refused():
         epoch_batches(0, 0, [1, 1], 1)
     with pytest.raises(ValueError, match="2 images do not fill a batch of 3"):
         epoch_batches(0, 0, [1, 1], 3)
+
+
+def test_other_data_are_told_apart():
+    """By ids, captions and their order, not by where a caption ends."""
+    rows = {"image_id": ["a", "b"], "captions": [["x", "y"], ["z"]]}
+    others = [
+        {**rows, "image_id": ["b", "a"]},
+        {**rows, "captions": [["y", "x"], ["z"]]},
+        {**rows, "captions": [["x"], ["y", "z"]]},
+        {**rows, "captions": [["xy"], ["z"]]},
+    ]
+    assert rows_told(rows).startswith("2 images, SHA-256 ")
+    assert rows_told(rows) == rows_told({k: list(v) for k, v in rows.items()})
+    assert len({rows_told(x) for x in (rows, *others)}) == 5

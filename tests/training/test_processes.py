@@ -118,7 +118,7 @@ def test_a_run_goes_on_with_the_right_rows(found, name, first, then, until, sinc
     assert batches(found, then, f"{name}, then") == expected[since:]
 
 
-@pytest.mark.parametrize("name", ["alone-2", "alone-3", "1-3", "2-1", "2-2"])
+@pytest.mark.parametrize("name", ["alone-2", "alone-3", "1-3", "2-1", "2-2", "parts-3"])
 def test_runs_end_with_the_weights_and_metrics_of_one_process(found, name):
     """In doubles; shares of the 5 images of validation are uneven, too."""
     alone, folder = found[0] / "alone-1", found[0] / name
@@ -135,6 +135,14 @@ def test_runs_end_with_the_weights_and_metrics_of_one_process(found, name):
     metrics = [json.loads((f / "metrics.json").read_text()) for f in (alone, folder)]
     for split in ("val", "test"):
         assert metrics[0][split] == metrics[1][split]
+
+
+def test_processes_judge_the_model_that_is_saved(found):
+    """Each scores its share of the images with the running means of the first."""
+    (code, first), second = (rank["runs"]["batch norm"] for rank in found[1][2])
+    assert code == 0 and len(first) >= 2
+    assert [code, first] == list(second)
+    assert first[0] != [0, 3, 0]  # it has seen batches
 
 
 def test_the_same_number_of_processes_ends_bit_for_bit_the_same(found):

@@ -20,6 +20,7 @@ import torch
 pytest.importorskip("accelerate", reason="extra `recipes`")
 from safetensors.torch import load_file
 
+from ascl_plugin.data import scenes
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.loop import Trainer
 
@@ -173,6 +174,15 @@ def test_options_that_change_a_step_must_not_change_on_the_way(main, alone):
     assert code == 2
     assert "was written with temperature=0.05, this run has 0.2" in printed[-1]
     assert (alone / "config.yaml").read_bytes() == before
+
+
+def test_other_data_under_the_same_options_are_refused(main, alone, monkeypatch):
+    """As where the file of annotations was made anew, its images in another order."""
+    plain = scenes.make
+    monkeypatch.setattr(scenes, "make", lambda *a: plain(*a).select(range(a[1])[::-1]))
+    code, printed = main(alone, "--resume")
+    assert code == 2
+    assert "was written with training data='64 images, SHA-256 " in printed[-1]
 
 
 def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(main, tmp_path, monkeypatch):

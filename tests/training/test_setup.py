@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="extra `recipes`")
 
 from ascl_plugin import registry
 from ascl_plugin.retrieval.encoders import GridEncoder
 from ascl_plugin.training.arguments import parse_options
-from ascl_plugin.training.models import make_model
+from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.setup import find_files
 from ascl_plugin.yaml_file import mapping
 
@@ -89,3 +90,16 @@ def test_a_dual_encoder_must_be_named(encoder):
     options = parse_options([f"--image_encoder={encoder}"])
     with pytest.raises(ValueError, match=f"image_encoder {encoder}: --image_model says which"):
         make_model(options, [["a word"]])
+
+
+def test_a_loss_that_learns_is_refused(monkeypatch):
+    """Nobody would train its temperature."""
+
+    class Learned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+
+    monkeypatch.setattr(registry, "_registered", {("loss", "learned"): Learned})
+    with pytest.raises(ValueError, match="--loss learned learns 'logit_scale', and only the model"):
+        make_loss(parse_options(["--loss=learned"]).loss)

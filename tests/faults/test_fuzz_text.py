@@ -1,0 +1,121 @@
+"""Inputs made to hurt: odd and endless text, and markup."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+for needed in ("datasets", "h5py", "transformers"):
+    pytest.importorskip(needed, reason="extras `recipes` and `regions`")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fuzz_outcome import limits  # noqa: E402
+from odd_inputs import karpathy, picture  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from ascl_plugin.data.images import load_image  # noqa: E402
+from ascl_plugin.data.readers import caption_to_image, read  # noqa: E402
+from ascl_plugin.retrieval.encoders import WordTransformer  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a" * 10_000_000, "has 10000000 characters, 100000 at most"),
+        ("half \ud800 a pair", "character 5 is half a surrogate pair"),
+        ({"raw": "a" * 10**6}, "expected a string"),
+    ],
+    ids=["long", "surrogate", "object"],
+)
+def test_a_caption_that_is_refused_is_named(tmp_path, text, told):
+    picture(tmp_path / "images" / "a.png")
+    with (
+        limits(60),
+        pytest.raises(ValueError, match=r"dataset_x\.json: image a\.png: caption 1") as caught,
+    ):
+        read(karpathy(tmp_path, captions=("a cat", text)))
+    assert told in str(caught.value) and len(str(caught.value)) < 500
+
+
+ODD = (
+    "nul \0 in it", "\u202ertl \u05d0\u05d1\u05d2", "e\u0301\u0301\u0301", "zero\u200bwidth",
+    "\u200b", "line\u2028parts\x85of\x0cit", "🧑‍🚀🏳️‍🌈", "x" * 100_000,
+    "a " * 50_000, "<script>alert(1)</script>",
+)  # fmt: skip
+
+
+def test_unusual_captions_come_through_as_they_are(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    found = read(karpathy(tmp_path, captions=ODD))["train"][0]["captions"]
+    assert found == [text.strip() for text in ODD]
+
+
+def test_a_caption_file_has_lines_that_end_with_a_newline_alone(tmp_path):
+    np.save(tmp_path / "train_ims.npy", np.ones((2, 1, 4), np.float32))
+    (tmp_path / "train_caps.txt").write_text("one\u2028and\x0cone\r\ntwo\x85and two\n", newline="")
+    assert [row["captions"] for row in read(tmp_path)["train"]] == [
+        ["one\u2028and\x0cone"], ["two\x85and two"],
+    ]  # fmt: skip
+
+
+ANY = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(texts=st.lists(st.one_of(ANY, st.sampled_from(ODD)), min_size=1, max_size=5))
+def test_any_captions_have_a_word_each(texts):
+    tokens = WordTransformer(["a", "cat"], width=8).tokenize(texts)
+    assert tokens["attention_mask"].any(1).all() and tokens["input_ids"].shape[1] <= 64
+
+
+def test_two_hundred_thousand_captions_of_one_image(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    karpathy(tmp_path, captions=[f"caption {i}" for i in range(200_000)])
+    with limits(60):
+        split = read(tmp_path)["train"]
+        texts, owner = caption_to_image(split)
+    assert len(texts) == len(owner) == 200_000 and not owner.any()
+
+
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\" ' {{7*7}} &lt;"
+
+
+def test_a_report_shows_markup_as_text(tmp_path):
+    jinja = pytest.importorskip("jinja2", reason="extra `report`")
+    assert jinja
+    from ascl_plugin.report.document import Document, Section, Table
+    from ascl_plugin.report.markdown import markdown_page
+    from ascl_plugin.report.page import html_page
+
+    item = {"text": MARKUP, "picture": None, "alt": MARKUP, "label": MARKUP}
+    answer = {**item, "right": True, "score": 1.0}
+    case = {
+        "title": MARKUP, "query": item,
+        "lists": [{"model": MARKUP, "stage": MARKUP, "answers": [answer], "note": MARKUP}],
+    }  # fmt: skip
+    table = Table(MARKUP, [{MARKUP: MARKUP}])
+    section = Section(
+        MARKUP, facts={MARKUP: MARKUP, "command": MARKUP}, tables=[table],
+        notes=[MARKUP], cases=[case], folder=tmp_path, files={MARKUP: tmp_path / "<b>.json"},
+    )  # fmt: skip
+    document = Document(MARKUP, MARKUP, [section])
+    page = html_page(document, tmp_path)
+    assert "&lt;script&gt;" in page and "{{7*7}}" in page
+    assert not any(bad in page for bad in ("<script", "<img src=x", "<b>.json"))
+    text = markdown_page(document, tmp_path)
+    assert "<script" not in text.replace(f"` {MARKUP} `", "").replace(f"`{MARKUP}`", "")
+
+
+def test_pictures_of_every_shape_are_bounded_by_their_pixels():
+    """An animation of many frames costs one frame."""
+    frames = [Image.new("P", (300, 300), i % 256) for i in range(200)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    with limits(60):
+        assert load_image({"path": None, "bytes": file.getvalue()}, "7").size == (300, 300)
