@@ -51,6 +51,21 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ValueError(f"{where} is not yaml: {error}") from error
 
 
+def mapping(text: str | None) -> dict[str, Any]:
+    """Options written as yaml on one line, as ``{min_size: 400}``; None: no options.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        found = parse_yaml(text or "{}", "options")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"expected options as yaml, {{name: value, ...}}, got {repr(text)[:200]}")
+    return found
+
+
 def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
     """Values below a node, each alias as often as it stands there."""
     if id(node) in known:

@@ -31,6 +31,7 @@ from ascl_plugin.retrieval import model
 from ascl_plugin.retrieval.evaluation import Evaluator
 from ascl_plugin.training import loop
 from ascl_plugin.training.feeding import Feed
+from ascl_plugin.training.stream_feed import StreamFeed
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ascl_coco.py"
 SECONDS: Counter[str] = Counter()
@@ -78,8 +79,9 @@ def main(options: list[str]) -> int:
         options.remove("--steps_only")
         loop.Trainer._validate = lambda *_: None  # type: ignore[method-assign]
         loop.Trainer.load_best = stop  # type: ignore[method-assign]
-    inner = Feed.batches
-    Feed.batches = lambda *a: fetched(inner(*a))  # type: ignore[method-assign]
+    for feed in (Feed, StreamFeed):
+        inner = feed.batches
+        feed.batches = lambda *a, inner=inner: fetched(inner(*a))  # type: ignore
     clock(model.RetrievalModel, "encode_images", "images: encoder, projection")
     clock(model.RetrievalModel, "encode_texts", "texts: encoder, projection")
     clock(model, "generate_negatives", "generated negatives")

@@ -4,6 +4,7 @@
     accelerate launch recipes/ascl_coco.py --data_root DIR       # the same small model on DIR
     accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
+    accelerate launch recipes/ascl_coco.py --train_stream 'shards/*.tar' --max_steps 100000
 
 DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions JSON), or anything
 `ascl_plugin.data.readers` reads; for the last, the papers' setup, also the features that
@@ -13,7 +14,7 @@ Features: any number of processes; mixed precision; gradient accumulation (which
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
 model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
 SIGTERM leave a checkpoint (exit status 130 and 143); DDP, FSDP2 and DeepSpeed's ZeRO
-(recipes/accelerate/). Not supported here: streaming data.
+(recipes/accelerate/).
 
 The papers' ablations are flags: `--positives none`, `--negatives none`, both,
 `--fusion pooled`, `--loss triplet`.
@@ -27,24 +28,26 @@ from pathlib import Path
 from typing import Any
 
 from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
+from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.report.metrics_file import print_results, write_json
 from ascl_plugin.retrieval.evaluation import Evaluator
-from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
+from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
 from ascl_plugin.retrieval.matrix_file import write_matrix
 from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.training.arguments import Options, parse_options
 from ascl_plugin.training.loop import Trainer
+from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.peers import lost_peer
 from ascl_plugin.training.setup import (
+    count_epochs,
     find_files,
     load_splits,
     make_accelerator,
     make_folder,
-    make_loss,
-    make_model,
     occupied,
     start_from,
+    training_captions,
 )
 from ascl_plugin.training.signals import end_with_launcher
 
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
         end_with_launcher()
         options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
         find_files(options)
+        count_epochs(options)
         folder = make_folder(options, name)
         accelerator = make_accelerator(options, folder)
         with occupied(accelerator, options, folder):
@@ -92,11 +96,15 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
     say = accelerator.print
 
     splits = load_splits(options)
-    model = make_model(options, splits["train"]["captions"][:])
+    tables = {name: rows for name, rows in splits.items() if not isinstance(rows, Lanes)}
+    said = training_captions(splits["train"])
+    model = make_model(options, said)
     start_from(model, options.train.start_from)
     model.to(accelerator.device)
     trained, frozen = parameter_counts(model)
-    say(f"run {folder}: " + ", ".join(f"{k} {len(v)} images" for k, v in splits.items()))
+    say(f"run {folder}: " + ", ".join(f"{k} {len(v)} images" for k, v in tables.items()))
+    if "train" not in tables:
+        say(f"train: {splits['train']}; frozen encoders run on it each time, nothing of it is kept")
     say(f"parameters: {trained:,} trained, {frozen:,} frozen")
     say(f"processes: {accelerator.num_processes}")
 
@@ -109,8 +117,16 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
     texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
     phrases = None
     if loss.negatives == "insert":
-        phrases = PhraseBank(splits["train"]["captions"][:], accelerator.is_main_process)
-    collator = AsymmetryCollator(texts, images, loss.positives, loss.negatives, train.seed, phrases)
+        phrases = PhraseBank(said, accelerator.is_main_process)
+    del said
+    fed_texts, fed_images = texts, images
+    if "train" not in tables:
+        fed_texts = TextInputs(model.text_encoder)
+        if data.region_files is None:
+            fed_images = ImageInputs(model.image_encoder, memory=0)
+    collator = AsymmetryCollator(
+        fed_texts, fed_images, loss.positives, loss.negatives, train.seed, phrases
+    )
     evaluator = Evaluator(
         model, images, texts, train.eval_batch_size, progress=accelerator.is_main_process
     )
@@ -120,7 +136,7 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
     )  # fmt: skip
 
     if accelerator.is_main_process:
-        captions = [text for rows in splits.values() for text in caption_to_image(rows)[0]]
+        captions = [text for rows in tables.values() for text in caption_to_image(rows)[0]]
         if cut := texts.count_cut(captions):
             say(f"texts: {cut:,} of {len(captions):,} captions are longer than max_words and cut")
     sharing = {
@@ -128,9 +144,9 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
         "world_size": accelerator.num_processes,
         "progress": accelerator.is_main_process,
     }
-    for rows in splits.values():
+    for rows in tables.values():
         images.prepare(rows, train.eval_batch_size, **sharing)
-    evaluated = [t for k, rows in splits.items() if k != "train" for t in evaluator.texts_of(rows)]
+    evaluated = [t for k, rows in tables.items() if k != "train" for t in evaluator.texts_of(rows)]
     if texts.store is not None:
         texts.prepare([*evaluated, *trainer.planned_texts()], train.eval_batch_size, **sharing)
     accelerator.wait_for_everyone()

@@ -38,7 +38,7 @@ from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates, to_dataset
 from ascl_plugin.data.streaming import CaptionTable, Stream, windows
 from ascl_plugin.disk import write_text
-from ascl_plugin.training.arguments import mapping
+from ascl_plugin.yaml_file import mapping
 
 WINDOW = 1024  # rows of a stream in memory at once
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}

@@ -1,10 +1,12 @@
-"""What tests of several processes share."""
+"""What tests share: runs of several processes, tar files of pairs."""
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
+import tarfile
 
 import pytest
 import torch
@@ -32,3 +34,32 @@ def run_ranks():
         return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def write_tar():
+    """A function that writes a tar file in webdataset's layout."""
+
+    def write(path, samples):
+        """samples: key -> {extension: bytes}."""
+        with tarfile.open(path, "w") as tar:
+            for key, files in samples.items():
+                for extension, data in files.items():
+                    member = tarfile.TarInfo(f"{key}.{extension}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def png():
+    """A function that gives a small picture of one red, 0 to 255, as bytes."""
+    from PIL import Image
+
+    def draw(number):
+        file = io.BytesIO()
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(file, "PNG")
+        return file.getvalue()
+
+    return draw

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
-from ascl_plugin.data.rows import clean_captions, text_id
-from ascl_plugin.data.tables import CAPTIONS, IMAGE, IMAGE_ID
+from ascl_plugin.data.shards import Shards, told
 from ascl_plugin.disk import into_place, writing
-
-#: Names in a webdataset sample, the first that is there is taken: `KEY.jpg`, `KEY.txt`, `KEY.json`.
-PICTURES = (*IMAGE, "jpeg", "webp", "tif", "tiff", "bmp")
-TEXTS = (*CAPTIONS, "txt", "json")
 
 
 class Stream:
@@ -31,9 +24,7 @@ class Stream:
     of all. Nothing is kept on disk, and of rows in memory only the buffer.
 
     Args:
-        source: tar files in webdataset's layout, with wildcards (``shards/*.tar``), one or a list;
-            else a hub id ("user/name"), or a folder that `datasets` reads.
-        split: of a hub data set or a folder; tar files are one split, which bears this name.
+        source, split: as of `Shards`.
         seed: of the order; None leaves it as it is.
         epoch: part of the seed.
         buffer: rows among which one is drawn.
@@ -46,9 +37,7 @@ class Stream:
         An image is a row; captions of one image in several rows stay apart.
 
     Raises:
-        FileNotFoundError: no such files.
-        KeyError: a row without image or captions; the message names it.
-        ValueError: captions that are none, see `clean_captions`.
+        FileNotFoundError, KeyError, ValueError: as `Shards`.
     """
 
     def __init__(
@@ -62,9 +51,8 @@ class Stream:
         world_size: int = 1,
         skip: int = 0,
     ) -> None:
-        self.split = split
-        self.name = str(source)
-        rows = _open(source, split).decode(False)
+        self.shards = Shards(source, split)
+        rows = self.shards.rows
         if seed is not None:
             order = np.random.default_rng([seed, epoch])
             rows = rows.shuffle(generator=order, buffer_size=buffer)
@@ -72,21 +60,10 @@ class Stream:
         self.skip = skip
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(islice(self.rows, self.skip, None), self.skip):
-            yield self._row(row, f"{row.get('__url__', self.name)}, row {number}")
-
-    def _row(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        key = _first(row, IMAGE_ID, where, "id")
-        where = f"{where} ({str(key)[:80]})"
-        texts = _first(row, TEXTS, where, "captions")
-        if isinstance(texts, dict):  # of KEY.json
-            texts = _first(texts, CAPTIONS, where, "captions")
-        return {
-            "image_id": text_id(key, where),
-            "image": _first(row, PICTURES, where, "image"),
-            "captions": clean_captions([texts] if isinstance(texts, str) else texts, where),
-            "split": self.split,
-        }
+        rows = islice(self.rows, self.skip, None)
+        for number, row in enumerate(told(rows, self.shards.name), self.skip):
+            source = row.get("__url__", self.shards.name)
+            yield self.shards.row(row, f"{source}, row {number}")
 
 
 def windows(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -94,25 +71,6 @@ def windows(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
     rows = iter(rows)
     while window := list(islice(rows, size)):
         yield window
-
-
-def _open(source: str | Path | list[str], split: str) -> datasets.IterableDataset:
-    patterns = [str(source)] if isinstance(source, str | Path) else [str(s) for s in source]
-    if not all(pattern.endswith(".tar") for pattern in patterns):
-        return datasets.load_dataset(patterns[0], split=split, streaming=True)
-    files = sorted({path for pattern in patterns for path in glob(pattern)})
-    if not files:
-        raise FileNotFoundError(f"{', '.join(patterns)}: no such tar files")
-    return datasets.load_dataset(
-        "webdataset", data_files={split: files}, split=split, streaming=True
-    )
-
-
-def _first(row: dict[str, Any], names: Iterable[str], where: str, what: str) -> Any:
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise KeyError(f"{where}: no {what}; there are {', '.join(row)}")
 
 
 class CaptionTable:

@@ -16,7 +16,7 @@ from ascl_plugin.data.images import load_image
 from ascl_plugin.data.store import FeatureStore, fill, image_key
 
 Row = Mapping[str, Any]
-MEMORY = 2**30  # bytes of decoded pictures kept by a process
+MEMORY = 2**30  # bytes of decoded pictures kept by a process, where nothing else is said
 
 
 class ImageInputs:
@@ -27,11 +27,15 @@ class ImageInputs:
     Args:
         encoder: has `preprocess`, and if frozen `fingerprint`.
         cache_dir: root of the caches; None encodes every time.
+        memory: bytes of decoded pictures kept by a process.
     """
 
-    def __init__(self, encoder: Any, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, encoder: Any, cache_dir: str | Path | None = None, memory: int = MEMORY
+    ) -> None:
         self.encoder = encoder
         self.store = _store(encoder, cache_dir)
+        self.memory = memory
         self._memory: dict[str, Tensor] = {}
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -70,12 +74,14 @@ class ImageInputs:
         return torch.stack([self._pixels_of(row) for row in rows])
 
     def _pixels_of(self, row: Row) -> Tensor:
-        """Decoded once an image, as long as all fit in `MEMORY` bytes."""
+        """Decoded once an image, as long as all fit in `memory` bytes."""
+        if not self.memory:
+            return self.encoder.preprocess(load_image(row["image"], row["image_id"]))
         key = _key(row)
         if key in self._memory:
             return self._memory[key]
         pixels = self.encoder.preprocess(load_image(row["image"], row["image_id"]))
-        if (len(self._memory) + 1) * pixels.nbytes <= MEMORY:
+        if (len(self._memory) + 1) * pixels.nbytes <= self.memory:
             self._memory[key] = pixels
         return pixels
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ascl_plugin.asymmetry.embedding import NEGATIVES
-from ascl_plugin.yaml_file import parse_yaml, read_yaml
+from ascl_plugin.yaml_file import read_yaml
 
 try:
     from transformers import HfArgumentParser
@@ -32,6 +32,15 @@ class DataArguments:
     data_root: str | None = _option(
         None, "folder, Parquet file or hub id; without it, drawn scenes"
     )
+    train_stream: str | None = _option(
+        None,
+        "training pairs that stream in: tar files in webdataset's layout ('shards/*.tar'), a "
+        "folder or hub id that `datasets` streams; data_root or scenes then validate and test",
+    )
+    stream_lanes: int = _option(
+        0, "train_stream: parts read side by side, each by the processes that need it; 0 = up to 8"
+    )
+    stream_buffer: int = _option(2048, "train_stream: rows in memory, shuffled among each other")
     annotations: str | None = _option(None, "captions file, where data_root holds several")
     image_root: str | None = _option(None, "folder of the images, where it is not data_root")
     region_files: str | None = _option(
@@ -146,6 +155,9 @@ class TrainArguments:
     seed: int = _option(0, "of weights, order of data, captions, augmentation and noise")
     batch_size: int = _option(64, "pairs in a batch, over all processes")
     epochs: int = _option(20, "passes over the data, as captions_per_epoch counts them")
+    steps_per_epoch: int = _option(
+        0, "train_stream, which has no end: steps that count as an epoch; 0 = max_steps / epochs"
+    )
     align_epochs: int = _option(0, "first epochs: captions alone, by late interaction; cheap")
     max_steps: int = _option(0, "stop after so many steps, if epochs have more; 0 = no limit")
     learning_rate: float = _option(5e-4, "at the start, after warm-up")
@@ -187,9 +199,11 @@ class TrainArguments:
 
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
-    "log_every",
+    "log_every", "stream_buffer",
 )  # fmt: skip
-_AT_LEAST_ZERO = ("cached_chunk", "skip_bad_batches")
+_AT_LEAST_ZERO = (
+    "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",
+)  # fmt: skip
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 
 
@@ -250,21 +264,6 @@ def parse_options(
             if (value := options.flat()[name]) < least:
                 parser.error(f"argument --{name}: expected at least {least}, got {value}")
     return options
-
-
-def mapping(text: str | None) -> dict[str, Any]:
-    """Options written as yaml on one line, as ``{min_size: 400}``; None: no options.
-
-    Raises:
-        ValueError: anything else.
-    """
-    try:
-        found = parse_yaml(text or "{}", "options")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"expected options as yaml, {{name: value, ...}}, got {repr(text)[:200]}")
-    return found
 
 
 def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:

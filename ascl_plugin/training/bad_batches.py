@@ -19,7 +19,7 @@ class BadBatches:
         accelerator: of the run.
         model: the bare one. Its buffers (running means of batch norm) see a batch before anybody
             can judge it: with a limit they are remembered at each step's begin, and put back.
-        train_rows: with `image_id`.
+        names: ids of the images of this process's rows.
         limit: steps that may be left out, in all of the run; 0: the first bad one ends it.
         log: is handed a line to keep, `{"step": number, "not_finite": what, "images": ids}`.
 
@@ -31,13 +31,13 @@ class BadBatches:
         self,
         accelerator: Any,
         model: nn.Module,
-        train_rows: Any,
+        names: Callable[[list[int]], list[str]],
         limit: int,
         log: Callable[[dict[str, Any]], None],
     ) -> None:
         self.accelerator = accelerator
         self.model = model
-        self.train_rows = train_rows
+        self.names = names
         self.limit = limit
         self.log = log
         self.steps: list[int] = []
@@ -66,7 +66,7 @@ class BadBatches:
         if not anywhere(self.accelerator, not finite):
             return True
         what = "a loss or gradient of another process is not finite" if finite else what
-        ids = self._images(rows)
+        ids = gather_object(self.names(rows))  # of all processes
         self.log({"step": step, "not_finite": what, "images": ids})
         names = ", ".join(ids[:NAMED]) + (", ... (all in log.jsonl)" if ids[NAMED:] else "")
         if len(self.steps) >= self.limit:
@@ -80,13 +80,6 @@ class BadBatches:
         for buffer, before in zip(self.model.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         return False
-
-    def _images(self, rows: list[int]) -> list[str]:
-        """Ids of the images of all processes."""
-        of_all = gather_object(rows)
-        return [
-            str(name) for name in self.train_rows.select_columns(["image_id"])[of_all]["image_id"]
-        ]
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:

@@ -19,8 +19,9 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 FREE = {
     "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
     "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
-    "data_root", "image_root", "annotations", "region_files", "pooled_files", "rerank_k",
-    "rerank_text_neighbors", "save_scores", "start_from", "cached_chunk", "skip_bad_batches",
+    "data_root", "image_root", "annotations", "region_files", "pooled_files", "train_stream",
+    "rerank_k", "rerank_text_neighbors", "save_scores", "start_from", "cached_chunk",
+    "skip_bad_batches",
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.training.ahead import made_ahead
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.order import Pair, epoch_batches
+from ascl_plugin.training.order import Pair, epoch_batches, rows_told
 from ascl_plugin.training.signals import kept_from_workers
 
 
@@ -32,8 +32,61 @@ class TrainingRows(torch.utils.data.Dataset):
         ]
 
 
+class Loader:
+    """Tensors of this process's share of each batch.
+
+    Args:
+        collator: rows to batch.
+        options: of the run.
+        device: of the run.
+    """
+
+    def __init__(self, collator: AsymmetryCollator, options: Options, device: torch.device) -> None:
+        self.collators = {
+            False: collator,
+            True: AsymmetryCollator(collator.texts, collator.images, "none", "none", collator.seed),
+        }
+        self.options = options
+        self.device = device
+
+    def collator(self, epoch: int) -> AsymmetryCollator:
+        """Captions alone in the first epochs: nothing is generated that would not be scored."""
+        return self.collators[epoch < self.options.train.align_epochs]
+
+    def batches(
+        self, epoch: int, rows: torch.utils.data.Dataset, keys: Iterable[list[Any]]
+    ) -> Generator[dict[str, Any], None, None]:
+        """Batches of an epoch, in the order of their keys, which are taken as they are needed.
+
+        Args:
+            epoch: of the run.
+            rows: what a key stands for.
+            keys: of each batch.
+
+        Raises:
+            RuntimeError: a data worker died.
+        """
+        loader = DataLoader(
+            rows,
+            batch_sampler=keys,  # type: ignore[arg-type]
+            collate_fn=self.collator(epoch),
+            num_workers=self.options.data.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        with kept_from_workers():
+            batches: Iterator[dict[str, Any]] = iter(loader)
+        if not loader.num_workers:
+            batches = made_ahead(batches)
+        try:
+            yield from batches
+        except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies
+            raise RuntimeError(
+                f"DataLoader worker died as it handed over a batch ({error})."
+            ) from error
+
+
 class Feed:
-    """The batches of a run.
+    """The batches of a run whose rows can be listed.
 
     Args:
         rows: the training split.
@@ -54,12 +107,8 @@ class Feed:
         self, rows: Any, collator: AsymmetryCollator, options: Options, accelerator: Any
     ) -> None:
         self.rows = rows
-        self.collator = collator
-        self.plain_collator = AsymmetryCollator(
-            collator.texts, collator.images, "none", "none", collator.seed
-        )
         self.options = options
-        self.device = accelerator.device
+        self.loader = Loader(collator, options, accelerator.device)
         self.counts = [len(captions) for captions in rows["captions"][:]]
         args, world = options.train, accelerator.num_processes
         self.batch_size = min(args.batch_size, len(self.counts))
@@ -85,7 +134,7 @@ class Feed:
         """Every caption and generated text that epochs will ask for, in its order."""
         captions = self.rows["captions"][:]
         for epoch in range(epochs):
-            collator = self._collator(epoch)
+            collator = self.loader.collator(epoch)
             for batch in self.planned(epoch):
                 for row, caption in batch:
                     of_row = {"epoch": epoch, "row": row, "caption_index": caption}
@@ -100,30 +149,23 @@ class Feed:
         Raises:
             RuntimeError: a data worker died.
         """
-        own = shares("split", self.batch_size, self.device).own
+        own = shares("split", self.batch_size, self.loader.device).own
         keys = [
             [(epoch, row, caption) for row, caption in batch[own]]
             for batch in self.planned(epoch)[begin : self.batches_per_epoch]
         ]
-        loader = DataLoader(
-            TrainingRows(self.rows),
-            batch_sampler=keys,
-            collate_fn=self._collator(epoch),
-            num_workers=self.options.data.num_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        with kept_from_workers():
-            batches: Iterator[dict[str, Any]] = iter(loader)
-        if not loader.num_workers:
-            batches = made_ahead(batches)
-        try:
-            yield from batches
-        except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies
-            raise RuntimeError(
-                f"DataLoader worker died as it handed over a batch ({error})."
-            ) from error
+        yield from self.loader.batches(epoch, TrainingRows(self.rows), keys)
 
-    def _collator(self, epoch: int) -> AsymmetryCollator:
-        """Captions alone in the first epochs: nothing is generated that would not be scored."""
-        aligning = epoch < self.options.train.align_epochs
-        return self.plain_collator if aligning else self.collator
+    def names(self, rows: list[int]) -> list[str]:
+        """Ids of the images of rows that a step has seen."""
+        return [str(name) for name in self.rows.select_columns(["image_id"])[rows]["image_id"]]
+
+    def told(self) -> str:
+        """What rows and caption indices stand for, in a line."""
+        return rows_told(self.rows)
+
+    def state(self) -> None:
+        """What a checkpoint must know: nothing, batches are a function of seed and epoch."""
+
+    def load_state(self, state: Any) -> None:
+        """Nothing to do."""

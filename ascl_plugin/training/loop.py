@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel as DataParallel
 from tqdm.auto import tqdm
 
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
+from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.disk import check_sums, write_sums, written
 from ascl_plugin.retrieval.evaluation import Evaluator
@@ -32,11 +33,11 @@ from ascl_plugin.training.checkpoint import (
 )
 from ascl_plugin.training.feeding import Feed
 from ascl_plugin.training.optimizer import make_optimizer, set_rate
-from ascl_plugin.training.order import rows_told
 from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.schedule import learning_rate
 from ascl_plugin.training.sharding import Engine, sharded
 from ascl_plugin.training.signals import StopSignal
+from ascl_plugin.training.stream_feed import StreamFeed
 from ascl_plugin.training.zero import Zero
 
 
@@ -50,7 +51,8 @@ class Trainer:
         accelerator: of the run.
         model, loss: what is trained and by what.
         collator: rows to batch.
-        train_rows, val_rows: splits.
+        train_rows: a split, or the `Lanes` of a stream.
+        val_rows: a split.
         evaluator: scores `val_rows` with the model.
         options: of the run.
         folder: of the run.
@@ -86,14 +88,15 @@ class Trainer:
                 "cached_chunk needs one process, or several that each hold the whole model "
                 f"(DistributedDataParallel), got {type(self.model).__name__}"
             )
-        self.feed = Feed(train_rows, collator, options, accelerator)
+        make_feed = StreamFeed if isinstance(train_rows, Lanes) else Feed
+        self.feed = make_feed(train_rows, collator, options, accelerator)
         # all that must be the same when a run goes on
-        self.of_run = {**options.flat(), "training data": rows_told(train_rows)}
+        self.of_run = {**options.flat(), "training data": self.feed.told()}
         self.run_log = RunLog(folder)
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
         self.bad_batches = BadBatches(
-            accelerator, model, train_rows, args.skip_bad_batches, self._write_line
+            accelerator, model, self.feed.names, args.skip_bad_batches, self._write_line
         )
         self.last_scores: Tensor | None = None  # of val, by the best model, if it is the last
         self.stop_signal = StopSignal(accelerator)
@@ -292,6 +295,7 @@ class Trainer:
             self.run_log.write({"step": self.step, "epoch": self.epoch, **values})
 
     def _save(self) -> None:
+        place = self.feed.state()  # which all processes gather
         weights, moments = self.engine.trained_state(), self.engine.optimizer_state()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
@@ -301,6 +305,7 @@ class Trainer:
                 "step": self.step,
                 "epoch": self.epoch,
                 "batch": self.batch,
+                "feed": place,
                 "best": self.best,
                 "bad_validations": self.bad_validations,
                 "skipped_steps": self.bad_batches.steps,
@@ -321,6 +326,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name in ("step", "epoch", "batch", "best", "bad_validations"):
             setattr(self, name, state[name])
+        self.feed.load_state(state.get("feed"))
         self.bad_batches.steps = state.get("skipped_steps", [])
         if (self.folder / "best").is_dir():
             self._check_best()

@@ -1,4 +1,4 @@
-"""From options to the things a recipe puts together: folder, data, model, loss."""
+"""From options to what a recipe starts with: folder, accelerator, data, first weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,18 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
-from ascl_plugin import registry
+from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import read, require_splits
 from ascl_plugin.disk import check_sums, put_back, write_text, writing
-from ascl_plugin.retrieval.encoders import WordTransformer
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.arguments import (
-    DataArguments,
-    LossArguments,
-    ModelArguments,
-    Options,
-    mapping,
-)
+from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.checkpoint import checkpoints
 from ascl_plugin.training.lock import LOCK, locked
 from ascl_plugin.training.sharding import refuse_engines
 from ascl_plugin.training.zero_options import process_group, zero_plugin
+
+SAMPLE = 10_000  # images of a stream whose captions stand for all: vocabulary, noun phrases
 
 
 def find_files(options: Options) -> None:
@@ -132,42 +126,56 @@ def occupied(accelerator: Accelerator, options: Options, folder: Path) -> Iterat
         yield
 
 
+def count_epochs(options: Options) -> None:
+    """Epochs of a stream, which has no end: of `steps_per_epoch`, so many as make `max_steps`.
+
+    Raises:
+        ValueError: a stream without `max_steps`; `steps_per_epoch` without a stream.
+    """
+    args = options.train
+    if options.data.train_stream is None:
+        if args.steps_per_epoch:
+            raise ValueError("--steps_per_epoch goes with --train_stream: an epoch has its own")
+    elif not args.max_steps:
+        raise ValueError("--train_stream has no end: --max_steps says after how many steps to stop")
+    elif args.steps_per_epoch:
+        args.epochs = -(-args.max_steps // args.steps_per_epoch)
+    else:
+        args.steps_per_epoch = -(-args.max_steps // args.epochs)
+
+
 def load_splits(options: Options) -> Any:
     """`{"train", "val"}` and, where there is one, `"test"`: drawn scenes, or those of `data_root`.
 
+    Instead of a split, "train" may be the `Lanes` of a stream.
+
     Raises:
-        ValueError: no train or no val split.
+        FileNotFoundError, ValueError: no train or no val split; what `read` and `Lanes` raise.
     """
-    data = options.data
+    data, train = options.data, options.train
+    streamed = {}
+    if data.train_stream is not None:
+        streamed["train"] = Lanes(
+            data.train_stream, train.batch_size, "train", train.seed, data.stream_lanes,
+            data.stream_buffer,
+        )  # fmt: skip
     if data.data_root is not None:
         pictures = data.region_files is None
         splits = read(data.data_root, data.annotations, data.image_root, pictures)
-        return require_splits(splits, ["train", "val"], data.data_root)
+        lacking = [name for name in ("train", "val") if name not in streamed]
+        return {**require_splits(splits, lacking, data.data_root), **streamed}
     from ascl_plugin.data import scenes
 
     sizes = {"train": data.scenes_train, "val": data.scenes_val, "test": data.scenes_test}
-    return {name: scenes.make(name, size, data.scenes_seed) for name, size in sizes.items()}
+    drawn = {k: scenes.make(k, n, data.scenes_seed) for k, n in sizes.items() if k not in streamed}
+    return {**drawn, **streamed}
 
 
-def make_model(options: Options, captions: list[list[str]]) -> RetrievalModel:
-    """The model, its weights drawn from the seed of the run.
-
-    Args:
-        options: of the run.
-        captions: of the training images; the word transformer's vocabulary comes from them.
-    """
-    args = options.model
-    image_encoder = {**_image_encoder(args, options.data), **mapping(args.image_options)}
-    torch.manual_seed(options.train.seed)
-    try:
-        return RetrievalModel(
-            image_encoder, _text_encoder(args, captions), _fusion(args), args.dim,
-            args.feature_norm, args.align_local_weight, args.align_direction_weight,
-        )  # fmt: skip
-    except TypeError as error:
-        if args.image_options and "unexpected keyword" in str(error):
-            raise ValueError(f"--image_options: {error}") from error
-        raise
+def training_captions(rows: Any) -> list[list[str]]:
+    """All captions of each training image; of a stream, those of the first `SAMPLE` images."""
+    if isinstance(rows, Lanes):
+        return [row["captions"] for row in rows.sample(SAMPLE)]
+    return list(rows["captions"][:])
 
 
 def start_from(model: RetrievalModel, folder: str | None) -> None:
@@ -196,128 +204,3 @@ def start_from(model: RetrievalModel, folder: str | None) -> None:
         model.load_trained_state(state)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"--start_from {found}: {error}") from error
-
-
-def make_loss(args: LossArguments) -> nn.Module:
-    """The objective.
-
-    Raises:
-        ValueError: it has parameters of its own, which nothing here would train.
-    """
-    known: dict[str, dict[str, Any]] = {
-        "ascl": {"temperature": args.temperature, "balance": args.balance, "form": args.form},
-        "triplet": {"margin": args.margin, "balance": args.balance},
-    }
-    loss = registry.build("loss", args.loss, **known.get(args.loss, {}))
-    parameters = loss.named_parameters() if isinstance(loss, nn.Module) else ()
-    learned = [name for name, weight in parameters if weight.requires_grad]
-    if learned:
-        raise ValueError(
-            f"--loss {args.loss} learns {learned[0]!r}, and only the model's weights are trained"
-        )
-    return loss
-
-
-def _image_encoder(args: ModelArguments, data: DataArguments) -> dict[str, Any]:
-    if data.region_files is not None:
-        files = {n: getattr(data, n) for n in ("region_files", "pooled_files")}
-        inputs = registry.build(
-            "image_inputs", "region_files", num_regions=args.num_regions, **files
-        )
-        return {
-            "name": "region_files",
-            "region_dim": inputs.region_dim,
-            "pooled_dim": inputs.pooled_dim,
-            "num_regions": args.num_regions,
-        }
-    if args.image_encoder == "grid":
-        side = round(args.num_regions**0.5)
-        if side * side != args.num_regions:
-            raise ValueError(f"num_regions must be a square for a grid, got {args.num_regions}")
-        return {"name": "grid", "width": args.encoder_width, "grid": side}
-    weights: dict[str, Any] = {"name": args.image_encoder, "checkpoint_path": args.image_checkpoint}
-    fetched = {**weights, "pretrained": args.image_pretrained}
-    if args.image_model is not None:
-        fetched["model_name"] = args.image_model
-    if args.image_encoder == "timm_grid":
-        return {**fetched, "num_regions": args.num_regions, "frozen": args.freeze_encoders}
-    if args.image_encoder == "resnet":
-        return {**fetched, "frozen": args.freeze_encoders}
-    if args.image_encoder == "faster_rcnn":
-        return {**fetched, "num_regions": args.num_regions}
-    if args.image_encoder == "bottom_up":
-        return {**weights, "num_regions": args.num_regions}
-    if args.image_encoder == "transformers_clip":
-        _require_model(args)
-        return {
-            "name": "transformers_clip",
-            "model": args.image_model,
-            "tune": "frozen" if args.freeze_encoders else args.tune,
-            "num_regions": args.num_regions,
-        }
-    if args.image_encoder == "open_clip":
-        return {**_open_clip(args), "num_regions": args.num_regions}
-    return {"name": args.image_encoder}
-
-
-def _text_encoder(args: ModelArguments, captions: list[list[str]]) -> dict[str, Any]:
-    if args.text_encoder == "transformer":
-        words = WordTransformer.vocabulary(c for several in captions for c in several)
-        return {
-            "name": "transformer",
-            "vocabulary": words,
-            "width": args.encoder_width,
-            "max_words": args.max_words,
-        }
-    if args.text_encoder == "bert":
-        return {
-            "name": "bert",
-            "model": args.text_model,
-            "frozen": args.freeze_encoders,
-            "max_words": args.max_words,
-            "keep_special_tokens": args.keep_special_tokens,
-        }
-    if args.text_encoder == "transformers_clip":
-        return {
-            "name": "transformers_clip",
-            "model": args.text_model,
-            "tune": "frozen" if args.freeze_encoders else args.tune,
-            "max_words": args.max_words,
-            "keep_special_tokens": args.keep_special_tokens,
-        }
-    if args.text_encoder == "open_clip":
-        return {
-            **_open_clip(args),
-            "max_words": args.max_words,
-            "keep_special_tokens": args.keep_special_tokens,
-        }
-    return {"name": args.text_encoder}
-
-
-def _open_clip(args: ModelArguments) -> dict[str, Any]:
-    """What both towers are built with."""
-    _require_model(args)
-    return {
-        "name": "open_clip",
-        "model_name": args.image_model,
-        "pretrained": args.image_checkpoint,
-        "tune": "frozen" if args.freeze_encoders else args.tune,
-    }
-
-
-def _require_model(args: ModelArguments) -> None:
-    if args.image_model is None:
-        raise ValueError(f"image_encoder {args.image_encoder}: --image_model says which model")
-
-
-def _fusion(args: ModelArguments) -> dict[str, Any]:
-    if args.fusion == "cross_modal":
-        return {
-            "name": "cross_modal",
-            "num_heads": args.num_heads,
-            "attention": args.attention,
-            "local_weight": args.local_weight,
-            "direction_weight": args.direction_weight,
-            "gate_bias": args.gate_bias,
-        }
-    return {"name": args.fusion} | ({"image": args.pooled_image} if args.fusion == "pooled" else {})

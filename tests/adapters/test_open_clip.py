@@ -19,7 +19,7 @@ from ascl_plugin.adapters.open_clip import OpenClipImages, OpenClipWords, attach
 from ascl_plugin.data.images import load_image
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
-from ascl_plugin.training.setup import make_model
+from ascl_plugin.training.models import make_model
 
 VOCABULARY = [
     "[PAD]",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("datasets", reason="extra `recipes`")
-from PIL import Image
 
 from ascl_plugin.data.images import load_image
 from ascl_plugin.data.readers import read
@@ -26,24 +23,8 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "extract_features.py"
 SHARDS, EACH = 4, 5
 
 
-def png(number):
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), (number, 0, 0)).save(file, "PNG")
-    return file.getvalue()
-
-
-def write_tar(path, samples):
-    """samples: key -> {extension: bytes}."""
-    with tarfile.open(path, "w") as tar:
-        for key, files in samples.items():
-            for extension, data in files.items():
-                member = tarfile.TarInfo(f"{key}.{extension}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-
-
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
+def shards(tmp_path_factory, write_tar, png):
     """Four tar files of five pairs each; picture n is of the red n, and so its caption says."""
     folder = tmp_path_factory.mktemp("shards")
     for shard in range(SHARDS):
@@ -70,7 +51,7 @@ def test_rows_are_whole(shards):
         assert load_image(row["image"], "").getpixel((0, 0)) == (number, 0, 0)
 
 
-def test_several_captions_come_in_json(tmp_path):
+def test_several_captions_come_in_json(tmp_path, write_tar, png):
     said = json.dumps({"captions": ["one", "two"], "width": 40}).encode()
     write_tar(tmp_path / "a.tar", {"x": {"png": png(1), "json": said}})
     (row,) = Stream(tmp_path / "a.tar", split="val")
@@ -106,7 +87,7 @@ def test_windows(shards):
     assert list(windows([], 8)) == []
 
 
-def test_what_is_wrong_is_named(tmp_path):
+def test_what_is_wrong_is_named(tmp_path, write_tar, png):
     with pytest.raises(FileNotFoundError, match=r"none/\*\.tar: no such tar files"):
         Stream("none/*.tar")
     write_tar(tmp_path / "a.tar", {"x": {"png": png(1), "txt": b"  "}})
@@ -148,7 +129,7 @@ def extracting(shards, out):
 
 
 @pytest.mark.recipe
-def test_features_stream_out_and_a_second_run_goes_on(shards, tmp_path, capsys):
+def test_features_stream_out_and_a_second_run_goes_on(shards, tmp_path, capsys, write_tar):
     """On one process, stopped by a picture that is none; then on two, without the ones it has."""
     pytest.importorskip("timm", reason="extra `timm`")
     assert main(["--stream", shards, "--pooled_model=test_resnet"]) == 2
@@ -158,7 +139,7 @@ def test_features_stream_out_and_a_second_run_goes_on(shards, tmp_path, capsys):
         os.link(shard, tmp_path / shard.name)
     write_tar(tmp_path / "9.tar", {"bad": {"png": b"no picture", "txt": b"nothing"}})
     assert main(extracting(f"{tmp_path}/*.tar", tmp_path / "out")) == 2
-    assert "image bad (bad.png) does not decode" in capsys.readouterr().err
+    assert "9.tar/bad.png) does not decode" in capsys.readouterr().err
     pooled, captions = tmp_path / "out" / "pooled", tmp_path / "out" / "captions"
     made = {p.name: p.stat().st_mtime_ns for p in pooled.glob("*.npy")}
     assert sorted(p[:-4] for p in made) == EVERY[: len(made)] and len(made) >= 16

@@ -93,7 +93,8 @@ def study_yaml(folder: Path) -> None:
 
 
 def read_options(folder: Path) -> None:
-    from ascl_plugin.training.arguments import mapping, parse_options
+    from ascl_plugin.training.arguments import parse_options
+    from ascl_plugin.yaml_file import mapping
 
     told = io.StringIO()
     try:

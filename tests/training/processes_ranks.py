@@ -21,7 +21,7 @@ from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.retrieval.processes import shares
 from ascl_plugin.training import loop
 from ascl_plugin.training.cached import CachedEncoding, average_gradients
-from ascl_plugin.training.setup import make_model
+from ascl_plugin.training.models import make_model
 
 PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three
 CAPTIONS = ["a", "the b", "c", "a b c d e", "c a d", "d d", "e a b b"]

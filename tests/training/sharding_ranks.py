@@ -21,7 +21,7 @@ from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.loop import Trainer
-from ascl_plugin.training.setup import make_loss, make_model
+from ascl_plugin.training.models import make_loss, make_model
 
 # two epochs of one step of two batches, the first by late interaction alone
 OPTIONS = [

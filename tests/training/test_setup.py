@@ -9,8 +9,10 @@ pytest.importorskip("transformers", reason="extra `recipes`")
 
 from ascl_plugin import registry
 from ascl_plugin.retrieval.encoders import GridEncoder
-from ascl_plugin.training.arguments import mapping, parse_options
-from ascl_plugin.training.setup import find_files, make_loss, make_model
+from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.setup import find_files
+from ascl_plugin.yaml_file import mapping
 
 
 def files(*argv):

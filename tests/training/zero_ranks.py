@@ -18,7 +18,8 @@ from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.training import loop
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
-from ascl_plugin.training.setup import make_accelerator, make_loss, make_model
+from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.setup import make_accelerator
 
 # three epochs of one step of two batches, the first by late interaction alone
 OPTIONS = [

@@ -1,0 +1,48 @@
+"""What one of two processes of test_stream.py does: runs that are fed from a stream."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+
+spec = importlib.util.spec_from_file_location(
+    "processes_ranks", Path(__file__).with_name("processes_ranks.py")
+)
+program = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(program)
+
+# 2 epochs of 4 steps of 2 batches of 6 pairs, 2 of each of 3 lanes; the stream's passes have 4
+STREAM = [
+    "--batch_size=6", "--stream_lanes=3", "--stream_buffer=9", "--max_steps=8",
+]  # fmt: skip
+
+
+def run(out, name, *more, **options):
+    """The recipe on OUT/shards; its exit status, and what was in each batch."""
+    return program.run(out / name, f"--train_stream={out}/shards/*.tar", *STREAM, *more, **options)
+
+
+def one_process(rank, port, out):
+    """One of two; what it found goes into a file, its runs into folders beside it."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    Accelerator(cpu=True)  # starts the group
+    found = {
+        "1-2, then": run(out, "1-2", "--resume", "--num_workers=2"),
+        "2-1, first": run(out, "2-1", stop_at=10),
+    }
+    torch.save(found, out / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    one_process(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
