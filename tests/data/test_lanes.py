@@ -135,7 +135,7 @@ def test_what_cannot_be_is_told(source, tmp_path, write_tar, png):
 
 
 def test_memory_does_not_grow_with_the_source(tmp_path):
-    """Rows of 20 kB; of 600 a lane has 20 and a chunk in memory."""
+    """Rows of 20 kB; of 600 a lane has 100 and a few chunks in memory."""
     data = bytes(20_000)
     for shard in range(4):
         with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
@@ -144,7 +144,7 @@ def test_memory_does_not_grow_with_the_source(tmp_path):
                     member = tarfile.TarInfo(f"{shard}-{number}.{extension}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
-    lanes = Lanes(f"{tmp_path}/*.tar", 8, lanes=2, buffer=40)
+    lanes = Lanes(f"{tmp_path}/*.tar", 8, lanes=2, buffer=200)
     rows = lanes.chunks(0)
     next(rows)
     tracemalloc.start()
@@ -152,4 +152,4 @@ def test_memory_does_not_grow_with_the_source(tmp_path):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 34 * len(data), f"{peak:,} bytes"
+    assert peak < 150 * len(data), f"{peak:,} bytes"
