@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -112,12 +115,13 @@ def test_weights_that_do_not_fit(tmp_path):
 def test_a_pickle_is_refused_and_its_conversion_told(tmp_path, monkeypatch):
     """The command in the message makes a file that loads of detectron2's pickle of arrays."""
     state = {k: v for k, v in published().items() if "num_batches" not in k}
-    path = tmp_path / "faster_rcnn_from_caffe_attr.pkl"
+    path = tmp_path / "faster_rcnn from $caffe's attr.pkl"
     path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in state.items()}}, 2))
     with pytest.raises(ValueError, match=r"holds more than tensors.*source you trust") as refused:
         detector(checkpoint_path=str(path))
     monkeypatch.chdir(tmp_path)
-    exec(re.search(r'python -c "(.*)"', str(refused.value))[1], {})
+    told = re.search(r"python (-c .*)", str(refused.value))[1]
+    subprocess.run([sys.executable, *shlex.split(told)], check=True)
     loaded = detector(checkpoint_path="weights.pth").network.state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in state.items())
 
