@@ -83,6 +83,9 @@ class Loader:
             raise RuntimeError(
                 f"DataLoader worker died as it handed over a batch ({error})."
             ) from error
+        finally:
+            # an error's traceback keeps workers, and they, who hear no signal, the process's end
+            getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 class Feed:

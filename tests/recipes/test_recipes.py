@@ -215,6 +215,22 @@ def test_an_image_that_does_not_decode_is_named(main, root, workers):
     assert told.startswith("error: image ") and str(bad) in told and "does not decode" in told
 
 
+def test_an_error_in_a_data_worker_ends_the_run(root, tmp_path):
+    """Workers never see SIGTERM: left over, they would keep the process at its end for good."""
+    folder = root(train=[1] * 4, val=[1, 1])
+    bad = folder / "images" / "train2.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    command = [
+        sys.executable, RECIPES / "ascl_coco.py", *SMALL, "--epochs=1", "--align_epochs=0",
+        f"--data_root={folder}", "--batch_size=2", "--num_workers=1",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*map(str, command), f"--output_dir={tmp_path / 'run'}"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2 and "does not decode" in done.stderr
+
+
 def test_the_exit_status_reaches_the_shell_with_one_line(root, tmp_path):
     folder = root(train=[1] * 4)
     command = [sys.executable, RECIPES / "ascl_coco.py", *SMALL, f"--data_root={folder}"]
