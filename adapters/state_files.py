@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ascl_plugin.data.package_path import package_path
+from ascl_plugin.adapters.package_path import package_path
 
 _CONVERT = (
     "If it comes from a source you trust (unpickling runs what the file says), convert it once: "

@@ -21,13 +21,13 @@ from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion.head import CrossModalFusion
 from ascl_plugin.losses.modules import AsymmetryLoss, TripletLoss
+from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available, build, register
 
 # From here on `ascl_plugin.rerank` is the function; its package is still imported by name
-# (`from ascl_plugin.rerank.methods import ...`).
-from ascl_plugin.rerank import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
-from ascl_plugin.retrieval.metrics import retrieval_metrics
-from ascl_plugin.retrieval.scoring import score_matrix
+# (`from ascl_plugin.reranking.methods import ...`).
+from ascl_plugin.reranking import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
+from ascl_plugin.scoring.matrix import score_matrix
 
 if TYPE_CHECKING:
     from ascl_plugin.retrieval.model import RetrievalModel as RetrievalModel

@@ -21,7 +21,7 @@ import torch
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.report.tables import markdown_table
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.cached import CachedEncoding
+from ascl_plugin.training.gradient_cache import CachedEncoding
 
 WORDS = [f"w{number}" for number in range(100)]
 FUSIONS: dict[str, dict[str, Any]] = {

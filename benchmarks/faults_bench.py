@@ -23,7 +23,7 @@ import torch
 import torch._dynamo  # imported by the first optimiser: once, not in each trial
 
 from ascl_plugin.data import scenes
-from ascl_plugin.training import loop
+from ascl_plugin.training import trainer as loop
 
 OPTIONS = [
     "--scenes_train=12", "--scenes_val=3", "--scenes_test=3", "--epochs=3", "--batch_size=4",

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ascl_plugin.adapters.convert import convert
-from ascl_plugin.adapters.region_files import open_regions
+from ascl_plugin.adapters.regions.convert import convert
+from ascl_plugin.adapters.regions.region_files import open_regions
 from ascl_plugin.data.store import FeatureStore, fill
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.retrieval.scoring import score_matrix
+from ascl_plugin.scoring.matrix import score_matrix
 
 ITEMS = 24
 
@@ -107,7 +107,7 @@ def conversion(bench: Any) -> str:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        from ascl_plugin.adapters import convert as module
+        from ascl_plugin.adapters.regions import convert as module
 
         module.SAVE_EVERY = 0.0
         try:

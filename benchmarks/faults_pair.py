@@ -13,7 +13,7 @@ from typing import Any
 from faults_bench import Bench, after, count_file_events, require, result
 from faults_launch import Launch, Outcome
 
-from ascl_plugin.training import loop
+from ascl_plugin.training import trainer as loop
 
 
 class Pair(Launch):

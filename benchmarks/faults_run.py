@@ -13,7 +13,7 @@ from pathlib import Path
 
 from faults_bench import OPTIONS, STEPS, Bench, Child, Mounted, file_hash, require, size
 
-from ascl_plugin.training import loop
+from ascl_plugin.training import trainer as loop
 
 
 def killed(bench: Bench) -> str:

@@ -28,8 +28,8 @@ import torch
 from open_clip.loss import ClipLoss
 
 from ascl_plugin import AsymmetryLoss
-from ascl_plugin.adapters.open_clip import attach
-from ascl_plugin.adapters.open_clip_loss import OpenClipAsymmetryLoss
+from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
+from ascl_plugin.adapters.towers.open_clip import attach
 
 TINY = {
     "embed_dim": 64,

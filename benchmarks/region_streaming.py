@@ -84,7 +84,7 @@ def main() -> None:
         size = generate(folder, args.images, args.regions, args.feature_dim)
         files = folder
         if args.format != "npy":
-            from ascl_plugin.adapters.convert import convert
+            from ascl_plugin.adapters.regions.convert import convert
 
             files = folder / "converted"
             files.mkdir()

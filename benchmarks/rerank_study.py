@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ascl_plugin.commands.score_files import read_array, read_caption_to_image
+from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.report.tables import markdown_table
-from ascl_plugin.rerank import Tuned, rerank, tune_rerank
-from ascl_plugin.rerank.files import read_array, read_caption_to_image
-from ascl_plugin.retrieval.metrics import retrieval_metrics
+from ascl_plugin.reranking import Tuned, rerank, tune_rerank
 
 SHOWN = {"i2t_r1": "I2T R@1", "t2i_r1": "T2I R@1", "rsum": "Rsum"}
 GRID: dict[str, Sequence[Any]] = {

@@ -17,7 +17,7 @@ import time
 import torch
 
 from ascl_plugin import CrossModalFusion, ImageFeatures, TextFeatures, score_matrix
-from ascl_plugin.retrieval.pairs import score_pairs
+from ascl_plugin.scoring.pairs import score_pairs
 
 REGIONS, WORDS = 36, 24
 KINDS = ("matrix", "topk", "pairs")

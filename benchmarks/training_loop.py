@@ -28,9 +28,9 @@ from ascl_plugin.data.store import FeatureStore
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.report.tables import markdown_table
 from ascl_plugin.retrieval import model
-from ascl_plugin.retrieval.evaluation import Evaluator
-from ascl_plugin.training import loop
-from ascl_plugin.training.feeding import Feed
+from ascl_plugin.retrieval.evaluator import Evaluator
+from ascl_plugin.training import trainer as loop
+from ascl_plugin.training.batches import Feed
 from ascl_plugin.training.stream_feed import StreamFeed
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ascl_coco.py"

@@ -4,7 +4,7 @@
     python examples/loss_lightning.py
 
 Lines marked `# +` are what changes in a module that trained with InfoNCE. The loss sees the pairs
-of its own process; on several, gather features first: `ascl_plugin.losses.distributed.gather` keeps
+of its own process; on several, gather features first: `ascl_plugin.distributed.gather` keeps
 gradients.
 """
 

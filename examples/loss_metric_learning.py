@@ -16,7 +16,7 @@ import torch
 from two_colours import DualEncoder, batches, pictures, tokenize
 
 from ascl_plugin import AsymmetryCollator, TextFeatures  # +
-from ascl_plugin.adapters.metric_learning import AsymmetryMetricLoss  # +
+from ascl_plugin.adapters.losses.metric_learning import AsymmetryMetricLoss  # +
 from ascl_plugin.asymmetry import generate_negatives  # +
 
 

@@ -12,7 +12,7 @@ import sys
 
 from open_clip_train import main as trainer
 
-from ascl_plugin.adapters.open_clip_loss import OpenClipAsymmetryLoss
+from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
 
 
 def create_loss(args):

@@ -31,14 +31,12 @@ from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.report.metrics_file import print_results, write_json
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
-from ascl_plugin.retrieval.matrix_file import write_matrix
 from ascl_plugin.retrieval.model import parameter_counts
+from ascl_plugin.scoring.matrix_file import write_matrix
 from ascl_plugin.training.arguments import Options, parse_options
-from ascl_plugin.training.loop import Trainer
 from ascl_plugin.training.models import make_loss, make_model
-from ascl_plugin.training.peers import lost_peer
 from ascl_plugin.training.setup import (
     count_epochs,
     find_files,
@@ -49,7 +47,8 @@ from ascl_plugin.training.setup import (
     start_from,
     training_captions,
 )
-from ascl_plugin.training.signals import end_with_launcher
+from ascl_plugin.training.signals import end_with_launcher, lost_peer
+from ascl_plugin.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parent / "configs"
 

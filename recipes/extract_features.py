@@ -33,7 +33,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from tqdm import tqdm
 
 from ascl_plugin import registry
-from ascl_plugin.adapters.extraction import DTYPES, FeatureFolder, extract
+from ascl_plugin.adapters.regions.extraction import DTYPES, FeatureFolder, extract
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates, to_dataset
 from ascl_plugin.data.streaming import CaptionTable, Stream, windows

@@ -14,8 +14,8 @@ from ascl_plugin.asymmetry import generate_negatives
 from ascl_plugin.fusion import LateInteraction, factored
 from ascl_plugin.fusion.pooled import PooledSimilarity
 from ascl_plugin.losses import TripletLoss
-from ascl_plugin.rerank import rerank_candidates
-from ascl_plugin.rerank.methods import METHODS
+from ascl_plugin.reranking import rerank_candidates
+from ascl_plugin.reranking.methods import METHODS
 
 HALF = (torch.float16, torch.bfloat16)
 

@@ -1,8 +1,8 @@
 """What makes positives and negatives."""
 
+from ascl_plugin.asymmetry.captions.phrase_bank import PhraseBank
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.asymmetry.embedding import NEGATIVES, generate_negatives
-from ascl_plugin.asymmetry.insert import PhraseBank
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 
 __all__ = [

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ascl_plugin.asymmetry.captions.phrase_bank import PhraseBank
 from ascl_plugin.asymmetry.embedding import NEGATIVES
-from ascl_plugin.asymmetry.insert import PhraseBank
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 
 Row = Mapping[str, Any]

@@ -61,7 +61,7 @@ _NOISES: dict[str, Noise] = {
     "dropout": dropout,
 }
 # "mixture" draws one of the five for each sample (the authors' public code draws one a batch);
-# "insert" is no noise: `ascl_plugin.asymmetry.insert` makes it in the text.
+# "insert" is no noise: `ascl_plugin.asymmetry.captions.phrase_bank` makes it in the text.
 NEGATIVES = (*_NOISES, "mixture", "insert", "none")
 STRENGTH = {
     "gaussian": 0.5,

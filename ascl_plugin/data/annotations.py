@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,6 @@ from typing import Any
 
 import datasets
 
-from ascl_plugin.data.image_files import Coco2017Names, find_folder
-from ascl_plugin.data.npy_file import map_npy
 from ascl_plugin.data.rows import (
     SPLITS,
     clean_captions,
@@ -22,6 +21,7 @@ from ascl_plugin.data.rows import (
     text_id,
     to_dataset,
 )
+from ascl_plugin.npy_file import map_npy
 
 # the folders that the archives of Flickr30K and Flickr8k unpack into
 _ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
@@ -282,3 +282,49 @@ def _ids(ids: Sequence[int] | str | Path) -> list[int]:
         if line and not (line.isascii() and line.isdigit() and len(line) < 20):
             raise ValueError(f"{path}, line {number}: expected an image id, got {line[:80]!r}")
     return [int(line) for line in lines if line]
+
+
+def find_folder(image_root: Path, name: str, folders: Sequence[str], where: str) -> Path:
+    """The folder that holds the image file `name`.
+
+    One file is looked for, so a reader asks once for each group of images that share a folder;
+    an image missing beyond that is named when it is decoded.
+
+    Args:
+        image_root: folder the images are searched in.
+        name: file name of one image.
+        folders: folders to try in this order, relative to `image_root`; "" is `image_root` itself.
+        where: the annotation file and the entry, for the error.
+
+    Raises:
+        FileNotFoundError: the file lies in none of them; the message lists what was tried.
+    """
+    tried = dict.fromkeys(Path(os.path.abspath(image_root / folder)) for folder in folders)
+    for folder in tried:
+        if os.path.isfile(folder / name):  # and not where no file can have such a name
+            return folder
+    raise FileNotFoundError(
+        f"{where}: image {name!r} not found in {', '.join(map(str, tried))[:2000]}; "
+        "image_root= says where the images are"
+    )
+
+
+class Coco2017Names:
+    """Finds a COCO image in the 2017 folders, whatever name and folder it had in 2014.
+
+    The images are the same; 2017 dropped the prefix ``COCO_val2014_`` and drew the train/val line
+    anew, so ``val2014/COCO_val2014_000000391895.jpg`` is ``train2017/000000391895.jpg``.
+    """
+
+    def __init__(self, image_root: Path):
+        parents = (image_root, image_root / "images")
+        folders = [p / name for p in parents for name in ("train2017", "val2017")]
+        present = [Path(os.path.abspath(f)) for f in folders if f.is_dir()]
+        self.folder = {name: folder for folder in present for name in os.listdir(folder)}
+
+    def path(self, image_id: object) -> Path | None:
+        """The image's file, or None where there is none."""
+        if not isinstance(image_id, int):
+            return None
+        name = f"{image_id:012d}.jpg"
+        return self.folder[name] / name if name in self.folder else None

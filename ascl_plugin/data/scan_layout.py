@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ascl_plugin.data.npy_file import NpyFile
+from ascl_plugin.npy_file import NpyFile
 
 REPEATS = 5
 IMAGES, CAPTIONS, IDS = "_ims.npy", "_caps.txt", "_ids.txt"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ascl_plugin.asymmetry.captions.tagger import Phrase
 from ascl_plugin.data.drawing import COLOURS, GROUNDS
 from ascl_plugin.data.sentences import Mention, Sentence
 from ascl_plugin.data.shapes import NOUNS
-from ascl_plugin.data.words import Phrase
 
 _SINGULAR = {Mention(noun, 2, "", "", ()).words().split()[-1]: noun for noun in NOUNS}
 _GROUNDS = "|".join(GROUNDS)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ascl_plugin.data.image_files import find_folder
+from ascl_plugin.data.annotations import find_folder
 from ascl_plugin.data.rows import clean_captions, refuse_link, refuse_outside
 
 #: Where COCO's validation images may lie below an image root.

@@ -16,10 +16,10 @@ from ascl_plugin.demo.regions import Regions, regions_of
 from ascl_plugin.demo.words import word_names
 from ascl_plugin.features import concatenate
 from ascl_plugin.fusion import CrossModalFusion
-from ascl_plugin.fusion.weights import attention_weights
-from ascl_plugin.rerank import rerank
-from ascl_plugin.retrieval.evaluation import Evaluator
-from ascl_plugin.retrieval.scoring import score_matrix
+from ascl_plugin.fusion.attention_maps import attention_weights
+from ascl_plugin.reranking import rerank
+from ascl_plugin.retrieval.evaluator import Evaluator
+from ascl_plugin.scoring.matrix import score_matrix
 
 
 class Hit(NamedTuple):

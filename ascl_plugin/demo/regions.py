@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ascl_plugin.data.images import load_image
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 
 
 class Regions(NamedTuple):

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ascl_plugin.asymmetry.variants import Variants, make_variants
+from ascl_plugin.asymmetry.captions.variants import Variants, make_variants
 from ascl_plugin.experiments.results import Figure, Result, Table
+from ascl_plugin.metrics.statistics import Spread, over_seeds
 from ascl_plugin.report.metrics_file import write_json
 from ascl_plugin.report.plots import legend, lines, panels, save
 from ascl_plugin.report.tables import spread_cells
-from ascl_plugin.retrieval.asymmetry import (
+from ascl_plugin.retrieval.asymmetry_benchmark import (
     asymmetry_benchmark,
     sugarcrepe_benchmark,
     variant_benchmark,
 )
-from ascl_plugin.retrieval.statistics import Spread, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +140,7 @@ def _variants(study: Study, settings: dict[str, Any]) -> list[Variants]:
             object_of=str,
         )
     else:
-        from ascl_plugin.data.words import Tagger
+        from ascl_plugin.asymmetry.captions.tagger import Tagger
 
         found = make_variants(captions, Tagger().noun_phrases, chosen)
     write_json(study.path("asymmetry", "variants.json"), [asdict(each) for each in found])

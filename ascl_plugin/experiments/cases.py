@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ascl_plugin.disk import written
 from ascl_plugin.experiments.results import Result
-from ascl_plugin.rerank import rerank
-from ascl_plugin.rerank.ranking import top_candidates
+from ascl_plugin.ranking import top_candidates
+from ascl_plugin.reranking import rerank
 
 if TYPE_CHECKING:
     from ascl_plugin.experiments.study import Study, Trained

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ascl_plugin.experiments.compared import cells_of
 from ascl_plugin.experiments.results import Figure, Result, Table
+from ascl_plugin.experiments.study import cells_of
+from ascl_plugin.metrics.statistics import Spread, over_seeds
 from ascl_plugin.report.plots import bars, legend, panels, save
 from ascl_plugin.report.tables import spread_cells
-from ascl_plugin.retrieval.embeddings import image_embeddings, text_embeddings
 from ascl_plugin.retrieval.geometry import differences, own_distances, positives, siblings
-from ascl_plugin.retrieval.statistics import Spread, over_seeds
+from ascl_plugin.scoring.search import image_embeddings, text_embeddings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,12 +14,12 @@ from ascl_plugin.experiments.study import Study, Trained
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.losses import AsymmetryLoss
+from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.metrics.statistics import chance_interval, over_seeds
 from ascl_plugin.report.tables import RESULT_COLUMNS, spread_cells
-from ascl_plugin.retrieval.metrics import retrieval_metrics
-from ascl_plugin.retrieval.paired import ROW as PAIRED
-from ascl_plugin.retrieval.paired import PairedProtocol
-from ascl_plugin.retrieval.scoring import score_matrix
-from ascl_plugin.retrieval.statistics import chance_interval, over_seeds
+from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.paired_protocol import ROW as PAIRED
+from ascl_plugin.scoring.paired_protocol import PairedProtocol
 
 HONEST = "pair by pair"
 RECALLS = {name: title for name, title in RESULT_COLUMNS.items() if name != "rsum"}

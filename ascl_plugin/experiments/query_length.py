@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ascl_plugin.experiments.compared import cells_of
 from ascl_plugin.experiments.results import Figure, Result, Table
+from ascl_plugin.experiments.study import cells_of
+from ascl_plugin.metrics.recall import text_ranks
+from ascl_plugin.metrics.statistics import Spread, over_seeds
 from ascl_plugin.report.plots import bars, legend, panels, save
 from ascl_plugin.report.tables import spread_cells
 from ascl_plugin.retrieval.encoders import words_of
-from ascl_plugin.retrieval.metrics import text_ranks
-from ascl_plugin.retrieval.statistics import Spread, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ascl_plugin.experiments.results import Result, Table
+from ascl_plugin.metrics.protocols import protocol_metrics
+from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.tables import RESULT_COLUMNS, spread_cells
-from ascl_plugin.rerank import oracle, rerank
-from ascl_plugin.retrieval.protocols import protocol_metrics
-from ascl_plugin.retrieval.statistics import over_seeds
+from ascl_plugin.reranking import neighbors as oracle
+from ascl_plugin.reranking import rerank
 
 METHODS = ("bidirectional", "inverted_softmax", "dual_softmax", "csls")
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ascl_plugin.experiments.results import Table
+from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.tables import RESULT_COLUMNS, spread_cells
-from ascl_plugin.retrieval.statistics import over_seeds
 
 ASYMMETRY_COLUMNS = {
     "asym1_caption": "caption",

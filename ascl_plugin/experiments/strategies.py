@@ -8,8 +8,8 @@ from typing import Any
 
 from ascl_plugin.experiments.results import Figure, Result
 from ascl_plugin.experiments.scoreboard import notes, scoreboard
+from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.plots import save
-from ascl_plugin.retrieval.statistics import over_seeds
 
 
 def experiment(study: Any, settings: dict[str, Any]) -> Result:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ascl_plugin.experiments.plan import EXPERIMENTS, Plan, load
 from ascl_plugin.experiments.results import Result, write_result
 from ascl_plugin.experiments.runs import Runs
 from ascl_plugin.report.metrics_file import write_json
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
@@ -147,3 +147,28 @@ class Study:
         folder = self.folder / experiment
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
+
+
+if TYPE_CHECKING:
+    from ascl_plugin.experiments.study import Study, Trained
+
+
+def cells_of(
+    study: Study,
+    experiment: str,
+    settings: dict[str, Any],
+    seeds: Sequence[int],
+    measure: Callable[[Trained], Any],
+) -> dict[str, list[Any]]:
+    """Model -> `measure` of its runs, seed by seed; what is measured already is not opened.
+
+    The models are `settings["models"]`, by default the first two of the study.
+    """
+
+    def cell(model: str, seed: int) -> Any:
+        return study.cell(
+            experiment, f"{model}-{seed}", lambda: measure(study.trained(model, seed))
+        )
+
+    models = settings.get("models", list(study.models)[:2])
+    return {model: [cell(model, seed) for seed in seeds] for model in models}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ascl_plugin.experiments.compared import cells_of
 from ascl_plugin.experiments.results import Figure, Result, Table
+from ascl_plugin.experiments.study import cells_of
 from ascl_plugin.report.plots import legend, panels, save
-from ascl_plugin.retrieval.embeddings import image_embeddings, text_embeddings
+from ascl_plugin.scoring.search import image_embeddings, text_embeddings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

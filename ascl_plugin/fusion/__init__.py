@@ -1,7 +1,7 @@
 """What scores an image-text pair."""
 
 from ascl_plugin.fusion.head import CrossModalFusion
-from ascl_plugin.fusion.late import LateInteraction
+from ascl_plugin.fusion.late_interaction import LateInteraction
 from ascl_plugin.fusion.pooled import PooledSimilarity
 
 __all__ = ["CrossModalFusion", "LateInteraction", "PooledSimilarity"]

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion.attended import Parts, score_tile
 from ascl_plugin.fusion.prepared import (
     PreparedImages,
     PreparedTexts,
@@ -21,6 +20,7 @@ from ascl_plugin.fusion.prepared import (
     prepare_texts,
 )
 from ascl_plugin.fusion.threads import side_by_side
+from ascl_plugin.fusion.tile_scores import Parts, score_tile
 
 if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossModalFusion

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import factored, kernels, reference
-from ascl_plugin.fusion.attended import Parts
+from ascl_plugin.fusion import factored, reference
+from ascl_plugin.fusion import triton_backend as kernels
 from ascl_plugin.fusion.prepared import (
     Prepared,
     PreparedImages,
@@ -18,6 +18,7 @@ from ascl_plugin.fusion.prepared import (
     prepare_images,
     prepare_texts,
 )
+from ascl_plugin.fusion.tile_scores import Parts
 
 # A backend turns (head, images, texts, whole) into the local and the global score, (I, T) each; of
 # the latter nobody makes use unless `whole`. All give the same numbers; "auto" is the fastest that

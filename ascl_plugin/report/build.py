@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from ascl_plugin.report.curves import training_curves
 from ascl_plugin.report.document import Document, Figure, Section, Table
@@ -85,3 +87,14 @@ def inside(folder: Path, name: str) -> Path:
     if path.resolve().parent != folder.resolve():
         raise ValueError(f"{path}: a link that leaves the experiment's folder, to {path.resolve()}")
     return path
+
+
+def relative_link(path: Path, folder: Path) -> str:
+    """The address of `path` on a page that lies in `folder`, percent-encoded.
+
+    >>> from pathlib import Path
+    >>> from ascl_plugin.report.build import relative_link
+    >>> relative_link(Path("runs/a b/log.jsonl"), Path("reports"))
+    '../runs/a%20b/log.jsonl'
+    """
+    return quote(Path(os.path.relpath(path, folder)).as_posix())

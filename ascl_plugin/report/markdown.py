@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ascl_plugin.report import cells
-from ascl_plugin.report.build import inside
+from ascl_plugin.report.build import inside, relative_link
 from ascl_plugin.report.document import Document, Section, Table
-from ascl_plugin.report.links import relative_link
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 # before what would begin a heading, a list, a quotation or a rule

@@ -10,8 +10,8 @@ from typing import Any
 
 from ascl_plugin.disk import write_text
 from ascl_plugin.report.tables import interval_cells, markdown_table, results_table
-from ascl_plugin.rerank import oracle
-from ascl_plugin.retrieval import paired
+from ascl_plugin.reranking import neighbors as oracle
+from ascl_plugin.scoring import paired_protocol as paired
 
 
 def print_results(results: dict[str, Any], title: str) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from ascl_plugin._version import __version__
 from ascl_plugin.report import cells
-from ascl_plugin.report.build import inside
+from ascl_plugin.report.build import inside, relative_link
 from ascl_plugin.report.document import Document
-from ascl_plugin.report.links import relative_link
 
 _HERE = Path(__file__).parent
 _KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.document import Section, Table
 from ascl_plugin.report.read import Measured, Run
 from ascl_plugin.report.tables import RESULT_COLUMNS, interval_cells, spread_cells
-from ascl_plugin.rerank import oracle
-from ascl_plugin.retrieval.statistics import over_seeds
+from ascl_plugin.reranking import neighbors as oracle
 
 _FURTHER = {
     "i2t_medr": "I2T medR",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.retrieval.metrics import retrieval_metrics
-from ascl_plugin.retrieval.scoring import Scorer, score_matrix
+from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.scoring.matrix import Scorer, score_matrix
 
 SAMPLE = 32  # images of a split, each with one of its captions
 TOLERANCE = 1e-4  # largest difference that counts as rounding

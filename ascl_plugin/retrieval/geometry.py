@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
-from ascl_plugin.retrieval.pairs import score_pairs
+from ascl_plugin.scoring.pairs import score_pairs
 
 _PAIRS = 2**12  # pairs of positives whose vectors are held at once
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ascl_plugin import registry
 from ascl_plugin.asymmetry.embedding import generate_negatives
 from ascl_plugin.disk import check_sums
+from ascl_plugin.distributed import gather, gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import unit
-from ascl_plugin.losses.distributed import gather, gather_features
 
 try:
     from huggingface_hub import PyTorchModelHubMixin

@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ascl_plugin.distributed import world_size
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.bad_batches import finite_gradients
+from ascl_plugin.training.nonfinite import finite_gradients
 
 
 def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
@@ -192,3 +194,15 @@ def _like(value: Any, own: Any) -> Any:
     value = value.to(own.device)
     # every process has read the same file: nothing is sent
     return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process the first one's floating-point buffers, which are those that are saved.
+
+    DistributedDataParallel does so at the beginning of a step, so after a step they differ.
+    """
+    if world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            dist.broadcast(buffer, 0)

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-
-from ascl_plugin.training.peers import lost_peer
+from torch import distributed
 
 _ECHO = 1.0  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -112,3 +111,12 @@ def kept_from_workers() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether another process has ended, or has not answered in time.
+
+    Gloo has no error of its own for that: a RuntimeError names the source file that noticed.
+    """
+    dist_error = getattr(distributed, "DistError", ())
+    return isinstance(error, dist_error) or "/gloo/" in str(error)

@@ -12,10 +12,9 @@ from accelerate.utils import gather_object
 
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.data.lanes import Lanes, Position
-from ascl_plugin.retrieval.processes import shares
-from ascl_plugin.training.ahead import made_ahead
+from ascl_plugin.shares import shares
 from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.feeding import Loader
+from ascl_plugin.training.batches import Loader, made_ahead
 
 
 class GivenRows(torch.utils.data.Dataset):

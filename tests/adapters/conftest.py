@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def import_again(monkeypatch, tmp_path):
-    """Imports an adapter anew, with a framework that behaves as `source` says; None: not there."""
+    """Import an adapter ("towers/bert") anew beside a framework made of `source` (None: absent)."""
 
     def run(adapter: str, framework: str, source: str | None):
         loaded = [n for n in sys.modules if n == framework or n.startswith(f"{framework}.")]
@@ -23,7 +23,8 @@ def import_again(monkeypatch, tmp_path):
         (tmp_path / f"{framework}.py").write_text(source)
         monkeypatch.syspath_prepend(tmp_path)
         file = Path(__file__).resolve().parents[2] / "adapters" / f"{adapter}.py"
-        spec = importlib.util.spec_from_file_location(f"ascl_plugin.adapters.again_{adapter}", file)
+        name = f"ascl_plugin.adapters.{adapter.replace('/', '.')}_again"
+        spec = importlib.util.spec_from_file_location(name, file)
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
     return run

@@ -30,7 +30,7 @@ def make_model(fusion="cross_modal", captions=(HOSTILE,), **options):
 
 def make_gallery(model, rows, **rerank_options):
     from ascl_plugin.demo.gallery import Gallery
-    from ascl_plugin.retrieval.evaluation import Evaluator
+    from ascl_plugin.retrieval.evaluator import Evaluator
     from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 
     evaluator = Evaluator(
@@ -87,7 +87,7 @@ def serving():
     """A function that serves a gallery until the tests end."""
     pytest.importorskip("starlette", reason="extra `demo`")
     pytest.importorskip("uvicorn", reason="extra `demo`")
-    from ascl_plugin.demo.command import listen
+    from ascl_plugin.commands.demo import listen
     from ascl_plugin.demo.pages import make_app
     from ascl_plugin.demo.server import make_server
 

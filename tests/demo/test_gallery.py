@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("datasets", reason="extra `recipes`")
 from ascl_plugin.demo.gallery import Hit, both
-from ascl_plugin.rerank import rerank
-from ascl_plugin.retrieval.scoring import score_matrix
+from ascl_plugin.reranking import rerank
+from ascl_plugin.scoring.matrix import score_matrix
 
 from .conftest import make_gallery, make_model
 

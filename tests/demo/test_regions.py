@@ -82,7 +82,7 @@ def test_boxes_of_region_files(boxes, told):
 
 
 def test_region_inputs_give_the_boxes_of_their_files(tmp_path):
-    inputs = pytest.importorskip("ascl_plugin.adapters.region_inputs")
+    inputs = pytest.importorskip("ascl_plugin.adapters.regions.inputs")
     boxes = np.array([[0, 0, 4, 4], [1, 1, 2, 2], [2, 2, 3, 3]], dtype=np.float32)
     np.savez(tmp_path / "a.npz", x=np.ones((3, 5), dtype=np.float32), bbox=boxes)
     found = inputs.RegionInputs(tmp_path, num_regions=2).boxes({"image_id": "a", "image": None})

@@ -16,7 +16,7 @@ pytest.importorskip("PIL", reason="extra `recipes`")
 from PIL import Image
 
 from ascl_plugin.experiments.cases import experiment
-from ascl_plugin.rerank import rerank
+from ascl_plugin.reranking import rerank
 
 TEXTS = ["a0", "a1", "b0", "b1", "c0", "c1"]
 SIMS = {

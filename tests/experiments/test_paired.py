@@ -7,7 +7,7 @@ import pytest
 from ascl_plugin.experiments import paired
 from ascl_plugin.experiments.paired import HONEST, PAIRED, experiment, noise_like, small_head
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction
-from ascl_plugin.retrieval.metrics import retrieval_metrics
+from ascl_plugin.metrics.recall import retrieval_metrics
 
 pytestmark = pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
 SETTINGS = {"rows": 10, "draws": 30, "steps": 2}

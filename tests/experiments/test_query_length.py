@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ascl_plugin.experiments.query_length import bucket_names, check_lengths, experiment, measure
-from ascl_plugin.retrieval.metrics import ranks, retrieval_metrics
+from ascl_plugin.metrics.recall import ranks, retrieval_metrics
 
 pytest.importorskip("matplotlib", reason='needs the extra "report"')
 

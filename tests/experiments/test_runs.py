@@ -100,7 +100,15 @@ def test_sigterm_ends_the_runs_too(tmp_path, recipe):
     study = {"models": {"slow": {"sleep": 60}}, "launch": recipe, "experiments": {"main": {}}}
     (tmp_path / "study.yaml").write_text(json.dumps(study))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "ascl_plugin.cli", "experiment", "main", "--jobs", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "ascl_plugin.commands.main",
+        "experiment",
+        "main",
+        "--jobs",
+        "2",
+    ]
     command += ["--config", str(tmp_path / "study.yaml"), "--output_dir", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60

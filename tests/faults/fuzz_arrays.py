@@ -11,7 +11,7 @@ from fuzz_captions import write
 
 
 def read_regions(folder: Path) -> None:
-    from ascl_plugin.adapters.region_files import open_regions
+    from ascl_plugin.adapters.regions.region_files import open_regions
 
     reader = open_regions(folder)
     for image_id in list(reader.ids)[:20]:
@@ -66,7 +66,7 @@ def hdf5_images(folder: Path) -> None:
 
 
 def read_scores(folder: Path) -> None:
-    from ascl_plugin.rerank.files import read_array
+    from ascl_plugin.commands.score_files import read_array
 
     path = next(p for p in sorted(folder.iterdir()) if p.name.startswith("sims."))
     np.asarray(read_array(path, "sim").sum())
@@ -74,7 +74,7 @@ def read_scores(folder: Path) -> None:
 
 def scores(suffix: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
-        from ascl_plugin.rerank.files import write_reranked
+        from ascl_plugin.commands.score_files import write_reranked
 
         made = write_reranked(folder / f"sims{suffix}", {"sim": np.eye(4, dtype=np.float32)})
         made[0].rename(folder / f"sims{suffix}")
@@ -83,7 +83,7 @@ def scores(suffix: str) -> Callable[[Path], None]:
 
 
 def read_owners(folder: Path) -> None:
-    from ascl_plugin.rerank.files import read_caption_to_image
+    from ascl_plugin.commands.score_files import read_caption_to_image
 
     name = "owner.json" if (folder / "owner.json").exists() else "owner.txt"
     assert read_caption_to_image(folder / name).dtype == np.int64
@@ -98,13 +98,13 @@ def owners_text(folder: Path) -> None:
 
 
 def matrix(folder: Path) -> None:
-    from ascl_plugin.retrieval.matrix_file import begin
+    from ascl_plugin.scoring.matrix_file import begin
 
     begin(folder / "m.npy", INPUTS)
 
 
 def read_matrix(folder: Path) -> None:
-    from ascl_plugin.retrieval.matrix_file import begin, missing, open_matrix
+    from ascl_plugin.scoring.matrix_file import begin, missing, open_matrix
 
     begin(folder / "m.npy", INPUTS)
     missing(open_matrix(folder / "m.npy"))

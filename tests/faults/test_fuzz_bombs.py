@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import h5py  # noqa: E402
 from fuzz_outcome import limits  # noqa: E402
 
-from ascl_plugin.adapters.region_files import open_regions  # noqa: E402
+from ascl_plugin.adapters.regions.region_files import open_regions  # noqa: E402
+from ascl_plugin.commands.score_files import read_array  # noqa: E402
 from ascl_plugin.data.images import load_image  # noqa: E402
 from ascl_plugin.experiments.plan import read_plan  # noqa: E402
-from ascl_plugin.rerank.files import read_array  # noqa: E402
 from ascl_plugin.training.arguments import parse_options  # noqa: E402
 from ascl_plugin.yaml_file import MAX_BYTES, parse_yaml, read_yaml  # noqa: E402
 

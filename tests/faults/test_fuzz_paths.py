@@ -16,7 +16,7 @@ import datasets  # noqa: E402
 import h5py  # noqa: E402
 from odd_inputs import karpathy, picture  # noqa: E402
 
-from ascl_plugin.adapters.region_files import open_regions  # noqa: E402
+from ascl_plugin.adapters.regions.region_files import open_regions  # noqa: E402
 from ascl_plugin.data.readers import read, read_table  # noqa: E402
 from ascl_plugin.data.sugarcrepe import read_sugarcrepe  # noqa: E402
 

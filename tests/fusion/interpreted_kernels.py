@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, factored, kernels, reference
+from ascl_plugin.fusion import CrossModalFusion, factored, reference
+from ascl_plugin.fusion import triton_backend as kernels
 
 KINDS = ("projected", "parameter-free")
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import LateInteraction, PooledSimilarity, late
+from ascl_plugin.fusion import LateInteraction, PooledSimilarity
+from ascl_plugin.fusion import late_interaction as late
 
 
 def test_pooled_similarity_by_hand():

@@ -11,7 +11,7 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 pytest.importorskip("matplotlib", reason="extra `report`")
 pytest.importorskip("sklearn", reason="extra `report`")
 
-from ascl_plugin.cli import main as command
+from ascl_plugin.commands.main import main as command
 from ascl_plugin.experiments.plan import EXPERIMENTS
 
 pytestmark = pytest.mark.recipe

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
 from ascl_plugin import registry
-from ascl_plugin.adapters.region_files import open_regions
-from ascl_plugin.cli import main as command
+from ascl_plugin.adapters.regions.region_files import open_regions
+from ascl_plugin.commands.main import main as command
 
 pytestmark = [pytest.mark.recipe, pytest.mark.filterwarnings("ignore:.*random weights")]
 

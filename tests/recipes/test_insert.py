@@ -12,7 +12,7 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 pytest.importorskip("textblob", reason="extra `words`")
 
 from ascl_plugin.retrieval.inputs import TextInputs
-from ascl_plugin.training.loop import Trainer
+from ascl_plugin.training.trainer import Trainer
 
 pytestmark = pytest.mark.recipe
 RECIPES = Path(__file__).parents[2] / "recipes"

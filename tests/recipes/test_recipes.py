@@ -16,10 +16,10 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 import yaml
 from PIL import Image
 
-from ascl_plugin.cli import main as command
+from ascl_plugin.commands.main import main as command
 from ascl_plugin.data import scenes
 from ascl_plugin.data.readers import caption_to_image
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel
 

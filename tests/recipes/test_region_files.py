@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("accelerate", reason="extra `recipes`")
 pytest.importorskip("h5py", reason="extra `regions`")
 
-from ascl_plugin.cli import main as command
+from ascl_plugin.commands.main import main as command
 from ascl_plugin.data.readers import read
 
 pytestmark = pytest.mark.recipe

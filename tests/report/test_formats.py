@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("yaml", reason="extra `recipes`")
 
-from ascl_plugin.cli import main
+from ascl_plugin.commands.main import main
 from ascl_plugin.report.cells import leaks, numeric, texts
 from ascl_plugin.report.document import Document, Section, Table
 from ascl_plugin.report.latex import escaped, latex_tables

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="extra `report`")
 pytest.importorskip("jinja2", reason="extra `report`")
 pytest.importorskip("yaml", reason="extra `recipes`")
 
-from ascl_plugin.cli import main
+from ascl_plugin.commands.main import main
 from ascl_plugin.report.build import build_report
 from ascl_plugin.report.page import html_page
 

@@ -11,7 +11,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.fusion.reference import cosine, multi_head
 from ascl_plugin.retrieval.audit import SAMPLE, AuditError, SplitAudit, audit, chance_recall
-from ascl_plugin.retrieval.scoring import score_matrix
+from ascl_plugin.scoring.matrix import score_matrix
 
 
 def noise(items, seed=0, dim=8):
@@ -63,7 +63,7 @@ def dense(best):
 def test_exact_scores_of_candidates_pass():
     """Every pair a candidate; with few, each on a list has the score it has in the matrix."""
     pytest.importorskip("faiss", reason="extra `search`")
-    from ascl_plugin.retrieval.search import search
+    from ascl_plugin.scoring.search import search
 
     head, (v, w) = CrossModalFusion(8, 2), noise(10)
     audit(lambda v, w: dense(search(head, v, w, 99, 99)), v, w)

@@ -9,12 +9,12 @@ from torch import nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
-from ascl_plugin.rerank.methods import METHODS
-from ascl_plugin.retrieval import protocols
-from ascl_plugin.retrieval.statistics import chance_interval
+from ascl_plugin.metrics import protocols
+from ascl_plugin.metrics.statistics import chance_interval
+from ascl_plugin.reranking.methods import METHODS
 
 pytest.importorskip("yaml", reason="extra `recipes`")
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 
 IMAGES, CAPTIONS, DIM, DRAWS = 100, 2, 32, 4
 WAYS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]

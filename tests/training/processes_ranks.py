@@ -15,12 +15,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from ascl_plugin import AsymmetryLoss, TripletLoss
-from ascl_plugin.retrieval import evaluation
+from ascl_plugin.retrieval import evaluator as evaluation
 from ascl_plugin.retrieval.encoders import GridEncoder
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.retrieval.processes import shares
-from ascl_plugin.training import loop
-from ascl_plugin.training.cached import CachedEncoding, average_gradients
+from ascl_plugin.shares import shares
+from ascl_plugin.training import trainer as loop
+from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
 from ascl_plugin.training.models import make_model
 
 PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three

@@ -9,8 +9,7 @@ import pytest
 pytest.importorskip("accelerate", reason="extra `recipes`")
 from datasets import Dataset
 
-from ascl_plugin.training.ahead import made_ahead
-from ascl_plugin.training.feeding import TrainingRows
+from ascl_plugin.training.batches import TrainingRows, made_ahead
 
 
 def test_items_come_in_order_and_an_error_in_its_place():

@@ -10,11 +10,11 @@ from accelerate import Accelerator
 
 from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data import scenes
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.training.arguments import parse_options
-from ascl_plugin.training.loop import Trainer
 from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.trainer import Trainer
 
 # five epochs of 200 steps, with a validation and a checkpoint after each
 OPTIONS = [

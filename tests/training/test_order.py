@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.training.order import epoch_batches, rows_told
+from ascl_plugin.training.batches import epoch_batches, rows_told
 
 COUNTS = st.lists(st.integers(1, 6), min_size=2, max_size=12)
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+from ascl_plugin.training.batches import epoch_batches
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
-from ascl_plugin.training.order import epoch_batches
 
 PROGRAM = Path(__file__).with_name("processes_ranks.py")
 spec = importlib.util.spec_from_file_location("processes_ranks", PROGRAM)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from ascl_plugin.data import scenes
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
-from ascl_plugin.training.loop import Trainer
+from ascl_plugin.training.trainer import Trainer
 
 pytestmark = pytest.mark.recipe
 

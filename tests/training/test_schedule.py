@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("transformers", reason="extra `recipes`")
 from ascl_plugin.training.arguments import TrainArguments
-from ascl_plugin.training.schedule import learning_rate
+from ascl_plugin.training.optimizer import learning_rate
 
 
 def rates(steps, total=100, per_epoch=5, **options):

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from ascl_plugin.training import signals
-from ascl_plugin.training.peers import lost_peer
-from ascl_plugin.training.signals import StopSignal
+from ascl_plugin.training.signals import StopSignal, lost_peer
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
 

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("accelerate", reason="extra `recipes`")
 from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data.lanes import Lanes
-from ascl_plugin.retrieval.processes import Shares
+from ascl_plugin.shares import Shares
 from ascl_plugin.training import stream_feed
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.setup import count_epochs

@@ -13,9 +13,9 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from ascl_plugin import AsymmetryLoss
 from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data import scenes
-from ascl_plugin.retrieval.evaluation import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
-from ascl_plugin.training import loop
+from ascl_plugin.training import trainer as loop
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.models import make_loss, make_model

@@ -1,0 +1,229 @@
+"""Region features live, by torchvision's Faster R-CNNs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ascl_plugin.adapters.detectors.detector import Detections, RegionDetector, Size, whole_box
+from ascl_plugin.adapters.frozen import weights_hash
+from ascl_plugin.adapters.missing import explain
+
+try:
+    from torchvision.models import detection, get_model, get_model_weights, list_models
+    from torchvision.models.detection.image_list import ImageList
+    from torchvision.ops import FrozenBatchNorm2d, box_iou, roi_align
+
+    from ascl_plugin.adapters.state_files import load_state, read_state
+except (ImportError, RuntimeError) as error:
+    raise explain(error, "torchvision", "detection") from error
+
+FEATURES = ("box_head", "c5")
+
+
+class FasterRCNN(RegionDetector):
+    """The K best boxes of torchvision's detectors, with a feature each.
+
+    Boxes are the detector's own: proposals classified, regressed, those above `min_score` thinned
+    by NMS class by class, the K with the highest scores. A box's feature is what the box head makes
+    of it ("box_head", 1024 wide), or the mean over it of the backbone's last map, C5 ("c5": 2048
+    wide in a ResNet-50, 960 in a MobileNet). The pooled feature is the mean of C5 over the picture.
+
+    Args:
+        model_name: a ``fasterrcnn_*`` of torchvision.
+        checkpoint_path: file of weights in torchvision's own names, as `read_state` takes it.
+        pretrained: fetch the weights torchvision publishes for the model, trained on COCO.
+        num_regions: K.
+        features: "box_head" or "c5".
+        fill: where fewer boxes are found, proposals fill up to K, the likeliest objects first,
+            without those that overlap a box; their score and label are 0. Else a mask says how many
+            there are.
+        min_score: of a box.
+        proposals: that are classified; None: the model's own number.
+        min_size, max_size: of the resized sides; None: the model's own.
+        num_classes: of a checkpoint, background among them.
+        images_at_once, precision: as in `RegionDetector`.
+
+    Attributes:
+        region_dim, pooled_dim: widths of the two outputs.
+
+    Raises:
+        ValueError: an unknown model, with the nearest name, or option; weights that do not fit;
+            both `pretrained` and `checkpoint_path`.
+        FileNotFoundError: no such checkpoint.
+        OSError: `pretrained`, and the server does not answer.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "fasterrcnn_resnet50_fpn_v2",
+        checkpoint_path: str | None = None,
+        pretrained: bool = False,
+        num_regions: int = 36,
+        features: str = "box_head",
+        fill: bool = False,
+        min_score: float = 0.05,
+        proposals: int | None = None,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        num_classes: int = 91,
+        images_at_once: int = 8,
+        precision: str = "fp32",
+    ) -> None:
+        if features not in FEATURES:
+            raise ValueError(f"features must be one of {', '.join(FEATURES)}, got {features!r}")
+        if pretrained and checkpoint_path:
+            raise ValueError("pretrained=True and checkpoint_path= both name weights; give one")
+        model = _build(model_name, num_classes, num_regions, min_score, proposals)
+        transform = model.transform
+        super().__init__(
+            num_regions,
+            transform.min_size[-1] if min_size is None else min_size,
+            transform.max_size if max_size is None else max_size,
+            transform.size_divisible,
+            images_at_once,
+            precision,
+        )
+        self.model_name, self.features, self.fill = model_name, features, fill
+        self.model = model
+        if checkpoint_path or pretrained:
+            state = _published(model_name) if pretrained else read_state(str(checkpoint_path))
+            load_state(model, state, checkpoint_path or f"what is published for {model_name}")
+            if model_name == "fasterrcnn_resnet50_fpn":
+                _without_epsilon(model.backbone)
+        else:
+            warnings.warn(
+                f"{model_name} has random weights: pretrained=True or checkpoint_path= brings "
+                "trained ones",
+                stacklevel=2,
+            )
+        self.pooled_dim: int = model.backbone.fpn.inner_blocks[-1][0].in_channels
+        head_dim: int = model.roi_heads.box_predictor.cls_score.in_features
+        self.region_dim = head_dim if features == "box_head" else self.pooled_dim
+        self.freeze()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the features depend on, as JSON: model, weights, options."""
+        heads, rpn = self.model.roi_heads, self.model.rpn
+        return {
+            "encoder": "faster_rcnn",
+            "model": self.model_name,
+            "weights": weights_hash(self.model.state_dict()),
+            "num_regions": self.num_regions,
+            "features": self.features,
+            "fill": self.fill,
+            "min_score": heads.score_thresh,
+            "nms": [rpn.nms_thresh, heads.nms_thresh],
+            "proposals": rpn._post_nms_top_n["testing"],
+            "size": [self.min_size, self.max_size],
+            "precision": self.precision,
+        }
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        return self.model.transform.normalize(pixels / 255)
+
+    def _resized_size(self, size: Size) -> Size:
+        scale = self._scale(size)
+        height, width = (max(math.floor(side * scale), 1) for side in size)
+        return height, width
+
+    def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
+        model, device = self.model, batch.device
+        with self._half(device):
+            maps = model.backbone.body(batch.contiguous(memory_format=torch.channels_last))
+            pyramid = {name: x.float() for name, x in model.backbone.fpn(maps).items()}
+        c5 = list(maps.values())[-1].float()
+        with self._full(device):
+            proposals, _ = model.rpn(ImageList(batch, sizes), pyramid)
+        vectors = self._head(pyramid, proposals, sizes)
+        with self._full(device):
+            logits, deltas = model.roi_heads.box_predictor(vectors)
+            chosen = model.roi_heads.postprocess_detections(logits, deltas, proposals, sizes)
+            kept = [
+                self._completed(*picture) for picture in zip(*chosen, proposals, sizes, strict=True)
+            ]
+            boxes = [of_picture for of_picture, _, _ in kept]
+            pooled = _mean_over(c5, [whole_box(size, c5) for size in sizes], batch)
+        if self.features == "box_head":
+            vectors = self._head(pyramid, boxes, sizes)
+        else:
+            vectors = _mean_over(c5, boxes, batch)
+        parts = vectors.split([len(b) for b in boxes])
+        return [
+            Detections(*best, part, whole)
+            for best, part, whole in zip(kept, parts, pooled, strict=True)
+        ]
+
+    def _head(self, pyramid: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]) -> Tensor:
+        """(boxes of all pictures, width of the box head)."""
+        heads = self.model.roi_heads
+        with self._full(boxes[0].device):
+            pooled = heads.box_roi_pool(pyramid, boxes, sizes)
+        with self._half(pooled.device):
+            return heads.box_head(pooled).float()
+
+    def _completed(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, proposals: Tensor, size: Size
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Filled up with proposals if asked; the whole picture where there is nothing."""
+        extra = proposals[:0]
+        if self.fill and len(boxes) < self.num_regions:
+            new = box_iou(proposals, boxes) <= self.model.roi_heads.nms_thresh
+            extra = proposals[new.all(1)][: self.num_regions - len(boxes)]
+        if not len(boxes) + len(extra):
+            extra = whole_box(size, boxes)
+        zeros = scores.new_zeros(len(extra))
+        return (
+            torch.cat([boxes, extra]),
+            torch.cat([scores, zeros]),
+            torch.cat([labels, zeros.to(labels.dtype)]),
+        )
+
+
+def _mean_over(c5: Tensor, boxes: list[Tensor], batch: Tensor) -> Tensor:
+    """(boxes of all pictures, C): RoIAlign to 7 x 7, as of the box head's input, then the mean."""
+    scale = c5.shape[-1] / batch.shape[-1]
+    return roi_align(c5, boxes, 7, scale, sampling_ratio=2, aligned=True).mean((2, 3))
+
+
+def _build(
+    name: str, num_classes: int, num_regions: int, min_score: float, proposals: int | None
+) -> Any:
+    known = [n for n in list_models(module=detection) if n.startswith("fasterrcnn")]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"torchvision has no {name!r}{hint} Known: {', '.join(known)}")
+    options = {} if proposals is None else {"rpn_post_nms_top_n_test": proposals}
+    return get_model(
+        name,
+        weights=None,
+        weights_backbone=None,
+        num_classes=num_classes,
+        box_score_thresh=min_score,
+        box_detections_per_img=num_regions,
+        **options,
+    )
+
+
+def _published(name: str) -> dict[str, Tensor]:
+    weights: Any = get_model_weights(name)
+    try:
+        return weights.DEFAULT.get_state_dict(check_hash=True, weights_only=True)
+    except OSError as error:
+        raise OSError(
+            f"weights of {name!r} cannot be fetched from {weights.DEFAULT.url} ({error}); "
+            "checkpoint_path= takes a local file"
+        ) from error
+
+
+def _without_epsilon(backbone: nn.Module) -> None:
+    """Weights of this name were trained with an epsilon of 0 in batch norm, says torchvision."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            module.eps = 0.0

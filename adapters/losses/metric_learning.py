@@ -1,0 +1,80 @@
+"""The loss under the interface of pytorch-metric-learning: embeddings, labels, a reference set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.adapters.missing import explain
+from ascl_plugin.losses import asymmetry_loss
+
+try:
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.losses import BaseMetricLossFunction
+except (ImportError, RuntimeError) as error:
+    raise explain(error, "pytorch_metric_learning", "examples") from error
+
+
+class AsymmetryMetricLoss(BaseMetricLossFunction):
+    """`AsymmetryLoss` where a loss of pytorch-metric-learning is asked for.
+
+    Called as ``loss(images, labels, ref_emb=texts, ref_labels=labels)``. Rows of the reference
+    labelled -1 are generated negatives, to every image.
+
+    What the interface has no place for: generated positives (there is one reference, and a richer
+    text is no other class), and several texts of an image in a batch (the loss wants pairs). A
+    miner's `indices_tuple` is refused. `DistributedLossWrapper` works where labels differ between
+    processes, too. `SelfSupervisedLoss` and `CrossBatchMemory` accept losses of
+    their own list alone, and refuse this one.
+
+    Args:
+        temperature, form: as `AsymmetryLoss`.
+        **options: of `BaseMetricLossFunction`: `distance`, one that grows with similarity, cosine
+            by default; `embedding_regularizer`.
+
+    Shapes:
+        embeddings (N, D), labels (N,) all different, ref_emb (N + M, D), ref_labels (N + M,): the
+        N labels in their order, and M times -1 anywhere among them. -> scalar.
+
+    Raises:
+        ValueError: labels that say something else; a miner; a distance that shrinks with
+            similarity.
+    """
+
+    def __init__(self, temperature: float = 0.05, form: str = "nll", **options: Any) -> None:
+        super().__init__(**options)
+        if not self.distance.is_inverted:
+            name = type(self.distance).__name__
+            raise ValueError(f"distance must grow with similarity, as CosineSimilarity, got {name}")
+        self.temperature = temperature
+        self.form = form
+
+    def get_default_distance(self) -> CosineSimilarity:
+        """Cosines."""
+        return CosineSimilarity()
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices_tuple: Any,
+        ref_emb: Tensor,
+        ref_labels: Tensor,
+    ) -> dict[str, Any]:
+        """The loss as the base class wants it, reduced."""
+        if indices_tuple is not None:
+            raise ValueError("AsymmetryMetricLoss weighs all pairs of a batch: it takes no miner")
+        if ref_emb is embeddings or labels is None:
+            raise ValueError("AsymmetryMetricLoss needs labels, and texts: ref_emb=, ref_labels=")
+        real = ref_labels != -1
+        if len(labels.unique()) < len(labels) or not torch.equal(labels, ref_labels[real]):
+            raise ValueError(
+                "AsymmetryMetricLoss needs labels that all differ, and ref_labels with the same in "
+                "the same order; -1 marks generated negatives"
+            )
+        sim = self.distance(embeddings, ref_emb)
+        negatives = None if real.all() else sim[:, ~real]
+        loss = asymmetry_loss(sim[:, real], negatives, temperature=self.temperature, form=self.form)
+        return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}

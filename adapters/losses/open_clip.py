@@ -1,0 +1,161 @@
+"""The asymmetry loss in place of open_clip's `ClipLoss`, in its own training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ascl_plugin.asymmetry.embedding import STRENGTH
+from ascl_plugin.distributed import gather
+from ascl_plugin.features import wide
+
+NEGATIVES = ("gaussian", "dropout", "none")
+
+
+class OpenClipAsymmetryLoss(nn.Module):
+    """`AsymmetryLoss` (form "nll") that open_clip's trainer calls as it calls `ClipLoss`.
+
+    Each caption embedding gets a generated negative: itself with noise in it. The papers put noise
+    into the words of a caption (Asymmetry-I); a trainer that hands out one embedding a text leaves
+    only that to put noise into, which is less. A model whose output holds
+    ``negative_text_features``, made of noisy words, has those used. With
+    ``positive_text_features``, embeddings of richer or shorter captions (Asymmetry-II and -III), it
+    has the second half of the loss, too.
+
+    Args:
+        temperature: divides the cosines; None: what the model learns, `logit_scale`. A number
+            leaves `logit_scale` as it is. `logit_bias` cancels in a softmax and has no effect.
+        negatives: noise in the text embedding: "gaussian", "dropout" (of elements), or "none".
+        strength: of the noise, as `generate_negatives` measures it; default as there.
+        balance: weight of L_I against L_II&III, where there are positives.
+        rank, world_size, local_loss, gather_with_grad: as of `ClipLoss`, and with its gradients:
+            `gather_with_grad` makes them those of one process with the whole batch;
+            `local_loss` compares a process's own pairs with all, in world_size times less memory.
+
+    Inputs:
+        The keys of open_clip's model output: ``image_features``, ``text_features`` (N, D), unit
+        length, ``logit_scale``, and, where a model has them, ``logit_bias`` and the two named
+        above. ``output_dict=True`` gives ``{"asymmetry_loss": scalar}``, else the scalar.
+
+    Relations:
+        Without negatives and positives it is twice `ClipLoss`, which averages the two directions
+        where the papers add them.
+
+    Example:
+        >>> import torch
+        >>> from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
+        >>> loss = OpenClipAsymmetryLoss(negatives="none")
+        >>> out = {"image_features": torch.eye(4), "text_features": torch.eye(4)}
+        >>> round(loss(**out, logit_scale=torch.tensor(10.0)).item(), 5)
+        0.00027
+
+    References:
+        AsCL, equations 3-5; ACF-R+, equations 16-18.
+    """
+
+    def __init__(
+        self,
+        temperature: float | None = None,
+        negatives: str = "gaussian",
+        strength: float | None = None,
+        balance: float = 0.5,
+        rank: int = 0,
+        world_size: int = 1,
+        local_loss: bool = False,
+        gather_with_grad: bool = False,
+    ) -> None:
+        super().__init__()
+        if negatives not in NEGATIVES:
+            raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
+        if temperature is not None and not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance must be in [0, 1], got {balance}")
+        self.temperature = temperature
+        self.negatives = negatives
+        self.strength = STRENGTH.get(negatives, 0.0) if strength is None else strength
+        self.balance = balance
+        self.rank = rank
+        self.world_size = world_size
+        self.local_loss = local_loss
+        self.gather_with_grad = gather_with_grad
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        negative_text_features: Tensor | None = None,
+        positive_text_features: Tensor | None = None,
+        output_dict: bool = False,
+    ) -> Any:
+        """The loss; generated noise is drawn in training mode alone."""
+        scale = logit_scale if self.temperature is None else 1 / self.temperature
+        images = self._gather(image_features)
+        half = self._half(images, text_features, negative_text_features, scale)
+        if positive_text_features is not None:
+            positive = self._half(images, positive_text_features, None, scale)
+            half = self.balance * half + (1 - self.balance) * positive
+        # a parameter without gradient stops distributed training
+        for unused in (None if self.temperature is None else logit_scale, logit_bias):
+            if unused is not None:
+                half = half + 0 * unused.sum()
+        return {"asymmetry_loss": half} if output_dict else half
+
+    def _half(
+        self, images: Tensor, texts: Tensor, negatives: Tensor | None, scale: Tensor | float
+    ) -> Tensor:
+        """Both ratios' terms of `asymmetry_loss`, for pairs of this process or of all.
+
+        Own rows come first in what is gathered, so that pairs stand on the diagonal of (n, N).
+        """
+        if negatives is None and self.negatives != "none" and self.training:
+            negatives = self._noisy(texts)
+        all_texts = self._gather(texts)
+        own = len(texts) if self.local_loss else len(all_texts)
+        by_text = wide(images[:own] @ all_texts.T) * scale
+        by_image = wide(all_texts[:own] @ images.T) * scale
+        if negatives is not None:
+            extra = wide(images[:own] @ self._gather(negatives).T) * scale
+            beaten = extra.detach() > by_text.detach().diagonal()[:, None]
+            by_text = torch.cat([by_text, extra.masked_fill(beaten, -torch.inf)], dim=1)
+        terms = (torch.log_softmax(x, dim=1).diagonal() for x in (by_text, by_image))
+        return -sum(terms, start=by_text.new_zeros(())).mean()
+
+    def _noisy(self, texts: Tensor) -> Tensor:
+        if self.negatives == "gaussian":
+            rms = texts.detach().square().mean(1, keepdim=True).sqrt()
+            noisy = texts + self.strength * rms * torch.randn_like(texts)
+        else:
+            noisy = texts * (torch.rand_like(texts) >= self.strength)
+        return functional.normalize(noisy, dim=1)
+
+    def _gather(self, local: Tensor) -> Tensor:
+        """(n, D) -> (N, D), own rows first."""
+        if self.world_size == 1:
+            return local
+        if self.gather_with_grad:
+            whole = gather(local)
+            if len(whole) != self.world_size * len(local):
+                raise ValueError("every process must bring as many pairs as the others")
+            parts = list(whole.chunk(self.world_size))
+        else:
+            parts = [torch.empty_like(local) for _ in range(self.world_size)]
+            dist.all_gather(parts, local.detach().contiguous())
+        if self.local_loss or not self.gather_with_grad:
+            parts[self.rank] = local
+        return torch.cat(parts[self.rank :] + parts[: self.rank])
+
+    def extra_repr(self) -> str:
+        """What `print(loss)` tells of the options."""
+        return (
+            f"temperature={self.temperature}, negatives={self.negatives!r}, "
+            f"strength={self.strength}, balance={self.balance}, local_loss={self.local_loss}, "
+            f"gather_with_grad={self.gather_with_grad}"
+        )

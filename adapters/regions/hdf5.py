@@ -1,0 +1,285 @@
+"""Region features in HDF5: all images in one array, or one data set an image.
+
+HDF5 files are opened when first read, once in each process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.regions.reader import (
+    Plan,
+    RegionReader,
+    Regions,
+    RegionWriter,
+    refuse_as_name,
+)
+from ascl_plugin.data.scan_layout import IDS
+
+try:
+    import h5py
+except (ImportError, RuntimeError) as error:
+    raise explain(error, "h5py", "regions") from error
+
+MAX_CHUNK = 2**28  # bytes: one is unpacked to read anything in it
+_FEATURES = ("features", "image_features")
+_BOXES = ("bbox", "bboxes", "boxes", "image_bb")
+_COUNTS = ("num_bbx", "num_bbox", "num_bboxes", "num_boxes")
+_IDS = ("image_ids", "image_id", "img_ids", "ids")
+_SUFFIXES = ("_features", "_boxes")  # of data sets of one image, where it has boxes
+
+
+class _Hdf5Reader(RegionReader):
+    """Opens the file in each process on its own."""
+
+    _opened: tuple[int, Any] | None = None
+
+    @property
+    def file(self) -> Any:
+        """The open file of this process."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = None  # a forked file shares state with its parent's until it is closed
+            self._opened = os.getpid(), _open(self.path)
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_opened"}
+
+    def read(self, entry: int, limit: int | None = None) -> Regions:
+        """As of `RegionReader`."""
+        try:
+            return super().read(entry, limit)
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            if str(self.path) in str(error):
+                raise
+            # h5py's, of a damaged file
+            raise ValueError(f"{self.where(entry)} cannot be read: {error}") from error
+
+
+class RegionHdf5(_Hdf5Reader):
+    """`features` (I, K, D) or (I, D); with `bbox` (I, K, 4); with `num_bbx` (I,) of real regions.
+
+    Image ids are in `image_ids`, or in `X_ids.txt` beside `X.h5`, one a line; without either,
+    images are called X-0, X-1, ... Other usual names of these arrays are known too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        features = self.file[_named(self.file, _FEATURES) or _FEATURES[0]]
+        self.names = {k: _named(self.file, v) for k, v in (("boxes", _BOXES), ("counts", _COUNTS))}
+        if features.ndim not in (2, 3) or features.dtype.kind != "f":
+            raise ValueError(
+                f"{path}: features are {features.dtype} {features.shape}, expected floats (images, "
+                "regions, width) or (images, width)"
+            )
+        self.features_name, self.most = features.name, 1
+        if features.ndim == 3:
+            self.most = features.shape[1]
+        images = features.shape[0]
+        if images > os.path.getsize(path):
+            raise ValueError(f"{path} claims {images} images, it has not as many bytes")
+        for name in filter(None, self.names.values()):
+            if self.file[name].shape[:1] != (images,):
+                raise ValueError(
+                    f"{path}: {name} has shape {self.file[name].shape}, features are of {images} "
+                    "images"
+                )
+        self.counts = np.full(images, self.most)
+        if self.names["counts"]:
+            self.counts = self.file[self.names["counts"]][:].reshape(images, -1)[:, 0].astype(int)
+        ids = self._ids(images)
+        super().__init__(path, ids, features.shape[-1], features.dtype, bool(self.names["boxes"]))
+
+    def _ids(self, images: int) -> list[str]:
+        beside = self.path.with_name(self.path.stem + IDS)
+        if name := _named(self.file, _IDS):
+            stored = self.file[name]
+            values = stored.asstr()[:] if h5py.check_string_dtype(stored.dtype) else stored[:]
+            ids = [str(value) for value in values.reshape(-1)]
+        elif beside.exists():
+            try:
+                lines = beside.read_text(encoding="utf-8").split("\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{beside}: byte {error.start} is no UTF-8") from error
+            ids = [line.strip() for line in lines if line.strip()]
+        else:
+            return [f"{self.path.stem}-{row}" for row in range(images)]
+        if len(ids) != images:
+            raise ValueError(f"{self.path}: {len(ids)} image ids, features of {images} images")
+        return ids
+
+    def _count(self, entry: int) -> int:
+        if self.counts[entry] > self.most:
+            raise ValueError(
+                f"{self.where(entry)} claims {self.counts[entry]} regions, there is room for "
+                f"{self.most}"
+            )
+        return int(self.counts[entry])
+
+    def _read(self, entry: int, count: int) -> Regions:
+        features = self.file[self.features_name]
+        if features.ndim == 2:
+            return Regions(features[entry][None])
+        boxes = self.names["boxes"]
+        return Regions(features[entry, :count], self.file[boxes][entry, :count] if boxes else None)
+
+
+class RegionHdf5Images(_Hdf5Reader):
+    """One data set an image: `ID` (K, D) or (D,), or `ID_features` and `ID_boxes`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        keys = list(self.file)
+        named = [key for key in keys if key.endswith(_SUFFIXES[0])]
+        self.suffix = _SUFFIXES[0] if named else ""
+        ids = [k.removesuffix(self.suffix) for k in named or keys if not k.endswith(_SUFFIXES[1])]
+        if not ids:
+            raise ValueError(f"{path}: no images in it")
+        self.ids = ids
+        first = self._dataset(0)
+        boxes = ids[0] + _SUFFIXES[1] in self.file
+        super().__init__(path, ids, first.shape[-1], first.dtype, boxes)
+
+    def _dataset(self, entry: int) -> Any:
+        found = self.file[self.ids[entry] + self.suffix]
+        if isinstance(found, h5py.Dataset):
+            _refuse_elsewhere(found, self.where(entry))
+        if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f" or found.ndim > 2:
+            raise ValueError(f"{self.where(entry)}: expected floats (regions, width), got {found}")
+        if not found.ndim:
+            raise ValueError(f"{self.where(entry)}: a single number, expected (regions, width)")
+        return found
+
+    def _count(self, entry: int) -> int:
+        found = self._dataset(entry)
+        return found.shape[0] if found.ndim == 2 else 1
+
+    def _read(self, entry: int, count: int) -> Regions:
+        found = self._dataset(entry)
+        if found.ndim == 1:
+            return Regions(found[:][None])
+        boxes = self.ids[entry] + _SUFFIXES[1]
+        return Regions(found[:count], self.file[boxes][:count] if boxes in self.file else None)
+
+
+def open_hdf5(path: Path) -> RegionReader:
+    """The reader of the file's layout."""
+    try:
+        with _open(path) as file:
+            _refuse_links(file, path)
+            kind = RegionHdf5 if _named(file, _FEATURES) else RegionHdf5Images
+        return kind(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file fails within h5py in any of a dozen ways
+        told = str(error)
+        raise ValueError(told if str(path) in told else f"{path}: {error}") from error
+
+
+def _open(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: not HDF5, cut short or damaged ({error})") from error
+
+
+def _refuse_links(file: Any, path: Path) -> None:
+    """HDF5 may link to any other file."""
+    for name in file:
+        if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+            raise ValueError(f"{path}: {name!r} is a link to another file; copy what it leads to")
+
+
+def _refuse_elsewhere(found: Any, where: str) -> None:
+    """Numbers of a data set may lie in any other file, and unpack to any size."""
+    if found.external or found.is_virtual:
+        raise ValueError(f"{where}: its numbers lie in another file; copy them into this one")
+    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > MAX_CHUNK:
+        raise ValueError(f"{where}: chunks of more than {MAX_CHUNK >> 20} MB")
+
+
+def _named(file: Any, names: tuple[str, ...]) -> str | None:
+    for name in names:
+        if isinstance(found := file.get(name), h5py.Dataset):
+            _refuse_elsewhere(found, f"{file.filename}: {name}")
+            return name
+    return None
+
+
+class _Hdf5Writer(RegionWriter):
+    """Lays out the whole file, closes it, and fills in the numbers where HDF5 says they lie.
+
+    HDF5's own structure is complete from the start, so a kill at any time leaves a sound file.
+    """
+
+    def __init__(self, part: Path, plan: Plan, done: int) -> None:
+        super().__init__(part, plan, done)
+        if not done:
+            with h5py.File(part, "w") as file:
+                self._lay_out(file)
+        with h5py.File(part, "r") as file:
+            self.places = {k: v.id.get_offset() for k, v in file.items() if v.dtype.kind == "f"}
+
+    def _lay_out(self, file: Any) -> None:
+        raise NotImplementedError
+
+
+class Hdf5Writer(_Hdf5Writer):
+    """`features`, `bbox`, `num_bbx`, `image_ids`; images of fewer regions are padded with zeros."""
+
+    def _lay_out(self, file: Any) -> None:
+        plan = self.plan
+        images, most = len(plan.ids), max(plan.counts)
+        _contiguous(file, "features", (images, most, plan.dim), plan.dtype)
+        if plan.has_boxes:
+            _contiguous(file, "bbox", (images, most, 4), np.dtype(np.float32))
+        file["num_bbx"] = np.array(plan.counts, dtype=np.int64)
+        file.create_dataset("image_ids", data=plan.ids, dtype=h5py.string_dtype())
+
+    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
+        most = max(self.plan.counts)
+        for name, values in zip(("features", "bbox"), regions, strict=True):
+            if values is not None:
+                row = np.zeros((most, values.shape[1]), values.dtype)
+                row[: len(values)] = values
+                self.put(self.places[name] + entry * row.nbytes, row)
+
+
+class Hdf5ImagesWriter(_Hdf5Writer):
+    """`ID`; with boxes `ID_features` and `ID_boxes`."""
+
+    def _lay_out(self, file: Any) -> None:
+        plan = self.plan
+        for image_id, count in zip(plan.ids, plan.counts, strict=True):
+            features, boxes = self._names(refuse_as_name(image_id, str(self.part)))
+            _contiguous(file, features, (count, plan.dim), plan.dtype)
+            if plan.has_boxes:
+                _contiguous(file, boxes, (count, 4), np.dtype(np.float32))
+
+    def _names(self, image_id: str) -> tuple[str, str]:
+        suffix = _SUFFIXES[0] if self.plan.has_boxes else ""
+        return image_id + suffix, image_id + _SUFFIXES[1]
+
+    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
+        for name, values in zip(self._names(self.plan.ids[entry]), regions, strict=True):
+            if values is not None:
+                self.put(self.places[name], values)
+
+
+def _contiguous(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """A data set in one piece, its place in the file given now and its numbers not written."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_layout(h5py.h5d.CONTIGUOUS)
+    options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    options.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    options.set_obj_track_times(False)  # the same bytes whatever the time
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, options)

@@ -1,0 +1,136 @@
+"""Region files as a model's image input: no pictures, no image encoder that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ascl_plugin.adapters.regions.region_files import RegionReader, open_regions
+from ascl_plugin.features import ImageFeatures
+
+Row = Mapping[str, Any]
+
+
+class PrecomputedRegions(nn.Module):
+    """Stands where an image encoder would: says how wide the features are, and encodes nothing.
+
+    Which files they come from is told at training and evaluation (`--region_files`), so a saved
+    model names no path.
+
+    Args:
+        region_dim: width of a region feature.
+        pooled_dim: width of the whole-image feature; None: as regions.
+        num_regions: K, the regions taken of an image at most.
+    """
+
+    frozen = True
+    from_files = True
+
+    def __init__(
+        self, region_dim: int = 2048, pooled_dim: int | None = None, num_regions: int = 36
+    ) -> None:
+        super().__init__()
+        self.region_dim, self.num_regions = region_dim, num_regions
+        self.pooled_dim = region_dim if pooled_dim is None else pooled_dim
+
+    def forward(self, pixel_values: Tensor) -> ImageFeatures:
+        """Nothing but an error: there is no encoder here."""
+        raise ValueError("this model's image features come from files: give --region_files")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As JSON, what it is."""
+        return {
+            "encoder": "region_files",
+            "region_dim": self.region_dim,
+            "pooled_dim": self.pooled_dim,
+            "num_regions": self.num_regions,
+        }
+
+
+class RegionInputs:
+    """Rows -> `regions` (N, K, D), `pooled` (N, D), `region_mask` (N, K) where some have fewer.
+
+    A row is found by its `image_id`, else by its image's file name, as `normal_id` spells them.
+    Features are read from the files each time, so they stay in the page cache and not in the
+    process; workers of a DataLoader read for themselves.
+
+    Args:
+        region_files: what `open_regions` opens.
+        pooled_files: likewise, of whole images; where an image has several vectors there, their
+            mean. None: the mean of the regions taken.
+        num_regions: the first so many regions of each image.
+
+    Attributes:
+        region_dim, pooled_dim: widths.
+    """
+
+    store = None  # nothing is cached: the files are the cache
+
+    def __init__(
+        self,
+        region_files: str | Path,
+        pooled_files: str | Path | None = None,
+        num_regions: int = 36,
+    ) -> None:
+        if num_regions < 1:
+            raise ValueError(f"num_regions must be at least 1, got {num_regions}")
+        self.num_regions = num_regions
+        self.regions = open_regions(region_files)
+        self.pooled = None if pooled_files is None else open_regions(pooled_files)
+        self.region_dim = self.regions.dim
+        self.pooled_dim = (self.pooled or self.regions).dim
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Tensors of N rows, float32."""
+        regions = [_features(self.regions, row, self.num_regions) for row in rows]
+        if self.pooled is None:
+            pooled = [r.mean(0) for r in regions]
+        else:
+            pooled = [_features(self.pooled, row, None).mean(0) for row in rows]
+        batch = {
+            "regions": pad_sequence(regions, batch_first=True),
+            "pooled": torch.stack(pooled),
+        }
+        lengths = torch.tensor([len(r) for r in regions])
+        if int(lengths.min()) < int(lengths.max()):
+            batch["region_mask"] = torch.arange(int(lengths.max())) < lengths[:, None]
+        return batch
+
+    def boxes(self, row: Row) -> np.ndarray | None:
+        """(K, 4) x0 y0 x1 y1 of the regions taken of a row's image; None: the files have none."""
+        return self.regions.regions(
+            _name(self.regions, row) or row["image_id"], self.num_regions
+        ).boxes
+
+    def prepare(self, rows: Any, batch_size: int, **sharing: Any) -> None:
+        """Checks that there are features of every row, before hours are spent.
+
+        Raises:
+            KeyError: some have none; the message names the first, and how many.
+        """
+        rows = rows.select_columns(["image_id", "image"]) if hasattr(rows, "features") else rows
+        for reader in filter(None, (self.regions, self.pooled)):
+            lacking = [row for row in rows if _name(reader, row) is None]
+            if lacking:
+                raise KeyError(
+                    f"{reader.path}: no features of image {lacking[0]['image_id']!r}, and of "
+                    f"{len(lacking) - 1} more of {len(rows)}; it has {len(reader)} images, the "
+                    f"first {reader.ids[0]!r}"
+                )
+
+
+def _features(reader: RegionReader, row: Row, limit: int | None) -> Tensor:
+    found = reader.regions(_name(reader, row) or row["image_id"], limit)
+    return torch.from_numpy(found.features.astype("float32"))
+
+
+def _name(reader: RegionReader, row: Row) -> str | None:
+    """What the reader calls the row's image; None: it has no such image."""
+    path = (row["image"] or {}).get("path") or ""
+    return next((n for n in (row["image_id"], Path(path).name) if n in reader), None)

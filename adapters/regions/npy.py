@@ -1,0 +1,149 @@
+"""Region features in numpy's files: SCAN's `X_ims.npy`, and a folder with one file an image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ascl_plugin.adapters.regions.reader import (
+    MAX_BYTES,
+    Plan,
+    RegionReader,
+    Regions,
+    RegionWriter,
+    refuse_as_name,
+)
+from ascl_plugin.data.scan_layout import IDS, IMAGES, read_split
+from ascl_plugin.npy_file import NpyFile, read_npz
+
+# what published extractors call the arrays of an .npz
+_FEATURES, _BOXES = ("features", "feat", "x"), ("bbox", "boxes")
+
+
+class ScanArray(RegionReader):
+    """SCAN's `X_ims.npy` (rows, K, D), or (rows, D) of one region an image.
+
+    Image ids: see `ascl_plugin.data.scan_layout`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.array = NpyFile(path)
+        if len(self.array.shape) not in (2, 3):
+            raise ValueError(
+                f"{path}: expected an array (images, regions, width) or (images, width), got shape "
+                f"{self.array.shape}"
+            )
+        if path.name.endswith(IMAGES):
+            split = read_split(path.parent, path.name.removesuffix(IMAGES))
+            ids, self.repeat = split.ids, split.repeat
+        else:
+            ids, self.repeat = [f"{path.stem}-{i}" for i in range(self.array.shape[0])], 1
+        super().__init__(path, ids, self.array.shape[-1], self.array.dtype, False)
+
+    def _count(self, entry: int) -> int:
+        return self.array.shape[1] if len(self.array.shape) == 3 else 1
+
+    def _read(self, entry: int, count: int) -> Regions:
+        row = entry * self.repeat
+        if len(self.array.shape) == 2:
+            return Regions(self.array.row(row)[None])
+        return Regions(self.array.row(row, count))
+
+
+class ScanWriter(RegionWriter):
+    """`X_ims.npy`, made whole and filled row by row; `X_ids.txt` beside it."""
+
+    def __init__(self, part: Path, plan: Plan, done: int) -> None:
+        super().__init__(part, plan, done)
+        fewest, most = min(plan.counts), max(plan.counts)
+        if fewest != most:
+            raise ValueError(
+                f"image {plan.ids[plan.counts.index(fewest)]!r} has {fewest} regions, another "
+                f"{most}: scan holds as many for each; --num_regions {fewest} cuts all to that"
+            )
+        if bad := next((i for i in plan.ids if "\n" in i or i != i.strip() or not i), None):
+            raise ValueError(f"image id {bad!r} cannot be a line of {IDS}")
+        if not done:
+            shape = (len(plan.ids), most, plan.dim)
+            np.lib.format.open_memmap(part, "w+", plan.dtype, shape)
+        self.start = NpyFile(part).offset
+
+    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
+        self.put(self.start + entry * regions.features.nbytes, regions.features)
+
+
+class RegionFolder(RegionReader):
+    """A folder of `ID.npy` (K, D) or (D,), and `ID.npz` with `features` and `bbox`.
+
+    The arrays of an .npz may be called `features`, `feat` or `x`, and `bbox` or `boxes`; others in
+    it, pickles among them, are left alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        names = sorted(n for n in os.listdir(path) if n.endswith((".npy", ".npz")))
+        self.names = [n for n in names if not n.startswith(".")]
+        self.path, self.ids = path, [name[:-4] for name in self.names]
+        if not self.names:
+            raise ValueError(f"{path}: no .npy or .npz files in it")
+        first = self._load(0, 1)
+        dim, boxes = first.features.shape[-1], first.boxes is not None
+        super().__init__(path, self.ids, dim, first.features.dtype, boxes)
+
+    def _count(self, entry: int) -> int:
+        if self.names[entry].endswith(".npy"):
+            shape = NpyFile(self.path / self.names[entry]).shape
+            return shape[0] if len(shape) == 2 else 1
+        return len(self._load(entry, None).features)
+
+    def _read(self, entry: int, count: int) -> Regions:
+        return self._load(entry, count)
+
+    def _load(self, entry: int, count: int | None) -> Regions:
+        path = self.path / self.names[entry]
+        if path.suffix == ".npz":
+            features, boxes = _from_npz(path)
+        else:
+            file, boxes = NpyFile(path), None
+            _refuse_shape(path, file.shape)
+            rows = file.shape[0]
+            features = file.first(rows if count is None or len(file.shape) == 1 else count)
+        _refuse_shape(path, features.shape)
+        features = features[None] if features.ndim == 1 else features
+        return Regions(features[:count], None if boxes is None else boxes[:count])
+
+
+def _refuse_shape(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (1, 2):
+        raise ValueError(f"{path}: expected an array (regions, width), got shape {shape}")
+
+
+def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    found = read_npz(path, _FEATURES + _BOXES, MAX_BYTES)
+    name, boxes = (next((n for n in names if n in found), None) for names in (_FEATURES, _BOXES))
+    if name is None:
+        raise ValueError(f"{path}: no array 'features' in it")
+    features = found[name]
+    if features.dtype.kind != "f":
+        raise ValueError(f"{path}: expected floats, got {features.dtype}")
+    if boxes is not None and found[boxes].ndim != 2:
+        raise ValueError(f"{path}: {boxes} has shape {found[boxes].shape}, expected (regions, 4)")
+    return features, None if boxes is None else found[boxes]
+
+
+class FolderWriter(RegionWriter):
+    """One file an image: `ID.npy`, with boxes `ID.npz`."""
+
+    def __init__(self, part: Path, plan: Plan, done: int) -> None:
+        super().__init__(part, plan, done)
+        for image_id in plan.ids:
+            refuse_as_name(image_id, str(part))
+        part.mkdir(exist_ok=True)
+
+    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
+        path = self.part / self.plan.ids[entry]
+        if regions.boxes is None:
+            np.save(f"{path}.npy", regions.features, allow_pickle=False)
+        else:
+            np.savez(f"{path}.npz", features=regions.features, bbox=regions.boxes)

@@ -1,0 +1,185 @@
+"""The bottom-up-attention TSV: a line an image, boxes and features in base64.
+
+Columns as published with bottom-up attention (image_id, image_w, image_h, num_boxes, boxes,
+features), or as LXMERT's, which has four more before num_boxes. Both arrays are float32.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ascl_plugin.adapters.regions.reader import Plan, RegionReader, Regions, RegionWriter
+from ascl_plugin.disk import written
+from ascl_plugin.npy_file import read_npz
+
+MAX_LINE = 2**24  # bytes: 100 boxes of 2048 numbers take 1.1 MB
+MAX_ID = 1024  # bytes
+_LAYOUTS = {6: (0, 3, 4, 5), 10: (0, 7, 8, 9)}  # columns -> places of id, count, boxes, features
+_FLOAT = np.dtype("<f4")
+
+
+class RegionTsv(RegionReader):
+    """A TSV and the index of its lines, made in one pass and kept beside it as `FILE.index.npz`.
+
+    An image whose line occurs twice, word for word, is one image.
+
+    Raises:
+        ValueError: a line that is too long or has other columns; the message has its number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        ids, self.offsets, self.counts = _index(path)
+        self.ids = ids
+        if not ids:
+            raise ValueError(f"{path}: no images in it")
+        first = self._parse(0)
+        super().__init__(path, ids, first.features.shape[1], _FLOAT, first.boxes is not None)
+
+    def _count(self, entry: int) -> int:
+        return int(self.counts[entry])
+
+    def _read(self, entry: int, count: int) -> Regions:
+        features, boxes = self._parse(entry)
+        return Regions(features[:count], None if boxes is None else boxes[:count])
+
+    def _parse(self, entry: int) -> Regions:
+        where = self.where(entry)
+        with open(self.path, "rb") as file:
+            file.seek(self.offsets[entry])
+            image_id, found, boxes, features = _fields(file.readline(MAX_LINE + 1), where)
+        count = int(self.counts[entry])
+        if image_id != self.ids[entry] or found != count:
+            raise ValueError(f"{where}: the file changed; delete {_index_path(self.path).name}")
+        return Regions(
+            _decode(features, count, f"{where}, features"),
+            _decode(boxes, count, f"{where}, boxes") if boxes else None,
+        )
+
+
+def _fields(line: bytes, where: str) -> tuple[str, int, bytes, bytes]:
+    """id, count, boxes and features of a line."""
+    if len(line) > MAX_LINE:
+        raise ValueError(f"{where}: the line is longer than {MAX_LINE >> 20} MB")
+    columns = line.rstrip(b"\r\n").split(b"\t")
+    if len(columns) not in _LAYOUTS:
+        raise ValueError(f"{where}: {len(columns)} columns, expected 6 or 10")
+    image_id, count, boxes, features = (columns[i] for i in _LAYOUTS[len(columns)])
+    if not 0 < len(image_id) <= MAX_ID:
+        raise ValueError(f"{where}: an image id of {len(image_id)} bytes, expected 1 to {MAX_ID}")
+    if not (count.isdigit() and len(count) < 7 and int(count)):
+        raise ValueError(f"{where}: num_boxes is {count[:20]!r}, expected a number from 1")
+    try:
+        return image_id.decode(), int(count), boxes, features
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: the image id is no UTF-8") from error
+
+
+def _decode(text: bytes, count: int, where: str) -> np.ndarray:
+    """(count, width) float32 of base64."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{where}: not base64 ({error})") from error
+    if not data or len(data) % (count * _FLOAT.itemsize):
+        raise ValueError(f"{where}: {len(data)} bytes are no float32 rows of {count} boxes")
+    return np.frombuffer(data, _FLOAT).reshape(count, -1)
+
+
+def _index_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.index.npz")
+
+
+def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Ids, byte offsets and counts of all lines, from the kept index if it is of this file."""
+    status, kept = os.stat(path), _index_path(path)
+    signature = np.array([status.st_size, status.st_mtime_ns])
+    if kept.exists():
+        try:
+            # no column of the index is longer than the lines it is of
+            found = read_npz(kept, limit=status.st_size + 4096)
+            if np.array_equal(found["signature"], signature):
+                return _checked(**found)
+        except (ValueError, KeyError, TypeError, OSError):
+            pass  # damaged, or of an earlier layout: made anew
+    ids, offsets, counts = _scan(path, status.st_size)
+    names = np.frombuffer("\n".join(ids).encode(), np.uint8)  # an id is no longer than it is
+    try:
+        with written(kept, shared=True) as aside, open(aside, "wb") as file:
+            np.savez(file, signature=signature, ids=names, offsets=offsets, counts=counts)
+    except OSError as error:
+        warnings.warn(
+            f"{kept} cannot be written ({error.__cause__}): the index of {path.name} is made anew "
+            "each time",
+            stacklevel=2,
+        )
+    return ids, offsets, counts
+
+
+def _checked(
+    signature: np.ndarray, ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """An index from a file, if it is one."""
+    names = ids.astype(np.uint8, casting="no").tobytes().decode().split("\n")
+    for column in (offsets, counts):
+        if column.shape != (len(names),) or column.dtype != np.int64 or column.min() < 0:
+            raise ValueError("no index")
+    return names, offsets, counts
+
+
+def _scan(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    found: dict[str, tuple[int, int]] = {}
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=f"index of {path.name}", delay=1)
+    with open(path, "rb") as file, bar:
+        offset = number = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if line.strip():
+                image_id, count, _, _ = _fields(line, f"{path}, line {number}")
+                if image_id not in found:
+                    found[image_id] = offset, count
+                else:
+                    file.seek(found[image_id][0])
+                    if file.readline(MAX_LINE + 1).rstrip() != line.rstrip():
+                        raise ValueError(
+                            f"{path}, line {number}: image {image_id!r} a second time, with other "
+                            "features"
+                        )
+                    file.seek(offset + len(line))
+            offset += len(line)
+            bar.update(len(line))
+    places = np.array(list(found.values()), dtype=np.int64).reshape(-1, 2)
+    return list(found), places[:, 0], places[:, 1]
+
+
+class TsvWriter(RegionWriter):
+    """Six columns a line; width and height of the picture are not known here and written as 0."""
+
+    def __init__(self, part: Path, plan: Plan, done: int) -> None:
+        super().__init__(part, plan, done)
+        if not np.can_cast(plan.dtype, _FLOAT):
+            raise ValueError(f"features are {plan.dtype}: tsv holds float32")
+        if bad := next((i for i in plan.ids if set(i) & set("\t\r\n")), None):
+            raise ValueError(f"image id {bad!r} cannot stand in a TSV")
+        part.touch()
+        with open(part, "r+b") as file:  # what a kill left behind the last whole line falls
+            for entry in range(done):
+                if not file.readline().endswith(b"\n"):
+                    raise ValueError(f"it ends in image {entry + 1} of {done}")
+            file.truncate(file.tell())
+
+    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
+        features = base64.b64encode(regions.features.astype(_FLOAT, copy=False).tobytes())
+        boxes = b""
+        if regions.boxes is not None:
+            boxes = base64.b64encode(regions.boxes.astype(_FLOAT, copy=False).tobytes())
+        start = f"{self.plan.ids[entry]}\t0\t0\t{len(regions.features)}\t".encode()
+        with open(self.part, "ab") as file:
+            file.write(start + boxes + b"\t" + features + b"\n")

@@ -1,0 +1,210 @@
+"""Image encoders of timm: the last feature map as a grid of regions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ascl_plugin.adapters.frozen import PretrainedEncoder, weights_hash
+from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.package_path import package_path
+from ascl_plugin.features import ImageFeatures
+
+try:
+    import timm
+    from safetensors import SafetensorError
+    from timm.data import create_transform, resolve_data_config
+except (ImportError, RuntimeError) as error:
+    raise explain(error, "timm", "timm") from error
+
+
+class TimmGrid(PretrainedEncoder):
+    """Any timm model with a spatial feature map: ResNets, EfficientNets, ConvNeXts, ViTs, Swins.
+
+    The map of `forward_features` (of a ViT: its patch tokens, prefix tokens dropped) is averaged to
+    a grid of sqrt(num_regions) cells a side, row by row, by adaptive average pooling: 7 x 7 becomes
+    6 x 6 with cells that overlap, and a map coarser than the grid repeats its cells. The pooled
+    feature is the model's own, what its classifier would see (`forward_head(pre_logits=True)`).
+
+    The papers' regions come from a detector; a grid of as many cells stands in for them (36).
+
+    Args:
+        model_name: as `timm.create_model` takes it.
+        checkpoint_path: state dict to load, ``.safetensors`` or ``.pth``/``.pt`` (tensors alone,
+            nothing is executed); ``package:NAME/relative/glob`` is a file of an installed package.
+            Where names differ from timm's, tensors are matched in order, if count and shapes agree.
+        pretrained: load the weights timm knows for the model, from the hub.
+        num_regions: K, a square.
+        frozen: keep the weights as they are, always in evaluation mode.
+
+    Attributes:
+        region_dim, pooled_dim: widths of the two outputs.
+        preprocess: PIL picture, RGB -> (3, H, W); the model's own evaluation transform.
+
+    Shapes:
+        pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim).
+
+    Raises:
+        ValueError: `num_regions` is no square; the model has no spatial map; the checkpoint does
+            not fit; both `pretrained` and `checkpoint_path`.
+        FileNotFoundError: no such checkpoint.
+        RuntimeError: timm knows no such model.
+        OSError: `pretrained`, and the hub does not answer.
+
+    >>> encoder = TimmGrid("resnet18", frozen=False)
+    >>> encoder(torch.zeros(2, 3, 224, 224)).regions.shape
+    torch.Size([2, 36, 512])
+    """
+
+    def __init__(
+        self,
+        model_name: str = "resnet152",
+        checkpoint_path: str | None = None,
+        pretrained: bool = False,
+        num_regions: int = 36,
+        frozen: bool = True,
+    ) -> None:
+        super().__init__()
+        self.side = grid_side(num_regions)
+        if pretrained and checkpoint_path:
+            raise ValueError("pretrained=True and checkpoint_path= both name weights; give one")
+        self.model_name = model_name
+        # channels last: the layout that convolutions run fastest in, on CPUs 2 to 3 times
+        self.model = _create(model_name, pretrained).to(memory_format=torch.channels_last)
+        if checkpoint_path:
+            load_checkpoint(self.model, checkpoint_path)
+        elif frozen and not pretrained:
+            warnings.warn(
+                f"{model_name} is frozen with random weights: pretrained=True or checkpoint_path= "
+                "brings trained ones, frozen=False trains them",
+                stacklevel=2,
+            )
+        self.model.reset_classifier(0)  # else its weights would never get a gradient
+
+        self.data_config: dict[str, Any] = resolve_data_config({}, model=self.model)
+        self.preprocess = create_transform(**self.data_config, is_training=False)
+        if frozen:
+            self.freeze()
+        with torch.no_grad():
+            self.model.eval()
+            probe = self(torch.zeros(1, *self.data_config["input_size"]))
+            self.train()
+        assert probe.pooled is not None
+        self.region_dim = probe.regions.shape[-1]
+        self.pooled_dim = probe.pooled.shape[-1]
+
+    def forward(self, pixel_values: Tensor) -> ImageFeatures:
+        """K cells and the pooled feature of each picture."""
+        with self.gradients():
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+            features = self.model.forward_features(pixel_values)
+            pooled = self.model.forward_head(features, pre_logits=True)
+            cells = functional.adaptive_avg_pool2d(self._map(features), self.side)
+            return ImageFeatures(cells.flatten(2).transpose(1, 2), None, pooled)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the features depend on, as JSON: model, weights, preprocessing, grid."""
+        config = self.data_config
+        names = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
+        return {
+            "encoder": "timm_grid",
+            "model": self.model_name,
+            "weights": weights_hash(self.model.state_dict()),
+            "num_regions": self.side**2,
+            "preprocessing": {n: _jsonable(config[n]) for n in names if n in config},
+        }
+
+    def _map(self, features: Tensor) -> Tensor:
+        """The feature map as (I, C, h, w)."""
+        if features.ndim == 4:
+            if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+                return features.permute(0, 3, 1, 2)
+            return features
+        if features.ndim == 3:
+            patches = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+            side = math.isqrt(patches.shape[1])
+            if side and side**2 == patches.shape[1]:
+                return patches.transpose(1, 2).unflatten(2, (side, side))
+        raise ValueError(
+            f"{self.model_name} has no square feature map: forward_features gives "
+            f"{tuple(features.shape)}"
+        )
+
+
+def _create(model_name: str, pretrained: bool) -> Any:
+    try:
+        return timm.create_model(model_name, pretrained=pretrained)
+    except OSError as error:  # what the hub client raises when it gets no answer
+        raise OSError(
+            f"weights of {model_name!r} cannot be fetched ({str(error).splitlines()[0]}); "
+            "checkpoint_path= takes a local file or package:NAME/path"
+        ) from error
+
+
+def load_checkpoint(model: Any, path: str) -> None:
+    """Loads a state dict by name, or where names differ, by order; a classifier may be missing.
+
+    Args:
+        model: a timm model.
+        path: of the file, as `TimmGrid` takes it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: more than tensors in it, or damaged; counts or shapes that differ, and the
+            message names the first tensor that does not fit.
+    """
+    path = package_path(path)
+    try:
+        given = timm.models.load_state_dict(path, weights_only=True)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"checkpoint_path: no file {path}") from error
+    except (RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
+        raise ValueError(f"{path} is no state dict of tensors alone: {error}") from error
+    given = _without_counters(given)
+    own = _without_counters(model.state_dict())
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{n}." for n in ([classifier] if isinstance(classifier, str) else classifier))
+    body = [name for name in own if not name.startswith(heads)] if heads else list(own)
+    if all(name in given for name in body):
+        pairs = [(name, name) for name in body]
+    elif len(own) == len(given):
+        pairs = list(zip(own, given, strict=True))
+    else:
+        absent = next(name for name in body if name not in given)
+        raise ValueError(
+            f"{path} does not fit {type(model).__name__}: it lacks {absent!r} and has {len(given)} "
+            f"tensors where the model has {len(own)}, so they cannot be matched in order either"
+        )
+    for ours, theirs in pairs:
+        if own[ours].shape != given[theirs].shape:
+            raise ValueError(
+                f"{path} does not fit {type(model).__name__}: {theirs!r} has shape "
+                f"{tuple(given[theirs].shape)}, {ours!r} needs {tuple(own[ours].shape)}"
+            )
+    model.load_state_dict({ours: given[theirs] for ours, theirs in pairs}, strict=False)
+
+
+def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def grid_side(num_regions: int) -> int:
+    """Cells a side of a grid of `num_regions`.
+
+    Raises:
+        ValueError: no square number, or none above 0.
+    """
+    side = math.isqrt(max(num_regions, 0))
+    if side == 0 or side**2 != num_regions:
+        raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
+    return side

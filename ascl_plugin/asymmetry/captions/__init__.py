@@ -1,0 +1,1 @@
+"""Edits of captions, and what they need to know of English."""

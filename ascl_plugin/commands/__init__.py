@@ -1,0 +1,1 @@
+"""The command `ascl`, one file a sub-command."""

@@ -1,0 +1,257 @@
+"""``ascl rerank``: re-rank a matrix in a file, compare the methods on it, or choose options."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ascl_plugin.commands.score_files import (
+    SUFFIXES,
+    check_suffix,
+    read_array,
+    read_caption_to_image,
+    write_reranked,
+)
+from ascl_plugin.disk import write_text
+from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.report.tables import RESULT_COLUMNS, markdown_table, results_table
+from ascl_plugin.reranking.methods import METHODS, Reranked, rerank
+from ascl_plugin.reranking.options import ARRAYS, options_of
+from ascl_plugin.reranking.tune import tune_rerank
+from ascl_plugin.scores import Array, as_tensor, check_scores
+
+_MEANING = {
+    "k": "first results of each query to reorder",
+    "reverse_k": "positions from this one on count as equal; not given: no limit",
+    "text_neighbors": "texts that speak for a text, itself included",
+    "mix": "0 to 1, how much the initial rank says beside the reverse position",
+    "temperature": "of the softmax, in units of the score",
+    "neighbors": "scores of the bank in a gallery item's mean",
+    "alpha": "how much of that mean is taken off",
+    "activation_k": "first results of a query of the bank that count as hubs",
+    "k1": "length of the lists that are compared",
+    "k2": "lists that are averaged",
+    "initial_weight": "0 to 1, weight of the initial distance",
+    "text_embeddings": "(texts, width), whose cosines say which texts are neighbours",
+    "image_embeddings": "(images, width), likewise for images",
+    "bank_i2t": "(images of the bank, texts), scores of other images with the same texts",
+    "bank_t2i": "(images, texts of the bank), scores of the same images with other texts",
+}
+
+
+def add_rerank(commands: Any) -> None:
+    """Add the sub-command and its options, those of the methods as their signatures have them."""
+    formats = ", ".join(SUFFIXES)
+    command = commands.add_parser(
+        "rerank",
+        help="re-rank a similarity matrix in a file",
+        description="Re-rank both directions of a similarity matrix (images, texts), from the "
+        "scores alone. npz and safetensors results hold the arrays i2t and t2i; for npy there are "
+        "two files, OUT.i2t.npy and OUT.t2i.npy. With a pairing, recall before and after is "
+        "printed.",
+    )
+    command.add_argument(
+        "sims",
+        type=Path,
+        metavar="SIMS",
+        help=f"{formats}: the one array in it, or the one named 'sim'; npy is mapped, not read",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help="its suffix decides the format (default: SIMS with .reranked before the suffix); with "
+        "--method all a Markdown file for the table (default: none is written)",
+    )
+    command.add_argument(
+        "--method",
+        choices=[*sorted(METHODS), "all"],
+        default=inspect.signature(rerank).parameters["method"].default,
+        help="all: compare them in a table, which needs a pairing (default: %(default)s)",
+    )
+    command.add_argument(
+        "--tune",
+        action="store_true",
+        help="print the options that gain most on SIMS, which must be of a validation split and "
+        "needs a pairing; nothing is written",
+    )
+    pairing = command.add_mutually_exclusive_group()
+    pairing.add_argument(
+        "--caption_to_image",
+        type=Path,
+        metavar="FILE",
+        help="image index of each caption: npy, a JSON list, or text with one integer a line",
+    )
+    pairing.add_argument(
+        "--captions_per_image",
+        type=int,
+        metavar="N",
+        help="captions 0 to N-1 belong to image 0, the next N to image 1, ...",
+    )
+    options = command.add_argument_group("options of the methods, and their defaults there")
+    for name, defaults in _defaults().items():
+        value = next(iter(defaults.values()))
+        where = ", ".join(f"{m}: {v}" if v is not None else m for m, v in defaults.items())
+        options.add_argument(
+            f"--{name}",
+            type=Path if name in ARRAYS else int if value is None else type(value),
+            metavar="FILE" if name in ARRAYS else None,
+            help=f"{_MEANING[name]} ({where})",
+        )
+    command.set_defaults(run=_run)
+
+
+def _defaults() -> dict[str, dict[str, Any]]:
+    """Option -> method -> its default; label groups are no option of a command."""
+    shared = inspect.signature(rerank).parameters
+    found: dict[str, dict[str, Any]] = {}
+    for method, function in METHODS.items():
+        for name in options_of(function):
+            own = shared.get(name) or inspect.signature(function).parameters[name]
+            if name != "caption_groups":
+                found.setdefault(name, {})[method] = own.default
+    return found
+
+
+def _run(args: argparse.Namespace) -> int:
+    output = _output(args)
+    sim = _read(args.sims, "sim", "(images, texts)")
+    options = {name: getattr(args, name) for name in _defaults()}
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in set(ARRAYS).intersection(options):
+        options[name] = _read(options[name], name, _MEANING[name].partition(",")[0])
+    owners = _pairing(args, sim)
+    if not args.tune and args.method != "all":
+        return _rerank(sim, owners, args.method, options, output)
+    if owners is None:
+        what = "--tune" if args.tune else "--method all"
+        raise ValueError(f"{what} needs --caption_to_image or --captions_per_image")
+    if args.tune:
+        return _tune(sim, owners, args.method, options)
+    return _compare(sim, owners, options, args.output)
+
+
+def _rerank(
+    sim: Array, owners: np.ndarray | None, method: str, options: dict[str, Any], output: Path
+) -> int:
+    before = after = None
+    with _bar(2 if owners is None else 4) as step:
+        if owners is not None:
+            step("recall before")  # first, for this is where a wrong pairing is found
+            before = retrieval_metrics(sim, owners)
+        step("re-rank")
+        result = rerank(sim, method=method, **options)
+        step("write")
+        written = write_reranked(output, {"i2t": result.i2t, "t2i": result.t2i})
+        if owners is not None:
+            step("recall after")
+            after = _recall(result, owners)
+    for path in written:
+        print(f"wrote {path}")
+    if before is not None and after is not None:
+        print(results_table({"before": before, "after": after}))
+        print(f"\n{method} is {'transductive' if result.transductive else 'not transductive'}")
+    return 0
+
+
+def _compare(sim: Array, owners: np.ndarray, options: dict[str, Any], output: Path | None) -> int:
+    """Every method with those of the options that it has."""
+    rows = []
+    with _bar(len(METHODS)) as step:
+        for method in sorted(METHODS, key=lambda name: (name != "none", name)):
+            step(method)
+            known = options_of(METHODS[method])
+            start = time.perf_counter()
+            result = rerank(sim, method=method, **{n: options[n] for n in options if n in known})
+            seconds = time.perf_counter() - start
+            metrics = _recall(result, owners)
+            rows.append(
+                {"method": method}
+                | {title: metrics[key] for key, title in RESULT_COLUMNS.items()}
+                | {"transductive": "yes" if result.transductive else "no", "seconds": seconds}
+            )
+    table = markdown_table(rows)
+    print(table)
+    if output is not None:
+        write_text(output, table + "\n")
+        print(f"wrote {output}")
+    return 0
+
+
+def _tune(sim: Array, owners: np.ndarray, method: str, options: dict[str, Any]) -> int:
+    if method != "bidirectional":
+        raise ValueError(f"--tune chooses options of bidirectional, not of {method}")
+    given = [f"--{name} FILE" for name in ARRAYS if name in options]
+    progress = find_spec("tqdm") is not None and sys.stderr.isatty()
+    tuned = tune_rerank(sim, owners, progress=progress, **options)
+    chosen = [f"--{name} {value}" for name, value in tuned.options.items() if value is not None]
+    none = tuned.options.get("method") == "none"
+    print("options:", *chosen, *([] if none else given))
+    print(results_table({"before": tuned.trials[0].metrics, "after, chosen here": tuned.metrics}))
+    return 0
+
+
+def _recall(result: Reranked, owners: np.ndarray) -> dict[str, float]:
+    return retrieval_metrics(result.i2t, owners, t2i=result.t2i)
+
+
+def _output(args: argparse.Namespace) -> Path:
+    """Where the result goes, checked before any work."""
+    output = args.output or args.sims.with_suffix(f".reranked{args.sims.suffix}")
+    if args.method != "all":
+        check_suffix(output)
+    elif args.output and args.output.suffix != ".md":
+        raise ValueError(f"{output}: --method all writes a table; give it a name that ends in .md")
+    if args.tune and args.output:
+        raise ValueError("--tune writes nothing: leave --output out")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder to write to")
+    return output
+
+
+def _read(path: Path, name: str, axes: str) -> Array:
+    """Array `name` of a file, checked here so that messages name the file."""
+    values = read_array(path, name)
+    check_scores(as_tensor(values, str(path), axes), str(path))
+    return values
+
+
+def _pairing(args: argparse.Namespace, sim: Array) -> np.ndarray | None:
+    images, texts = sim.shape
+    if args.captions_per_image is not None:
+        if args.captions_per_image * images != texts:
+            raise ValueError(
+                f"--captions_per_image {args.captions_per_image}: {args.sims} has {images} images "
+                f"and {texts} texts; give --caption_to_image where counts differ"
+            )
+        return np.arange(texts) // args.captions_per_image
+    if args.caption_to_image is not None:
+        return read_caption_to_image(args.caption_to_image)
+    return None
+
+
+@contextmanager
+def _bar(steps: int) -> Iterator[Callable[[str], object]]:
+    """A call names the step that begins; shown in a terminal, and where there is tqdm."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda name: None
+        return
+    with tqdm(total=steps, leave=False, disable=None, bar_format="{desc}{n}/{total} {bar}") as bar:
+
+        def step(name: str) -> None:
+            bar.set_description(name, refresh=False)
+            bar.update()
+            bar.refresh()
+
+        yield step

@@ -1,0 +1,186 @@
+"""Similarity matrices and caption maps in files: npy, npz and safetensors; nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ascl_plugin.disk import written
+from ascl_plugin.npy_file import map_npy, read_npz
+from ascl_plugin.scores import Array
+
+SUFFIXES = (".npy", ".npz", ".safetensors")
+
+
+def read_array(path: Path, name: str) -> Array:
+    """The one array of a file, or the one called `name` where there are several.
+
+    Args:
+        path: ``.npy`` (mapped, not read; the file cannot be written through it), ``.npz`` or
+            ``.safetensors``.
+        name: the key, as "sim".
+
+    Returns:
+        Numpy from npy and npz, a CPU tensor from safetensors (which may be bfloat16).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: safetensors is not installed.
+        ValueError: another suffix, an unreadable file, pickled objects inside, several arrays and
+            none called `name`.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        if path.suffix == ".npy":
+            return _numbers(map_npy(path), path)
+        if path.suffix == ".npz":
+            arrays = read_npz(path, [name]) or read_npz(path)
+            return _numbers(arrays[_key(path, list(arrays), name)], path)
+        return _read_safetensors(path, name)
+    except MemoryError as error:
+        raise ValueError(f"{path}: more than fits into memory") from error
+
+
+def read_caption_to_image(path: Path) -> np.ndarray:
+    """A caption's image index each: ``.npy``, a ``.json`` list, or text with one integer a line.
+
+    Returns:
+        (T,) as the file has it; `retrieval_metrics` says whether it fits a matrix.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what the file holds is no such list; names the line or entry.
+    """
+    if path.suffix == ".npy":
+        return np.asarray(read_array(path, "caption_to_image"))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: neither .npy nor text: {error}") from error
+    if path.suffix == ".json":
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        if not isinstance(entries, list):
+            raise ValueError(f"{path}: expected a list of integers, got {type(entries).__name__}")
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, int) or isinstance(entry, bool):
+                told = repr(entry)[:80]
+                raise ValueError(f"{path}: entry {number} is {told}, expected an integer")
+        return _as_indices(entries, path)
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found.append(int(line))
+        except ValueError:
+            told = repr(line[:80])
+            raise ValueError(f"{path}: line {number} is {told}, expected an integer") from None
+    return _as_indices(found, path)
+
+
+def _numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: expected numbers, got {array.dtype}")
+    return array
+
+
+def _as_indices(numbers: list[int], path: Path) -> np.ndarray:
+    try:
+        return np.array(numbers, dtype=np.int64)
+    except OverflowError as error:
+        raise ValueError(f"{path}: an integer in it is no index: {error}") from error
+
+
+def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
+    """Write named arrays in the format that the suffix of `path` asks for.
+
+    npz and safetensors hold them by name in one file; npy holds one array, so ``OUT.npy`` becomes
+    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place, straight
+    from the arrays: no format needs a copy of one.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        ValueError: another suffix; bfloat16 for a numpy format, which has none.
+    """
+    check_suffix(path)
+    if path.suffix == ".safetensors":
+        tensors = {
+            name: value if isinstance(value, Tensor) else torch.from_numpy(value)
+            for name, value in arrays.items()
+        }
+        save = _safetensors().torch.save_file
+        with written(path) as aside:
+            save(tensors, aside)
+        return [path]
+    plain: dict[str, Any] = {name: _as_numpy(value, path) for name, value in arrays.items()}
+    if path.suffix == ".npz":
+        with written(path) as aside, open(aside, "wb") as file:
+            np.savez(file, **plain)
+        return [path]
+    paths = [path.with_suffix(f".{name}.npy") for name in plain]
+    for each, value in zip(paths, plain.values(), strict=True):
+        with written(each) as aside, open(aside, "wb") as file:
+            np.save(file, value, allow_pickle=False)
+    return paths
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file whose format is not known.
+
+    Raises:
+        ValueError: the suffix is none of npy, npz, safetensors.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: unknown format {path.suffix!r}; use {', '.join(SUFFIXES)}")
+
+
+def _read_safetensors(path: Path, name: str) -> Tensor:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            return tensors.get_tensor(_key(path, list(tensors.keys()), name))
+    except (safetensors.SafetensorError, OSError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _key(path: Path, keys: list[str], name: str) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    if name in keys:
+        return name
+    found = ", ".join(sorted(keys)) or "none"
+    raise ValueError(f"{path}: expected one array or one named {name!r}, found {found}")
+
+
+def _as_numpy(value: Array, path: Path) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    if value.dtype == torch.bfloat16:
+        raise ValueError(f"{path}: numpy has no bfloat16; write to a .safetensors file")
+    return value.numpy()
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError(
+            'safetensors files need safetensors: pip install "ascl-plugin[recipes]"'
+        ) from error
+    return safetensors

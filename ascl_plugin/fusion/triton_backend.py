@@ -1,0 +1,252 @@
+"""The factored score on a GPU: what costs most of it in one fused kernel, forward only.
+
+As `factored`, but the local scores and mean attention of a tile of pairs come of `tiles`, which
+writes no logit to memory. These kernels have been run by Triton's interpreter and compiled for
+GPUs, and never run on one: nothing is claimed of their speed, and on each device their first scores
+are held to those of `factored` before any is given out (`proven`; where it finds a GPU,
+tests/fusion/test_triton.py does so at length).
+
+What wants a gradient goes through `factored` instead. Its backward pass works from the attention
+weights of a tile, and those are what a fused kernel does not keep.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import factored
+from ascl_plugin.fusion.prepared import Prepared, PreparedImages, PreparedTexts
+from ascl_plugin.fusion.tile_scores import Parts, whole_score
+
+if TYPE_CHECKING:
+    from ascl_plugin.fusion.head import CrossModalFusion
+
+Images = ImageFeatures | PreparedImages
+Texts = TextFeatures | PreparedTexts
+
+# Numbers of a tile that a thread holds of each of logits, weights and products with Gram matrices.
+# Products that are exact to fp32 take more registers, so their tiles are smaller.
+PER_THREAD = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 8}
+FEWEST, MOST = 128, 256  # threads
+LONGEST = 128  # places of an item, as padded
+COLUMNS = 64  # words side by side, unless one text alone has more
+TOLERANCE = {torch.bfloat16: 0.03, torch.float16: 0.01, torch.float32: 0.003}  # fp32: with TF32
+_PROVEN: dict[tuple, bool] = {}
+
+
+def available(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether kernels run on features of `dtype` on `device`: a GPU, or Triton's interpreter."""
+    return _lacking(torch.device(device), dtype) is None
+
+
+def refusal(images: Images, texts: Texts) -> str | None:
+    """Why the kernels cannot score these items; None when they can."""
+    x, y = _places(images), _places(texts)
+    dtype = _dtype(x, y)
+    lacking = _lacking(x.device, dtype)
+    if lacking is not None:
+        return lacking
+    rows, _, words = tile_shape(x.shape[1], y.shape[1], dtype)
+    if max(rows, words) > LONGEST or rows * words > MOST * PER_THREAD[dtype]:
+        name = str(dtype).removeprefix("torch.")
+        return f"{x.shape[1]} regions and {y.shape[1]} words in {name} are too many for a tile"
+    return None
+
+
+def preferred(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
+    """Whether to use the kernels where nothing was asked for: on a GPU, if no gradient may come."""
+    on_gpu = _places(images).device.type == "cuda"
+    return on_gpu and not wants_gradient(head, images, texts) and refusal(images, texts) is None
+
+
+def proven(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
+    """Whether the kernel for such items agreed with `factored` on the first few of them.
+
+    Asked once a kind of kernel and device. A kernel that differs, or does not run, is left out with
+    a warning: a slower score is better than a wrong one.
+    """
+    x, y = _places(images), _places(texts)
+    dtype = _dtype(x, y)
+    shape = tile_shape(x.shape[1], y.shape[1], dtype)
+    kind = (str(x.device), head.attention, head.num_heads, dtype, *shape)
+    if kind not in _PROVEN:
+        few = head, images[:3], texts[:9]
+        try:
+            pairs = zip(score_parts(*few), factored.score_parts(*few), strict=True)
+            off = max((found - wanted).abs().max().item() for found, wanted in pairs)
+            reason = None if off <= TOLERANCE[dtype] else f"scores are off by {off:.1e}"
+        except Exception as error:  # of a compiler, a driver, a launch: whatever it is
+            reason = f"{type(error).__name__}: {error}"
+        if reason is not None:
+            warnings.warn(f"fusion kernels are not used for {kind}: {reason}", stacklevel=4)
+        _PROVEN[kind] = reason is None
+    return _PROVEN[kind]
+
+
+def wants_gradient(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
+    """Whether a backward pass may come."""
+    inputs = (*head.parameters(), *vars(images).values(), *vars(texts).values())
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+def score_parts(
+    head: CrossModalFusion,
+    images: Images,
+    texts: Texts,
+    whole: bool = True,
+    memory: int | None = None,
+) -> Parts:
+    """S_local and S_global (I, T), tile by tile; through `factored` where a gradient is wanted.
+
+    Args:
+        head, images, texts, whole, memory: as `factored.score_parts`.
+
+    Raises:
+        ValueError: no GPU, no Triton, or a dtype or number of places that no kernel is made for.
+    """
+    reason = refusal(images, texts)
+    if reason is not None:
+        raise ValueError(f"the triton backend cannot score this: {reason}")
+    scorer = None if wants_gradient(head, images, texts) else score_tile
+    return factored.score_parts(head, images, texts, whole, memory, scorer)
+
+
+def score_tile(
+    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, whole: bool = True
+) -> Parts:
+    """`attended.score_tile` in one kernel, but for the matrix products of the global score."""
+    from ascl_plugin.fusion import triton_kernels as tiles
+
+    dtype = _dtype(images.queries, texts.queries)
+    (n, regions, heads, width), (m, words) = images.queries.shape, texts.queries.shape[:2]
+    rows, together, columns = tile_shape(regions, words, dtype)
+    size = rows * together * columns
+    new = images.norms.new_empty
+    local = new(n, m)
+    over_words = new((m, n, heads * words) if whole else 1)
+    over_regions = new((n, m, heads * regions) if whole else 1)
+
+    grams = _padded(images.gram, heads, rows, dtype), _padded(texts.gram, heads, columns, dtype)
+    alone = (images.norms, texts.norms, images.shares, texts.shares)
+    common = (*grams, *(x.contiguous() for x in alone), local, over_words, over_regions)
+    options = {
+        "HEADS": heads,
+        "WIDTH": width,
+        "CHUNK": min(64 if dtype.itemsize == 2 else 32, max(16, _power_of_two(width))),
+        "ROWS": rows,
+        "TEXTS": together,
+        "WORDS": columns,
+        "PRECISION": _precision(dtype),
+        "WHOLE": whole,
+        "num_warps": (FEWEST if size <= FEWEST * PER_THREAD[dtype] else MOST) // 32,
+        "num_stages": 1,  # what loads ahead would take is left to a second program
+        "enable_fp_fusion": True,
+    }
+    blocks = n * -(-m // together)
+    with _on(local.device):
+        if images.toward is None or texts.toward is None:
+            features = [x.to(dtype).contiguous() for x in (images.queries, texts.keys)]
+            scales = head.image_to_text.scale, head.text_to_image.scale
+            tiles.parameter_free[(blocks,)](
+                *features, *common, n, m, regions, words, *scales, head.direction_weight, **options
+            )
+        else:
+            programs = min(blocks, _programs(local.device))
+            scratch = grams[0].new_empty(programs, heads, size)
+            of_images = (images.queries, images.toward, images.keys)
+            of_texts = (texts.queries, texts.toward, texts.keys)
+            features = [x.to(dtype).contiguous() for x in (*of_images, *of_texts)]
+            tiles.projected[(programs,)](
+                *features, *common, scratch, n, m, regions, words, head.direction_weight, **options
+            )
+    if not whole:
+        return local, local
+    return local, whole_score(over_words, over_regions, images, texts)
+
+
+def tile_shape(regions: int, words: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Rows for an image's regions, texts of a tile, and columns for the words of each of them."""
+    rows, columns = max(16, _power_of_two(regions)), max(16, _power_of_two(words))
+    together = min(COLUMNS, FEWEST * PER_THREAD[dtype] // rows) // columns
+    return rows, max(1, together), columns
+
+
+def _padded(gram: Tensor, heads: int, size: int, dtype: torch.dtype) -> Tensor:
+    """Gram matrices a head, (N, H, size, size), or a pair of heads, (N, H, H, size, size).
+
+    They are bf16 beside features of it, otherwise fp32: fp16 may hold a feature and not its square.
+    """
+    if gram.shape[1] != heads:
+        gram = gram.unflatten(3, (heads, -1)).unflatten(2, (heads, -1)).squeeze(1).transpose(2, 3)
+    missing = size - gram.shape[-1]
+    gram = gram.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+    return torch.nn.functional.pad(gram, (0, missing, 0, missing)).contiguous()
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is no less."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:
+    if dtype not in PER_THREAD:
+        return f"features are {dtype}, kernels are for fp32, bf16 and fp16"
+    if not _installed():
+        return "triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from ascl_plugin.fusion import triton_kernels as tiles
+
+        if not tiles.INTERPRETED:
+            return "TRITON_INTERPRET was set after the kernels were imported"
+        return "Triton's interpreter multiplies no bf16" if dtype == torch.bfloat16 else None
+    if device.type != "cuda" or torch.version.cuda is None:
+        return f"features are on {device}, not on an NVIDIA GPU"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is of a compute capability below 8.0"
+    return None
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _places(items: Images | Texts) -> Tensor:
+    """(N, M, ...) what logits are made of."""
+    if isinstance(items, Prepared):
+        return items.queries
+    return items.regions if isinstance(items, ImageFeatures) else items.words
+
+
+def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """Of the factors of a logit: what autocast says, else the wider of both."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    if dtype in PER_THREAD and torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return dtype
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """Of fp32 products: TF32 where torch may use it, else three of it, about as exact as fp32."""
+    exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return "tf32x3" if exact else "tf32"
+
+
+def _programs(device: torch.device) -> int:
+    """As many as registers let run at once."""
+    if device.type != "cuda":
+        return 2
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -1,0 +1,1 @@
+"""Recalls, protocols and statistics of rankings."""

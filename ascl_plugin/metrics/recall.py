@@ -1,0 +1,163 @@
+"""Recall@k, median and mean rank of both directions, by counting; never a full sort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ascl_plugin.scores import Array, as_tensor, check_scores, row_chunks
+
+Owners = Array | Sequence[int]
+
+
+def retrieval_metrics(
+    sim: Array, caption_to_image: Owners, t2i: Array | None = None
+) -> dict[str, float]:
+    """Standard metrics of image-text retrieval from one similarity matrix.
+
+    Ties count against the model: a wrong item that scores the same as the right one is placed
+    before it, so a scorer that says the same of every pair gets the worst rank, not a lucky one.
+
+    Args:
+        sim: (I, T) similarities, numpy or torch, higher is nearer.
+        caption_to_image: (T,) ints: the row of the image that each caption belongs to. Any number
+            of captions per image, at least one, in any order.
+        t2i: (I, T), from which the text-to-image direction is read instead of `sim`:
+            ``retrieval_metrics(r.i2t, caption_to_image, t2i=r.t2i)`` after ``r = rerank(sim)``.
+
+    Returns:
+        ``i2t_r1, i2t_r5, i2t_r10``: percent of images with one of their captions among the first
+        1, 5, 10. ``t2i_r1, ...``: percent of captions with their image there. ``i2t_medr,
+        i2t_meanr, t2i_medr, t2i_meanr``: median and mean of the ranks, 1 the best. ``medr,
+        meanr``: the mean of the two directions' values. ``rsum``: the sum of the six recalls.
+
+    Raises:
+        TypeError, ValueError: as `ranks`; t2i of another shape than sim.
+
+    Example:
+        >>> import numpy as np
+        >>> from ascl_plugin.metrics.recall import retrieval_metrics
+        >>> retrieval_metrics(np.eye(2), [0, 1])["rsum"]
+        600.0
+    """
+    scores, owners = checked(sim, "sim", caption_to_image)
+    text_scores, text_owners = other_direction(t2i, scores, owners)
+    i2t_rank, t2i_rank = image_ranks(scores, owners), text_ranks(text_scores, text_owners)
+    return metrics_of_ranks(i2t_rank.cpu().numpy(), t2i_rank.cpu().numpy())
+
+
+def metrics_of_ranks(i2t_rank: np.ndarray, t2i_rank: np.ndarray) -> dict[str, float]:
+    """The metrics of `retrieval_metrics`, of ranks as `ranks` gives them."""
+    found = {"i2t": i2t_rank, "t2i": t2i_rank}
+    result = {
+        f"{name}_r{k}": 100 * float((rank <= k).mean())
+        for name, rank in found.items()
+        for k in (1, 5, 10)
+    }
+    rsum = sum(result.values())
+    for name, rank in found.items():
+        result[f"{name}_medr"] = float(np.median(rank))
+        result[f"{name}_meanr"] = float(rank.mean())
+    for statistic in ("medr", "meanr"):
+        result[statistic] = (result[f"i2t_{statistic}"] + result[f"t2i_{statistic}"]) / 2
+    return result | {"rsum": rsum}
+
+
+def ranks(sim: Array, caption_to_image: Owners) -> tuple[Array, Array]:
+    """Rank of the right answer to every query: 1 + the wrong items that score at least as high.
+
+    Scores are compared as they are, in their own precision: no rounding can make or break a tie.
+
+    Args:
+        sim: (I, T), numpy or torch.
+        caption_to_image: (T,) ints, as in `retrieval_metrics`.
+
+    Returns:
+        i2t (I,) int64, of the best placed caption of each image (the image's other captions are
+        not wrong and do not count); t2i (T,) int64. Numpy for numpy, torch on sim's device for
+        torch.
+
+    Raises:
+        TypeError: sim is no float array or tensor, caption_to_image does not hold integers.
+        ValueError: NaN in sim (with row and column), sim not two axes or empty, caption_to_image
+            not of T entries, out of range (with the caption), or leaving an image without caption.
+    """
+    scores, owners = checked(sim, "sim", caption_to_image)
+    i2t, t2i = image_ranks(scores, owners), text_ranks(scores, owners)
+    if isinstance(sim, np.ndarray):
+        return i2t.numpy(), t2i.numpy()
+    return i2t, t2i
+
+
+def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+    """(I,) int64 of `ranks`, of scores and owners that are `checked`."""
+    result = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
+    image = torch.arange(len(scores), device=scores.device)[:, None]
+    for rows in row_chunks(*scores.shape):
+        chunk = scores[rows]
+        own = owners == image[rows]
+        best = chunk.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+        result[rows] = ((chunk >= best) & ~own).sum(dim=1) + 1
+    return result
+
+
+def text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+    """(T,) int64 of `ranks`, of scores and owners that are `checked`."""
+    right = scores.gather(0, owners[None])
+    result = torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device)
+    for rows in row_chunks(*scores.shape):
+        result += (scores[rows] >= right).sum(dim=0)  # the right image counts itself: the 1
+    return result
+
+
+def other_direction(t2i: Array | None, scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    """The text-to-image scores, `scores` themselves where t2i is None, and owners on their device.
+
+    Raises:
+        TypeError, ValueError: as `ranks`; t2i of another shape than scores.
+    """
+    if t2i is None:
+        return scores, owners
+    if as_tensor(t2i, "t2i").shape != scores.shape:
+        raise ValueError(
+            f"t2i has shape {tuple(t2i.shape)}, sim has {tuple(scores.shape)}: "
+            "both must be (images, texts)"
+        )
+    return checked(t2i, "t2i", owners)
+
+
+def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Tensor]:
+    """Scores and owners as tensors on one device, once they fit each other.
+
+    Raises:
+        TypeError, ValueError: as `ranks`; the message calls the scores `name`.
+    """
+    scores = as_tensor(sim, name)
+    check_scores(scores, name, allow_infinite=True)
+    images, texts = scores.shape
+    if isinstance(caption_to_image, Tensor):
+        caption_to_image = caption_to_image.cpu().numpy()
+    owners = np.asarray(caption_to_image)
+    if owners.shape != (texts,):
+        raise ValueError(
+            f"caption_to_image has shape {owners.shape}, {name} has {texts} texts: "
+            "it needs one image index for each"
+        )
+    if owners.dtype.kind not in "iu":
+        raise TypeError(f"caption_to_image must hold integers, got {owners.dtype}")
+    outside = np.flatnonzero((owners < 0) | (owners >= images))
+    if len(outside):
+        raise ValueError(
+            f"caption_to_image: caption {outside[0]} points at image {owners[outside[0]]}, "
+            f"{name} has images 0 to {images - 1}"
+        )
+    counts = np.bincount(owners.astype(np.int64), minlength=images)
+    if not counts.all():
+        raise ValueError(
+            f"caption_to_image: image {int(np.argmin(counts))} has no caption; leave out its row, "
+            "its rank is not defined"
+        )
+    return scores, torch.from_numpy(owners.astype(np.int64)).to(scores.device)

@@ -1,0 +1,130 @@
+"""Bidirectional re-ranking (ACF-R+, section 3.5): what a candidate thinks of the query decides."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.ranking import positions, top_candidates
+from ascl_plugin.reranking.neighbors import group_neighbors, nearest_texts
+from ascl_plugin.reranking.options import check_number
+from ascl_plugin.scores import row_chunks
+
+
+def bidirectional(
+    scores: Tensor,
+    *,
+    k: int,
+    reverse_k: int | None,
+    text_neighbors: int,
+    text_embeddings: Tensor | None,
+    mix: float = 0.0,
+    caption_groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Both directions of section 3.5 (eqs 19-29) on an (I, T) tensor.
+
+    See `ascl_plugin.reranking.rerank` for the arguments. A few passes over the matrix in chunks of
+    rows; beside the two results, some integers for each of the (I + T) k candidates, and with more
+    than one text neighbour the texts' profiles in float32 (I, T).
+
+    Args:
+        mix: how much the initial rank has to say, 0 to 1. A candidate at reverse position p (after
+            `reverse_k`) and initial rank r, both counted from 0, is placed by their weighted mean
+            ``(1 - mix) p + mix r``, smaller first. 0: the equations as printed; 1: the initial
+            order.
+        caption_groups: (T,) integers, an oracle: the texts of a text's group are its neighbours.
+    """
+    check_number("mix", mix, at_least=0, at_most=1)
+    if caption_groups is None:
+        neighbors = nearest_texts(scores, min(text_neighbors, scores.shape[1]), text_embeddings)
+    else:
+        neighbors = group_neighbors(caption_groups)
+    texts, images = look_back(scores, k), look_back(scores.T, k, neighbors)
+    return hand_out(scores, texts, images, reverse_k, mix)
+
+
+class LookBack(NamedTuple):
+    """The candidates of every query, and what they think of it.
+
+    Args:
+        candidates: (Q, k) int64, columns of the scores, best first (eqs 19, 24).
+        position: (Q, k) int64, the query's in each candidate's own list, from 0 (eqs 22, 28).
+    """
+
+    candidates: Tensor
+    position: Tensor
+
+    def first(self, k: int) -> LookBack:
+        """With the k best candidates alone."""
+        return LookBack(self.candidates[:, :k], self.position[:, :k])
+
+
+def look_back(scores: Tensor, k: int, neighbors: Tensor | None = None) -> LookBack:
+    """Top k of every query, and the query's position in the list of each.
+
+    Args:
+        scores: (Q, G), a row for each query.
+        k: above G means G.
+        neighbors: (Q, K'), the queries that speak for a query: the best placed counts (eq 27).
+            None: each for itself.
+    """
+    candidates = top_candidates(scores, min(k, scores.shape[1]))
+    speakers = torch.arange(len(scores), device=scores.device)[:, None].expand_as(candidates)
+    if neighbors is not None and neighbors.shape[1] > 1:
+        speakers = _best_placed(scores, candidates, neighbors)
+    position = positions(scores.T, candidates.flatten(), speakers.flatten())
+    return LookBack(candidates, position.view_as(candidates))
+
+
+def hand_out(
+    scores: Tensor, texts: LookBack, images: LookBack, reverse_k: int | None, mix: float
+) -> tuple[Tensor, Tensor]:
+    """Both results: the k best scores of each query given to its candidates in the new order.
+
+    Args:
+        scores: (I, T).
+        texts: of each image.
+        images: of each text.
+        reverse_k, mix: as in `bidirectional`.
+    """
+    i2t, t2i = (scores.clone(memory_format=torch.contiguous_format) for _ in range(2))
+    for result, found in ((i2t, texts), (t2i.T, images)):
+        best = result.gather(1, found.candidates)  # already from high to low
+        order = new_order(found.position, reverse_k, mix)
+        query = torch.arange(len(result), device=result.device)[:, None]
+        result[query, found.candidates.gather(1, order)] = best
+    return i2t, t2i
+
+
+def new_order(position: Tensor, reverse_k: int | None, mix: float) -> Tensor:
+    """Ranking(P) of eqs 23 and 29: where in the initial list each new place's candidate stood.
+
+    Args:
+        position: (Q, k) ints, in the initial order.
+        reverse_k: positions from here on are all alike; None: no limit.
+        mix: see `bidirectional`.
+
+    Returns:
+        (Q, k) int64; equal candidates keep the initial order.
+    """
+    if reverse_k is not None:
+        position = position.clamp(max=reverse_k)
+    if mix == 0:
+        return position.argsort(dim=1, stable=True)
+    rank = torch.arange(position.shape[1], device=position.device)
+    mean = (1 - mix) * position.double() + mix * rank.double()
+    # rounded, so that means equal on paper are equal here
+    return mean.round(decimals=6).argsort(dim=1, stable=True)
+
+
+def _best_placed(scores: Tensor, candidates: Tensor, neighbors: Tensor) -> Tensor:
+    """(Q, k): the neighbour of a query that a candidate ranks first: the one it scores highest."""
+    in_order = neighbors.sort(dim=1).values  # argmax takes the first of equals: the lower index
+    result = torch.empty_like(candidates)
+    for rows in row_chunks(len(candidates), candidates.shape[1] * neighbors.shape[1]):
+        near = in_order[rows]
+        best = scores[near[:, None, :], candidates[rows][:, :, None]].argmax(dim=2)
+        result[rows] = near.gather(1, best)
+    return result

@@ -1,0 +1,198 @@
+"""`rerank_candidates`: both directions re-ranked from top-K lists, where no matrix can exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.reranking.bidirectional import new_order
+from ascl_plugin.reranking.lists import Places, check_ids, check_lists, ids_tensor
+from ascl_plugin.reranking.neighbors import nearest_texts, overlapping_texts
+from ascl_plugin.reranking.options import check_count, check_number
+from ascl_plugin.scores import Array, as_tensor, check_scores, like, row_chunks
+
+
+@dataclass(frozen=True, eq=False)
+class RerankedLists:
+    """Lists after re-ranking: shapes, types, dtypes and devices of those given; nothing is shared.
+
+    Args:
+        i2t_ids: (I, K) texts of each image, best first, -1 where there is nobody.
+        i2t_scores: (I, K) as given: the best place has the best score, whoever takes it.
+        t2i_ids: (T, K') images of each text.
+        t2i_scores: (T, K').
+    """
+
+    i2t_ids: Array
+    i2t_scores: Array
+    t2i_ids: Array
+    t2i_scores: Array
+
+
+@torch.no_grad()
+def rerank_candidates(
+    i2t_ids: Array,
+    i2t_scores: Array,
+    t2i_ids: Array,
+    t2i_scores: Array,
+    k: int = 20,
+    reverse_k: int | None = None,
+    text_neighbors: int = 1,
+    text_embeddings: Array | None = None,
+    neighbors: Array | None = None,
+    mix: float = 0.0,
+) -> RerankedLists:
+    """Bidirectional re-ranking (ACF-R+, section 3.5) of what an index or vector database returns.
+
+    The k best texts of an image are put in the order in which their own lists hold the image, and
+    the k best images of a text in the order in which theirs hold the text, or the best placed of
+    its neighbours. Who is not in a list is behind all who are. Equal positions keep their order.
+    No label enters; it is transductive: ask for the lists of all queries, in both directions.
+
+    The result is that of `rerank`, exactly, where the lists are exact (first by score, equal scores
+    by lower id) and text_neighbors is 1 or the neighbours are the same: I2T that of
+    ``rerank(sim, k=min(k, K), reverse_k=min(reverse_k, K'))`` and T2I that of
+    ``rerank(sim, k=min(k, K'), reverse_k=min(reverse_k, K))``; whole lists, K = T and K' = I, give
+    that of ``rerank(sim, k, reverse_k)``.
+
+    Time is O((I + T) K log(I K + T K')). Beside the result there is one int64 copy of the ids of
+    one direction.
+
+    Args:
+        i2t_ids: (I, K) integers, the texts of each image, best first. -1, as faiss has it, fills
+            the end of a list that is not full.
+        i2t_scores: (I, K) floats that nowhere rise along a row: similarities; negate distances.
+            Those of an id -1 may be anything.
+        t2i_ids: (T, K') the images of each text.
+        t2i_scores: (T, K').
+        k: how many first results of each query are reordered; above the list's length: all.
+        reverse_k: positions from this one on (counted from 0) count as equal. None: the length of
+            the list.
+        text_neighbors: how many texts speak for a text, itself included; see `rerank`. Without
+            `text_embeddings` they are those whose lists of images overlap most with the text's,
+            see `overlapping_texts`, where `rerank` compares whole columns.
+        text_embeddings: (T, E); neighbours by cosine, exact, at T T E multiply-adds: for large T
+            ask an index, and give `neighbors`.
+        neighbors: (T, any) texts that speak for a text beside itself, -1 for none; in place of
+            `text_neighbors` and `text_embeddings`.
+        mix: how much the initial rank has to say, 0 to 1; see `rerank`.
+
+    Raises:
+        TypeError: ids that are no integers, scores or embeddings that are no floats.
+        ValueError: shapes that do not fit, an id out of range or twice in a row, -1 before an id,
+            NaN, infinity or a rising score (with row and column), several devices, an option
+            below 1, neighbours given in two ways.
+
+    Example:
+        >>> import numpy as np
+        >>> from ascl_plugin.rerank import rerank_candidates
+        >>> texts_of_images = np.array([[0, 1], [0, 1]])
+        >>> images_of_texts = np.array([[1, 0], [0, 1]])  # text 0 prefers image 1
+        >>> scores = np.array([[0.9, 0.8], [0.95, 0.1]])
+        >>> rerank_candidates(texts_of_images, scores, images_of_texts, scores).i2t_ids
+        array([[1, 0],
+               [0, 1]])
+    """
+    check_count("k", k)
+    check_count("text_neighbors", text_neighbors)
+    if reverse_k is not None:
+        check_count("reverse_k", reverse_k)
+    check_number("mix", mix, at_least=0, at_most=1)
+    texts_of, images_of = (
+        ids_tensor(i2t_ids, "i2t_ids", "(images, K)"),
+        ids_tensor(t2i_ids, "t2i_ids", "(texts, K)"),
+    )
+    text_scores = as_tensor(i2t_scores, "i2t_scores", "(images, K)")
+    image_scores = as_tensor(t2i_scores, "t2i_scores", "(texts, K)")
+    devices = {str(x.device) for x in (texts_of, text_scores, images_of, image_scores)}
+    if len(devices) > 1:
+        raise ValueError(f"ids and scores are on several devices: {', '.join(sorted(devices))}")
+    images, texts = len(texts_of), len(images_of)
+    check_lists(texts_of, text_scores, texts, "i2t")
+    check_lists(images_of, image_scores, images, "t2i")
+    speakers = _speakers(
+        images_of, image_scores, images, text_neighbors, text_embeddings, neighbors
+    )
+
+    alone = torch.arange(images, device=texts_of.device)[:, None]
+    places = Places(images_of, images, "t2i_ids")
+    new_texts = _reordered(texts_of, places, alone, k, reverse_k, mix)
+    del places  # as large as the ids
+    places = Places(texts_of, texts, "i2t_ids")
+    new_images = _reordered(images_of, places, speakers, k, reverse_k, mix)
+    return RerankedLists(
+        like(new_texts, i2t_ids),
+        like(text_scores.clone(), i2t_scores),
+        like(new_images, t2i_ids),
+        like(image_scores.clone(), t2i_scores),
+    )
+
+
+def _reordered(
+    ids: Tensor, places: Places, speakers: Tensor, k: int, reverse_k: int | None, mix: float
+) -> Tensor:
+    """A copy of `ids` (Q, K), the first k of every row in the order of who speaks for the row.
+
+    Args:
+        ids: (Q, K).
+        places: of queries in the lists of the gallery.
+        speakers: (Q, S) queries: of these the best placed counts (eq 27).
+        k, reverse_k, mix: as of `rerank_candidates`.
+    """
+    result = ids.clone(memory_format=torch.contiguous_format)
+    k = min(k, ids.shape[1])
+    for rows in row_chunks(len(ids), k * speakers.shape[1]):
+        candidates = ids[rows, :k].long()
+        position = places.find(candidates[:, :, None], speakers[rows, None, :]).amin(dim=2)
+        # nobody comes last already, and is behind all others by its position: it stays last
+        result[rows, :k] = candidates.gather(1, new_order(position, reverse_k, mix)).to(ids.dtype)
+    return result
+
+
+def _speakers(
+    ids: Tensor,
+    scores: Tensor,
+    images: int,
+    count: int,
+    embeddings: Array | None,
+    given: Array | None,
+) -> Tensor:
+    """(T, S) texts that speak for each text, itself the first and in place of nobody.
+
+    Args:
+        ids, scores: (T, K') lists of the texts.
+        images: I.
+        count, embeddings, given: text_neighbors, text_embeddings and neighbors.
+    """
+    texts = len(ids)
+    alone = torch.arange(texts, device=ids.device)[:, None]
+    vectors = None
+    if embeddings is not None:
+        vectors = as_tensor(embeddings, "text_embeddings", "(texts, width)").to(ids.device)
+        _check_rows("text_embeddings", vectors, texts)
+        check_scores(vectors, "text_embeddings")
+    if given is not None:
+        if count != 1 or vectors is not None:
+            raise ValueError(
+                "neighbors takes the place of text_neighbors and text_embeddings: leave them out"
+            )
+        found = ids_tensor(given, "neighbors", "(texts, neighbours)").long().to(ids.device)
+        _check_rows("neighbors", found, texts)
+        check_ids(found, texts, "neighbors")
+    elif count == 1:
+        return alone
+    elif vectors is not None:
+        return nearest_texts(scores.T, min(count, texts), vectors)  # of the scores only T is used
+    else:
+        found = overlapping_texts(ids.long(), scores, images, count - 1)
+    return torch.cat([alone, torch.where(found < 0, alone, found)], dim=1)
+
+
+def _check_rows(name: str, values: Tensor, texts: int) -> None:
+    if len(values) != texts:
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}, t2i_ids has {texts} texts: "
+            "it needs one row for each"
+        )

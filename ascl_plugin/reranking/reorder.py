@@ -1,0 +1,56 @@
+"""A row's scores handed out again in the order of other values: how every method keeps scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.ranking import rising_bits
+from ascl_plugin.scores import row_chunks
+
+
+def reorder_rows(
+    scores: Tensor, result: Tensor, values: Callable[[Tensor, slice], Tensor]
+) -> Tensor:
+    """Fill `result` with `scores`, every row's scores in the order of its new values.
+
+    Equal values keep the initial order, and equal scores the lower index first.
+
+    Args:
+        scores: (Q, G), read.
+        result: (Q, G), written; a transposed view serves the other direction.
+        values: (rows in float32 or float64 (C, G), which rows) -> (C, G) without NaN, higher first.
+
+    Returns:
+        `result`.
+    """
+    for rows in row_chunks(*scores.shape):
+        chunk = scores[rows].contiguous()
+        initial = _from_high_to_low(widened(chunk))
+        ranked = chunk.gather(1, initial)
+        value = values(widened(chunk), rows).gather(1, initial)
+        order = initial.gather(1, _from_high_to_low(value))
+        result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked)
+    return result
+
+
+def _from_high_to_low(values: Tensor) -> Tensor:
+    """Stable argsort of every row, (C, G) int64.
+
+    On a CPU, numpy's vectorised sort of plain integers is several times faster than an argsort. So
+    value and column go into one integer: its upper half falls as the value rises, its lower half is
+    the column, which keeps ties in order and is the answer itself.
+    """
+    if values.device.type != "cpu" or values.dtype == torch.float64:
+        return values.argsort(dim=1, descending=True, stable=True)
+    key = rising_bits(values).bitwise_not_().long().bitwise_left_shift_(32)
+    key += torch.arange(values.shape[1])
+    key.numpy().sort(axis=1)
+    return key.bitwise_and_(0xFFFFFFFF)
+
+
+def widened(scores: Tensor) -> Tensor:
+    """float64 as it is, anything shorter in float32."""
+    return scores if scores.dtype == torch.float64 else scores.float()

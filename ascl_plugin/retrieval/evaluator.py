@@ -1,0 +1,224 @@
+"""A model on a split: features, scores, recall before and after re-ranking, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.data.rows import caption_to_image
+from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.metrics.protocols import block, folds, query_results
+from ascl_plugin.metrics.statistics import confidence_intervals
+from ascl_plugin.reranking import rerank
+from ascl_plugin.reranking.neighbors import ROW as ORACLE_ROW
+from ascl_plugin.retrieval.asymmetry_benchmark import VARIANTS, asymmetry_benchmark
+from ascl_plugin.retrieval.audit import SplitAudit
+from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
+from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.paired_protocol import ROW as PAIRED_ROW
+from ascl_plugin.scoring.pairs import score_pairs
+from ascl_plugin.shares import shares
+
+
+class Evaluator:
+    """Encodes and scores rows with a model; every process of a group takes a share of the images.
+
+    Args:
+        model: in the mode and on the device it is to be used.
+        images, texts: how rows and strings become inputs.
+        batch_size: rows, or texts, encoded at once.
+        tile: images and texts scored at once; None takes what `score_matrix` has room for.
+        progress: show a bar.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        images: ImageInputs,
+        texts: TextInputs,
+        batch_size: int = 64,
+        tile: tuple[int, int] | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.model = model
+        self.images = images
+        self.texts = texts
+        self.batch_size = batch_size
+        self.tile = tile
+        self.progress = progress
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def encode_images(self, rows: Sequence[Any]) -> ImageFeatures:
+        """Features of the images of the rows."""
+        parts = []
+        for start in range(0, len(rows), self.batch_size):
+            batch = [rows[i] for i in range(start, min(start + self.batch_size, len(rows)))]
+            parts.append(self.model.encode_images(to_inputs(self.images(batch), self.device)))
+        return concatenate(parts)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Features of the texts."""
+        parts = []
+        for start in range(0, len(texts), self.batch_size):
+            inputs = self.texts(texts[start : start + self.batch_size])
+            parts.append(self.model.encode_texts(to_inputs(inputs, self.device)))
+        return concatenate(parts)
+
+    def score(self, rows: Any, texts: Sequence[str]) -> Tensor:
+        """S (I, T) on the CPU, the same on every process; each encodes and scores its share."""
+        own = shares("split", len(rows), self.device).own
+        chosen = [rows[i] for i in range(own.start, own.stop)]
+        images = self.encode_images(chosen or [rows[0]])[: len(chosen)]
+        words = self.encode_texts(texts)
+        return score_matrix(self.model, images, words, self.tile, self.progress, processes="own")
+
+    def paired_score(self, rows: Any, texts: Sequence[str], caption_to_image: Tensor) -> Tensor:
+        """S (I, T) as `score`, but as published: the pairing leaks into it (`PairedProtocol`).
+
+        Raises:
+            TypeError: the model's fusion is no `CrossModalFusion`.
+        """
+        images, words = self.encode_images(rows), self.encode_texts(texts)
+        return score_matrix(
+            self.model,
+            images,
+            words,
+            self.tile,
+            self.progress,
+            processes="split",
+            protocol="paired",
+            caption_to_image=caption_to_image,
+        )
+
+    def pairs(self, rows: Any, texts: Sequence[str], index: Sequence[int] | None = None) -> Tensor:
+        """S (T,) of text t with row index[t], t by default, alone; each as in the matrix."""
+        images, words = self.encode_images(rows), self.encode_texts(texts)
+        columns = torch.arange(len(words))
+        of_text = columns if index is None else torch.as_tensor(index)
+        return score_pairs(self.model, images, words, of_text, columns)
+
+    @staticmethod
+    def texts_of(rows: Any) -> list[str]:
+        """Every text that `evaluate` of these rows encodes: captions, and variants if there are."""
+        columns = [name for name in VARIANTS if name in getattr(rows, "column_names", ())]
+        return caption_to_image(rows)[0] + [text for name in columns for text in rows[name]]
+
+    def evaluate(
+        self,
+        rows: Any,
+        rerank_options: dict[str, Any] | None = None,
+        oracle: bool = False,
+        protocol: str = "full",
+        intervals: bool = False,
+        sim: Tensor | None = None,
+        audited: bool = False,
+    ) -> dict[str, Any]:
+        """Metrics of a split.
+
+        Args:
+            rows: a split, with all captions of each row.
+            rerank_options: of `rerank`; None leaves re-ranking out.
+            oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
+            protocol: "full" or "coco_1k" (see `protocol_metrics`); re-ranking sees one fold.
+                "paired": full, with a row beside it of the published scores, which leak.
+            intervals: also `"intervals"`, those of `confidence_intervals` for each row.
+            sim: (I, T) what `score` gave for these rows and their captions, where it is at hand.
+            audited: hold the scorer and the honest matrix to the audit (`SplitAudit`) first.
+
+        Returns:
+            `{"initial": metrics}`, with `"reranked"`, `"oracle: label groups"`, `"paired (leaks)"`
+            and `"audit"` if asked for, and `"asymmetry"` where the rows bring variants of a caption
+            (see `asymmetry_benchmark`).
+
+        Raises:
+            ValueError: caption_groups among the options, and no `oracle`; a protocol that does not
+                fit the rows.
+            TypeError: "paired", of a model without `CrossModalFusion`.
+            AuditError: the audit failed.
+        """
+        paired = protocol == "paired"
+        if paired and not isinstance(self.model.fusion, CrossModalFusion):
+            raise TypeError(
+                'protocol "paired" is of CrossModalFusion; the fusion of this model is '
+                f"{type(self.model.fusion).__name__}"
+            )
+        protocol = "full" if paired else protocol
+        if rerank_options is not None:
+            rerank_options = without_labels(rerank_options, oracle)
+        texts, index = caption_to_image(rows)
+        owners = torch.from_numpy(index)
+        parts = list(folds(owners, len(rows["captions"]), protocol))  # before the work of scoring
+        audit = SplitAudit(self, rows, texts, owners) if audited else None
+        if audit is not None:
+            audit.check_scorer()
+        if sim is None:
+            sim = self.score(rows, texts)
+        if audit is not None:
+            audit.check_matrix(sim)
+        queries = {"initial": query_results(sim, index, protocol)}
+        if rerank_options is not None:
+            i2t, t2i = _reranked(sim, parts, rerank_options)
+            queries["reranked"] = query_results(i2t, index, protocol, t2i)
+        if oracle:
+            by_label = ("text_neighbors", "text_embeddings")
+            options = {k: v for k, v in (rerank_options or {}).items() if k not in by_label}
+            i2t, t2i = _reranked(sim, parts, options, owners)
+            queries[ORACLE_ROW] = query_results(i2t, index, protocol, t2i)
+        if paired:
+            leaking = self.paired_score(rows, texts, owners)
+            queries[PAIRED_ROW] = query_results(leaking, index, protocol)
+        results: dict[str, Any] = {name: found.metrics() for name, found in queries.items()}
+        if audit is not None:
+            results["audit"] = audit.report()
+        if intervals:
+            results["intervals"] = {
+                name: confidence_intervals(found) for name, found in queries.items()
+            }
+        if "negative" in getattr(rows, "column_names", ()):
+            results["asymmetry"] = asymmetry_benchmark(self, rows, sim, index)
+        return results
+
+
+def _reranked(
+    sim: Tensor,
+    parts: Sequence[tuple[slice, Tensor]],
+    options: dict[str, Any],
+    groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Both directions re-ranked within each part of the matrix; all other scores are 0."""
+    found = []
+    for rows, columns in parts:
+        labels = {} if groups is None else {"caption_groups": groups[columns].numpy() - rows.start}
+        after = rerank(block(sim, rows, columns), **options, **labels)
+        found.append((torch.as_tensor(after.i2t), torch.as_tensor(after.t2i)))
+    if len(found) == 1:
+        return found[0]
+    i2t, t2i = torch.zeros_like(sim), torch.zeros_like(sim)
+    for (rows, columns), (by_image, by_text) in zip(parts, found, strict=True):
+        i2t[rows, columns], t2i[rows, columns] = by_image, by_text
+    return i2t, t2i
+
+
+def without_labels(rerank_options: dict[str, Any], oracle: bool) -> dict[str, Any]:
+    """The options of honest re-ranking: those given but caption_groups.
+
+    Raises:
+        ValueError: caption_groups is among them, and the oracle was not asked for.
+    """
+    if rerank_options.get("caption_groups") is not None and not oracle:
+        raise ValueError(
+            "caption_groups is among the options of re-ranking: it tells the labels that recall is "
+            "measured by. Take it out, or add --oracle for a row with them beside the honest one"
+        )
+    return {k: v for k, v in rerank_options.items() if k != "caption_groups"}

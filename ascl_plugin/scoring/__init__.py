@@ -1,0 +1,1 @@
+"""Score matrices of large sets, in blocks."""

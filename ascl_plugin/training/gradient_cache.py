@@ -1,0 +1,96 @@
+"""Batches larger than memory: encoded in parts, twice, with the gradients of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ascl_plugin.distributed import world_size
+from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.retrieval.model import RetrievalModel
+
+
+class CachedEncoding:
+    """Features of a batch without what made them, and the way back to the weights that did.
+
+    Gradient caching (Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
+    Limited Setup") for scores of all pairs. First pass: `size` images and their texts at a time are
+    encoded, and nothing is kept but projected features. The caller scores those and takes the loss
+    backward, to the scorer's weights and to the features. Second pass, `carry_on`: each part is
+    encoded again, now with a graph, which takes the features' gradients on to the encoders'
+    weights. Chance (dropout) is the same in both passes, by a seed a part.
+
+    The gradients are those of the whole batch at once where an item's features depend on nothing
+    else in the batch: batch norm in training mode sees parts, and sees them twice.
+
+    Args:
+        model: the bare one; over processes nothing but `average_gradients` averages.
+        batch: of this process, on the model's device; every tensor has the N pairs first.
+        size: pairs of a part, at least 1.
+        autocast: makes the context of either pass, anew for each part.
+
+    Attributes:
+        images, texts: as `model.encode(batch)` returns them, leaves that ask for gradients.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        batch: dict[str, Tensor],
+        size: int,
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.model = model
+        self.size = size
+        self.autocast = autocast
+        pairs = len(next(iter(batch.values())))
+        self.parts = [
+            {k: v[at : at + size] for k, v in batch.items()} for at in range(0, pairs, size)
+        ]
+        self.seeds = torch.randint(2**62, (len(self.parts),)).tolist()
+        with torch.no_grad():
+            images, texts = zip(*map(self._encode, range(len(self.parts))), strict=True)
+        whole = concatenate(images)
+        pooled = None if whole.pooled is None else whole.pooled.requires_grad_()
+        self.images = ImageFeatures(whole.regions.requires_grad_(), whole.mask, pooled)
+        self.texts = {}
+        for name in texts[0]:
+            words = concatenate([part[name] for part in texts])
+            self.texts[name] = TextFeatures(words.words.requires_grad_(), words.mask)
+
+    def carry_on(self) -> None:
+        """Takes gradients on from the features to what made them, after the loss went backward."""
+        leaves = _values(self.images, self.texts)
+        for number in range(len(self.parts)):
+            first = number * self.size
+            outputs, gradients = [], []
+            for output, leaf in zip(_values(*self._encode(number)), leaves, strict=True):
+                if leaf.grad is not None and output.requires_grad:
+                    outputs.append(output)
+                    # less the padding that other parts brought
+                    gradients.append(leaf.grad[first : first + len(output), : output.shape[1]])
+            torch.autograd.backward(outputs, gradients)
+
+    def _encode(self, number: int) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
+        torch.manual_seed(self.seeds[number])
+        with self.autocast():
+            return self.model.encode(self.parts[number])
+
+
+def average_gradients(model: nn.Module) -> None:
+    """The mean over processes of what each holds, as DistributedDataParallel takes it."""
+    if world_size() == 1:
+        return
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
+
+
+def _values(images: ImageFeatures, texts: dict[str, TextFeatures]) -> list[Tensor]:
+    pooled = [] if images.pooled is None else [images.pooled]
+    return [images.regions, *pooled, *(text.words for text in texts.values())]

@@ -1,0 +1,138 @@
+"""Box arithmetic of bottom-up attention, against torchvision or values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision")
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.models.detection import _utils as detection_utils
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import nms
+
+from ascl_plugin.adapters.detectors.bottom_up_boxes import (
+    decode,
+    nms_each_class,
+    select_by_best_class,
+    select_by_class,
+    select_proposals,
+)
+
+
+def random_boxes(count, seed, side=100.0):
+    torch.manual_seed(seed)
+    corners = torch.rand(count, 2) * side
+    return torch.cat([corners, corners + torch.rand(count, 2) * side / 2 + 1], 1)
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.sampled_from([(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)]),
+    st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_decoding_is_torchvisions(count, classes, weights, seed):
+    boxes = random_boxes(count, seed)
+    deltas = torch.randn(count, classes, 4) * 3
+    coder = detection_utils.BoxCoder(weights)
+    expected = coder.decode(deltas.flatten(1), [boxes]).view(count, classes, 4)
+    torch.testing.assert_close(decode(deltas, boxes, weights), expected)
+
+
+def test_decoding_by_hand():
+    """A box of 10 x 20 around (10, 20), moved by half its width and a tenth of its height, twice as
+    wide; and one that would grow beyond 1000 / 16 times."""
+    box = torch.tensor([[5.0, 10.0, 15.0, 30.0]])
+    deltas = torch.tensor([[[0.5, 0.1, math.log(2), 0.0], [0.0, 0.0, 9.0, 0.0]]])
+    decoded = decode(deltas, box, (1, 1, 1, 1))[0]
+    torch.testing.assert_close(decoded[0], torch.tensor([5.0, 12.0, 25.0, 32.0]))
+    torch.testing.assert_close(decoded[1, 2] - decoded[1, 0], torch.tensor(625.0))
+
+
+def test_proposals_are_those_of_torchvision():
+    boxes = random_boxes(200, 0) - 20
+    logits = torch.randn(200)
+    theirs = RegionProposalNetwork(
+        None, None, 0.7, 0.3, 1, 0.5, {"testing": 150}, {"testing": 30}, 0.7
+    ).eval()
+    expected, _ = theirs.filter_proposals(boxes[None], logits, [(90, 110)], [200])
+    torch.testing.assert_close(
+        select_proposals(boxes, logits, (90, 110), 150, 30, 0.7), expected[0]
+    )
+
+
+def test_small_proposals_are_dropped():
+    boxes = torch.tensor([[0.0, 0, 20, 20], [50, 50, 60, 90], [90, 90, 130, 130], [0, 0, 0, 9]])
+    logits = torch.tensor([1.0, 4.0, 3.0, 2.0])
+    kept = select_proposals(boxes, logits, (100, 100), 9, 9, 0.7, min_side=9.0)
+    assert kept.tolist() == [[50, 50, 60, 90], [90, 90, 100, 100], [0, 0, 20, 20]]
+    kept = select_proposals(boxes, logits, (100, 100), 9, 9, 0.7, min_side=15.0)
+    assert kept.tolist() == [[0, 0, 20, 20]]
+
+
+# ---------------------------------------------------------------- which regions are kept
+
+
+@given(st.integers(1, 25), st.integers(1, 6), st.sampled_from([0.1, 0.3, 0.7]), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_nms_of_each_class_is_torchvisions(count, classes, threshold, seed):
+    boxes = random_boxes(count, seed, side=30)
+    scores = torch.rand(count, classes)
+    kept = nms_each_class(boxes, scores, threshold)
+    for number in range(classes):
+        expected = torch.zeros(count, dtype=torch.bool)
+        expected[nms(boxes, scores[:, number], threshold)] = True
+        assert kept[:, number].tolist() == expected.tolist()
+
+
+# Two boxes that overlap by 0.6, one apart. Class 0 is surest of box 0, class 1 of box 1.
+BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [50, 50, 60, 60]])
+SCORES = torch.tensor([[0.9, 0.1], [0.5, 0.4], [0.05, 0.15]])
+
+
+def test_selection_by_class():
+    """Box 0 survives in class 0 (.9). Box 1 falls there, and survives in class 1 (.4), where box 0
+    falls. Box 2 survives in both, .15 in class 1."""
+    order, best, classes = select_by_class(BOXES, SCORES, 0.3, 0.2, 1, 3)
+    assert (order.tolist(), classes.tolist()) == ([0, 1], [0, 1])
+    torch.testing.assert_close(best, torch.tensor([0.9, 0.4]))
+    order, best, classes = select_by_class(BOXES, SCORES, 0.3, 0.2, 3, 3)  # at least 3
+    assert (order.tolist(), classes.tolist()) == ([0, 1, 2], [0, 1, 1])
+    torch.testing.assert_close(best[2], torch.tensor(0.15))
+    assert select_by_class(BOXES, SCORES, 0.3, 0.2, 1, 1)[0].tolist() == [0]  # at most 1
+    assert select_by_class(BOXES, SCORES, 0.3, 0.1, 1, 3)[0].tolist() == [0, 1, 2]
+
+
+@given(st.integers(1, 20), st.sampled_from([(1, 4), (4, 4), (2, 30)]), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_selection_by_class_as_the_paper_does_it(count, limits, seed):
+    """One class after the other; the published order is that of proposals or of scores."""
+    boxes, scores = random_boxes(count, seed, side=30), torch.rand(count, 5) * 0.4
+    confidence = [0.0] * count
+    for number in range(5):
+        for index in nms(boxes, scores[:, number], 0.3).tolist():
+            confidence[index] = max(confidence[index], scores[index, number].item())
+    best_first = sorted(range(count), key=lambda i: -confidence[i])
+    expected = [i for i in best_first if confidence[i] >= 0.3]
+    if len(expected) < limits[0]:
+        expected = best_first[: limits[0]]
+    found, best, _ = select_by_class(boxes, scores, 0.3, 0.3, *limits)
+    assert found.tolist() == expected[: limits[1]]
+    assert best.tolist() == [confidence[i] for i in found.tolist()]
+
+
+def test_selection_by_best_class():
+    """At .5 box 1 falls (overlap .6 with box 0), at .7 it stays; best scores are .9, .5, .15."""
+    thresholds = (0.5, 0.7)
+    order, best, classes = select_by_best_class(BOXES, SCORES, thresholds, 2, 3)
+    assert (order.tolist(), classes.tolist()) == ([0, 2], [0, 1])
+    order, best, _ = select_by_best_class(BOXES, SCORES, thresholds, 3, 3)
+    assert order.tolist() == [0, 1, 2]
+    torch.testing.assert_close(best, torch.tensor([0.9, 0.5, 0.15]))
+    assert select_by_best_class(BOXES, SCORES, thresholds, 1, 1)[0].tolist() == [0]
+    assert select_by_best_class(BOXES, SCORES, (0.5,), 3, 3)[0].tolist() == [0, 2]

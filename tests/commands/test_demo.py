@@ -1,0 +1,76 @@
+"""`ascl demo` as a user runs it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+pytest.importorskip("datasets", reason="extra `recipes`")
+pytest.importorskip("uvicorn", reason="extra `demo`")
+from ascl_plugin.commands.demo import listen
+from ascl_plugin.commands.main import main
+
+from ..demo.conftest import make_model
+
+
+@pytest.mark.recipe
+def test_a_run_is_served_until_it_is_interrupted(tmp_path):
+    make_model().save_pretrained(tmp_path / "best")
+    (tmp_path / "config.yaml").write_text("data_root: null\nscenes_val: 7\nrerank_k: 5\n")
+    words = ["demo", tmp_path, "--split", "val", "--limit", "6", "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ascl_plugin.commands.main", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = next(line for line in process.stdout if "http" in line)
+        address = said.split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            page = answer.read().decode()
+        assert "Search 6 pictures by words" in page and "val split" in page
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and "Traceback" not in errors
+    assert "encoding captions" in errors
+
+
+def test_only_this_machine_is_listened_to():
+    with listen(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_a_port_that_is_taken(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    with listen(0) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", str(tmp_path), "--port", str(port)]) == 2
+    assert f"--port {port}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--port", "0"], "no model here"),
+        (["--limit", "0"], "--limit must be at least 1"),
+        (["--batch_size", "0"], "--batch_size must be at least 1"),
+        (["--port", "70000"], "--port must be from 0 to 65535"),
+    ],
+)
+def test_what_cannot_be_shown(tmp_path, capsys, words, told):
+    assert main(["demo", str(tmp_path), *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    monkeypatch.delitem(sys.modules, "ascl_plugin.demo.pages", raising=False)
+    assert main(["demo", str(tmp_path)]) == 2
+    assert 'pip install "ascl-plugin[demo]"' in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""``ascl evaluate``: the audit comes first, and what leaks says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("yaml", reason="extra `recipes`")
+pytest.importorskip("datasets", reason="extra `recipes`")
+from ascl_plugin.commands.main import main
+from ascl_plugin.retrieval.evaluator import Evaluator
+from ascl_plugin.retrieval.model import RetrievalModel
+
+pytestmark = pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
+
+
+def saved(folder, fusion):
+    """A small model, not trained, as the run of a recipe leaves it."""
+    torch.manual_seed(0)
+    model = RetrievalModel(
+        image_encoder={"name": "grid", "width": 8},
+        text_encoder={"name": "transformer", "width": 8, "vocabulary": ["a", "red", "small"]},
+        fusion=fusion,
+        dim=8,
+    )
+    model.save_pretrained(folder / "best")
+    (folder / "config.yaml").write_text("scenes_test: 6\nrerank_k: 3\n")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("run"), {"name": "cross_modal", "num_heads": 4})
+
+
+def test_a_passed_audit_is_a_line_and_an_entry(run, tmp_path, capsys):
+    output = tmp_path / "metrics.json"
+    assert main(["evaluate", run, "--output", str(output)]) == 0
+    out = capsys.readouterr().out
+    assert "audit passed: 6 images and 6 texts, shuffled and alone; largest difference" in out
+    assert out.index("audit passed") < out.index("| initial")
+    written = json.loads(output.read_text())
+    assert written["audit"].keys() == {"images", "texts", "largest_difference"}
+    assert 0 <= written["audit"]["largest_difference"] < 1e-5
+    assert "paired" not in out and not any("leak" in key for key in written)
+
+
+def test_paired_stands_beside_the_honest_row(run, tmp_path, capsys):
+    output = tmp_path / "metrics.json"
+    argv = ["evaluate", run, "--protocol", "paired", "--ci", "--output", str(output)]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    for row in ("| initial ", "| reranked ", "| paired (leaks) "):
+        assert out.count(row) == 2  # recalls and intervals
+    written = json.loads(output.read_text())
+    assert written["protocol"] == "paired"
+    assert written["paired (leaks)"]["rsum"] > written["initial"]["rsum"]
+    assert "leaks: each text attends to its own image" in written["warning"]
+
+
+@pytest.mark.parametrize("leak", ["scorer", "matrix"])
+def test_a_failed_audit_prints_no_number(run, leak, tmp_path, capsys, monkeypatch):
+    """A scorer that looks for the pairing by position; a matrix of paired scores."""
+    if leak == "scorer":
+        whole = RetrievalModel.from_pretrained
+
+        def leaking(path, **options):
+            model = whole(path, **options)
+            honest = model.fusion.forward
+            model.fusion.forward = lambda v, w: honest(v, w) + torch.eye(len(v), len(w))
+            return model
+
+        monkeypatch.setattr(RetrievalModel, "from_pretrained", leaking)
+    else:
+        own = torch.arange(30) // 5
+        monkeypatch.setattr(Evaluator, "score", lambda s, v, w: s.paired_score(v, w, own))
+    output = tmp_path / "metrics.json"
+    assert main(["evaluate", run, "--output", str(output)]) == 2
+    captured = capsys.readouterr()
+    assert "|" not in captured.out and not output.exists()
+    message = "error: the audit of the scores failed, no number is printed: "
+    assert message in captured.err
+    assert ("shuffling images" in captured.err) == (leak == "scorer")
+    assert ("in the matrix" in captured.err) == (leak == "matrix")
+
+
+def test_paired_of_another_head_is_refused(tmp_path, capsys):
+    other = saved(tmp_path, {"name": "pooled"})
+    assert main(["evaluate", other, "--protocol", "paired"]) == 2
+    captured = capsys.readouterr()
+    assert (
+        "|" not in captured.out and "the fusion of this model is PooledSimilarity" in captured.err
+    )
+
+
+def test_stored_label_groups_are_refused(tmp_path, capsys):
+    """Unless the row with them is asked for, beside the honest one."""
+    path = saved(tmp_path, {"name": "pooled"})
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        config.read_text() + f"rerank_caption_groups: {[t // 5 for t in range(30)]}\n"
+    )
+    assert main(["evaluate", path]) == 2
+    captured = capsys.readouterr()
+    assert "|" not in captured.out
+    assert "caption_groups is among the options of re-ranking" in captured.err
+    assert "add --oracle" in captured.err
+    with pytest.warns(UserWarning, match="caption_groups"):
+        assert main(["evaluate", path, "--oracle"]) == 0
+    assert "| oracle: label groups" in capsys.readouterr().out

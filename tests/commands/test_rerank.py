@@ -1,0 +1,171 @@
+"""`ascl rerank`: every method, the comparison, choosing options. Files: test_main.py."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from ascl_plugin.commands import rerank as command
+from ascl_plugin.commands.main import main
+from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.reranking import rerank, tune_rerank
+from ascl_plugin.reranking.methods import METHODS
+
+OWNERS = np.arange(12) // 2
+
+
+@pytest.fixture
+def sim():
+    """(6, 12): related scores with hubs, so that every method changes something."""
+    rng = np.random.default_rng(0)
+    return (
+        0.4 * np.eye(6)[:, OWNERS] + 0.3 * rng.normal(size=(6, 12)) + 0.2 * rng.normal(size=12)
+    ).astype(np.float32)
+
+
+@pytest.fixture
+def path(sim, tmp_path):
+    np.save(tmp_path / "sims.npy", sim)
+    return tmp_path / "sims.npy"
+
+
+def written(path):
+    return [np.load(path.with_name(f"sims.reranked.{name}.npy")) for name in ("i2t", "t2i")]
+
+
+def cells(text):
+    """A Markdown table as dicts."""
+    lines = [x for x in text.splitlines() if x.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def failing(capsys, *argv):
+    assert main(["rerank", *(str(word) for word in argv)]) == 2
+    return capsys.readouterr().err
+
+
+GIVEN = {
+    "bidirectional": {"k": 4, "reverse_k": 3, "text_neighbors": 2, "mix": 0.5},
+    "csls": {"neighbors": 2},
+    "dual_softmax": {"temperature": 0.3},
+    "inverted_softmax": {"temperature": 0.3},
+    "k_reciprocal": {"k1": 3, "k2": 2, "initial_weight": 0.1},
+    "nnn": {"alpha": 0.9, "neighbors": 2},
+    "none": {},
+    "qb_norm": {"temperature": 0.3, "activation_k": 3},
+}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_each_method_and_its_options(path, sim, method):
+    options = [word for n, v in GIVEN[method].items() for word in (f"--{n}", str(v))]
+    assert main(["rerank", str(path), "--method", method, *options]) == 0
+    wanted = rerank(sim, method=method, **GIVEN[method])
+    for found, matrix in zip(written(path), wanted, strict=True):
+        np.testing.assert_array_equal(found, matrix)
+    assert method == "none" or not np.array_equal(wanted.t2i, rerank(sim, method=method).t2i)
+
+
+def test_banks_and_embeddings_come_from_files(path, sim, tmp_path):
+    rng = np.random.default_rng(1)
+    arrays = {
+        "bank_i2t": rng.normal(size=(5, 12)),
+        "bank_t2i": rng.normal(size=(6, 7)),
+        "image_embeddings": rng.normal(size=(6, 3)),
+        "text_embeddings": rng.normal(size=(12, 3)),
+    }
+    for name, values in arrays.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    for method, names in (
+        ("nnn", ("bank_i2t", "bank_t2i")),
+        ("k_reciprocal", ("image_embeddings", "text_embeddings")),
+    ):
+        files = [word for n in names for word in (f"--{n}", str(tmp_path / f"{n}.npy"))]
+        assert main(["rerank", str(path), "--method", method, *files]) == 0
+        wanted = rerank(sim, method=method, **{name: arrays[name] for name in names})
+        for found, matrix in zip(written(path), wanted, strict=True):
+            np.testing.assert_array_equal(found, matrix)
+
+
+def test_options_and_defaults_are_those_of_the_methods(path, capsys):
+    with pytest.raises(SystemExit):
+        main(["rerank", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(csls: 10, nnn: 16)" in shown
+    assert "caption_groups" not in shown
+    for method, option in (("csls", "--mix"), ("none", "--alpha"), ("nnn", "--text_neighbors")):
+        message = failing(
+            capsys, path, "--method", method, option, "3" if "text" in option else ".3"
+        )
+        assert f"method {method!r} has no option {option[2:]!r}" in message
+
+
+def test_all_methods_in_a_table(path, sim, capsys, tmp_path):
+    """An option goes to the methods that have it."""
+    argv = ["rerank", str(path), "--method", "all", "--captions_per_image", "2", "--neighbors", "2"]
+    argv += ["--k", "3", "--output", str(tmp_path / "table.md")]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    rows = {row["method"]: row for row in cells(out)}
+    assert sorted(rows) == sorted(METHODS) and next(iter(rows)) == "none"
+    options = {"csls": {"neighbors": 2}, "nnn": {"neighbors": 2}, "bidirectional": {"k": 3}}
+    for method, row in rows.items():
+        result = rerank(sim, method=method, **options.get(method, {}))
+        metrics = retrieval_metrics(result.i2t, OWNERS, t2i=result.t2i)
+        for title, name in (("I2T R@1", "i2t_r1"), ("T2I R@5", "t2i_r5"), ("Rsum", "rsum")):
+            assert row[title] == f"{metrics[name]:.1f}"
+        assert row["transductive"] == ("no" if method == "none" else "yes")
+        assert float(row["seconds"]) >= 0
+    assert out.startswith((tmp_path / "table.md").read_text())
+    assert {p.name for p in tmp_path.iterdir()} == {"sims.npy", "table.md"}
+
+
+def test_tune_prints_words_that_the_command_takes(path, sim, capsys, tmp_path):
+    assert main(["rerank", str(path), "--tune", "--captions_per_image", "2", "--k", "3"]) == 0
+    out = capsys.readouterr().out
+    tuned = tune_rerank(sim, OWNERS, k=3)
+    assert tuned.options["k"] == 3  # it gains, so there is something to print
+    after = cells(out)[1]
+    assert after["Rsum"] == f"{tuned.metrics['rsum']:.1f}"
+    assert [p.name for p in tmp_path.iterdir()] == ["sims.npy"]
+    words = next(x for x in out.splitlines() if x.startswith("options: ")).split()[1:]
+    assert main(["rerank", str(path), *words]) == 0
+    for found, matrix in zip(written(path), rerank(sim, **tuned.options), strict=True):
+        np.testing.assert_array_equal(found, matrix)
+
+
+def test_nothing_gains_prints_no_reranking(tmp_path, capsys):
+    np.save(tmp_path / "sims.npy", np.eye(3))
+    argv = ["rerank", str(tmp_path / "sims.npy"), "--tune", "--captions_per_image", "1"]
+    assert main(argv) == 0
+    assert "options: --method none\n" in capsys.readouterr().out
+
+
+def test_what_does_not_go_together(path, capsys, tmp_path):
+    for words in (["--tune"], ["--method", "all"]):
+        assert f"{words[0]} " in (message := failing(capsys, path, *words))
+        assert "needs --caption_to_image or --captions_per_image" in message
+    pairing = ["--captions_per_image", "2"]
+    message = failing(capsys, path, "--tune", "--method", "nnn", *pairing)
+    assert "--tune chooses options of bidirectional, not of nnn" in message
+    assert "--tune writes nothing" in failing(capsys, path, "--tune", "--output", "a.npy", *pairing)
+    message = failing(capsys, path, "--method", "all", "--output", "a.npy", *pairing)
+    assert "a.npy: --method all writes a table" in message
+
+
+def test_runs_without_tqdm(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert main(["rerank", str(path)]) == 0
+
+
+def test_the_bar_names_each_step(monkeypatch, capsys):
+    pytest.importorskip("tqdm", reason="extra `recipes`")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with command._bar(2) as step:
+        step("re-rank")
+        step("write")
+    shown = capsys.readouterr().err
+    assert "re-rank: 1/2" in shown and "write: 2/2" in shown

@@ -1,0 +1,212 @@
+"""The asymmetry benchmark with scorers whose answers are known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("datasets", reason="extra `recipes`")
+from ascl_plugin.asymmetry.captions.variants import Variants, make_variants
+from ascl_plugin.data import scenes
+from ascl_plugin.data.readers import caption_to_image
+from ascl_plugin.data.scene_phrases import noun_phrases
+from ascl_plugin.retrieval.asymmetry_benchmark import (
+    asymmetry_benchmark,
+    sugarcrepe_benchmark,
+    variant_benchmark,
+)
+
+
+class Scorer:
+    """In place of an evaluator: scores by a function of (row, text)."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def score(self, rows, texts):
+        return torch.tensor([[float(self.function(row, t)) for t in texts] for row in rows])
+
+    def pairs(self, rows, texts):
+        scores = [float(self.function(row, t)) for row, t in zip(rows, texts, strict=True)]
+        return torch.tensor(scores, dtype=torch.float32)
+
+
+def run(rows, function):
+    scorer = Scorer(function)
+    texts, index = caption_to_image(rows)
+    return asymmetry_benchmark(scorer, rows, scorer.score(rows, texts), index)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return scenes.make("test", 40)
+
+
+@pytest.fixture(scope="module")
+def facts(rows):
+    """What every text of the rows says."""
+    said = {}
+    for row in rows:
+        said |= dict(zip(row["captions"], map(frozenset, row["caption_facts"]), strict=True))
+        for name in ("negative", "richer", "shorter"):
+            said[row[name]] = frozenset(row[f"{name}_facts"])
+    return said
+
+
+def test_an_oracle_of_facts_is_never_fooled(rows, facts):
+    """True texts score 1 + a little for each fact, false ones less than 0."""
+
+    def oracle(row, text):
+        false = facts[text] - set(row["facts"])
+        return -len(false) if false else 1 + 0.01 * len(facts[text])
+
+    found = run(rows, oracle)
+    assert found["asym1_caption"] == found["asym1_richer"] == found["asym1_shorter"] == 100
+    # only a caption that is true of a second scene as well can miss: the ceiling of the data
+    for kind in ("caption", "richer", "shorter"):
+        assert found[f"{kind}_r1"] >= 60
+    assert found["shorter_r1"] <= found["caption_r1"] <= found["richer_r1"]
+
+
+def test_length_alone_tells_caption_from_negative_but_not_richer(rows):
+    """Scored by the number of words alone: the negative is longer than the caption and the
+    shorter one, so both accuracies are 0 with "longer is better" and 100 with "shorter is better".
+    Richer and negative are the same sentence but for one noun: of the same length, neither wins.
+    """
+    longer = run(rows, lambda row, text: len(text.split()))
+    assert longer["asym1_caption"] == longer["asym1_shorter"] == longer["asym1_richer"] == 0
+    shorter = run(rows, lambda row, text: -len(text.split()))
+    assert shorter["asym1_caption"] == shorter["asym1_shorter"] == 100
+    assert shorter["asym1_richer"] == 0
+    # every image says the same: ties count against
+    assert longer["caption_r1"] == longer["richer_r1"] == longer["shorter_r1"] == 0
+
+
+def test_a_coin_for_each_text_gives_half(rows):
+    """40 tosses: 50 %, give or take 4 deviations of 8 %; recall at chance of 2.5 %."""
+    coins = {}
+    rng = np.random.default_rng(0)
+    found = run(rows, lambda row, text: coins.setdefault((row["image_id"], text), rng.random()))
+    for name in ("asym1_caption", "asym1_richer", "asym1_shorter"):
+        assert 18 < found[name] < 82
+    for name in ("caption_r1", "richer_r1", "shorter_r1"):
+        assert found[name] < 20
+
+
+def test_by_hand_with_uneven_captions():
+    """Two images; captions 0, 1 and 2 are of image 0, caption 3 of image 1.
+
+    Pairs (caption, negative, richer, shorter): image 0 (.9, .5, .5, .6), image 1 (.4, .5, .7, .3).
+    Caption > negative: image 0 only. Richer > negative: .5 is no win, image 1 only. Shorter >
+    negative: image 0 only. Caption 0 of image 0 (.9 to .8) is found, that of image 1 (.4 to .6)
+    not. Richer: .5 to .1 found, .7 to .7 is a tie, not found. Shorter: both found.
+    """
+    import datasets
+
+    rows = datasets.Dataset.from_list(
+        [
+            {"captions": ["c0", "x", "y"], "negative": "n0", "richer": "r0", "shorter": "s0"},
+            {"captions": ["c1"], "negative": "n1", "richer": "r1", "shorter": "s1"},
+        ]
+    ).add_column("number", [0, 1])
+    table = {
+        "c0": (0.9, 0.8), "x": (0, 1), "y": (0, 1), "c1": (0.6, 0.4), "n0": (0.5, 9),
+        "n1": (9, 0.5), "r0": (0.5, 0.1), "r1": (0.7, 0.7), "s0": (0.6, 0.1), "s1": (0.1, 0.3),
+    }  # fmt: skip
+    assert run(rows, lambda row, text: table[text][row["number"]]) == {
+        "asym1_caption": 50, "asym1_richer": 50, "asym1_shorter": 50,
+        "caption_r1": 50, "richer_r1": 50, "shorter_r1": 100,
+    }  # fmt: skip
+
+
+class Pairs(Scorer):
+    """Also of texts with the row of each."""
+
+    def pairs(self, rows, texts, index=None):
+        return super().pairs([rows[i] for i in index], texts)
+
+
+def variant(row, caption, **kinds):
+    return Variants(row, caption, **{"negatives": {}, "positives": {}, "amounts": {}, **kinds})
+
+
+def test_variants_by_hand():
+    """A text's score is a number for each of three images, written into it.
+
+    Row 0, caption 5: `add` 4 is beaten, `replace` 5 is a tie, which is none; the richer 4 ties with
+    `add`, the shorter 6 beats it. Row 2, caption 2: `add` 3 is not beaten. Ranks of positives: the
+    caption of row 0 is first of (5, 1, 1), that of row 2 last of (3, 2, 2): a tie; the truncated
+    caption of row 2 is second of (9, 0, 1). Score by amount: row 0 changes by -1 and then -3,
+    row 2 by +1.
+    """
+    variants = [
+        variant(
+            0, "5 1 1",
+            negatives={"add": "4 0 0", "replace": "5 0 0"},
+            positives={"caption": "5 1 1", "phrase added": "4 1 1", "phrase removed": "6 1 1"},
+            amounts={"words removed": ["5 1 1", "4 0 0", "2 0 0"]},
+        ),
+        variant(
+            2, "3 2 2",
+            negatives={"add": "0 0 3"},
+            positives={"caption": "3 2 2", "truncated": "9 0 1"},
+            amounts={"words removed": ["3 2 2", "0 0 3"]},
+        ),
+    ]  # fmt: skip
+    scorer = Pairs(lambda row, text: text.split()[row["number"]])
+    found = variant_benchmark(scorer, [{"number": n} for n in range(3)], variants)
+    assert found["negatives"] == {
+        "add": {"accuracy": 50, "texts": 2},
+        "replace": {"accuracy": 0, "texts": 1},
+        "add, richer": {"accuracy": 0, "texts": 1},
+        "add, shorter": {"accuracy": 100, "texts": 1},
+    }
+    ranks = found["positives"]
+    assert list(ranks) == ["caption", "phrase added", "phrase removed", "truncated"]
+    assert ranks["caption"] == {"r1": 50, "r5": 100, "r10": 100, "medr": 2, "meanr": 2, "texts": 2}
+    assert ranks["truncated"]["meanr"] == 2 and ranks["phrase added"]["r1"] == 100
+    first, once, twice = found["amounts"]["words removed"]
+    assert first == {"amount": 0, "texts": 2, "mean": 0, "deviation": 0, "falls": 0}
+    assert once == {
+        "amount": 1, "texts": 2, "mean": 0, "deviation": pytest.approx(2**0.5), "falls": 50,
+    }  # fmt: skip
+    assert twice == {"amount": 2, "texts": 1, "mean": -3, "deviation": None, "falls": 100}
+
+
+def test_a_scorer_that_counts_words_found(rows):
+    """Words of the text that the scene's captions say, and 20 less for each that they do not: a
+    false noun costs, true phrases gain, shorter texts lose. A swap has the same words: a tie.
+    """
+    said = {row["image_id"]: set(" ".join(row["captions"]).split()) for row in rows}
+
+    def count(row, text):
+        words = text.replace(".", "").split()
+        found = sum(word in said[row["image_id"]] for word in words)
+        return found - 20 * (len(words) - found)
+
+    plural = make_variants(rows["captions"][:], noun_phrases, range(20), object_of=str)
+    found = variant_benchmark(Pairs(count), rows, plural)
+    for name in ("add", "add, richer", "add, shorter", "replace"):
+        assert found["negatives"][name] == {"accuracy": 100, "texts": 20}
+    assert found["negatives"]["swap"]["accuracy"] == 0
+    falls = {done: [s["falls"] for s in steps[1:]] for done, steps in found["amounts"].items()}
+    assert set(falls["false phrases added"]) == {100} and set(falls["words removed"]) == {100}
+    assert set(falls["true phrases added"]) == {0} == set(falls["captions added"])
+
+
+def test_sugarcrepe_by_kind():
+    """Two entries of one image, one of another: 2 > 1 is right, 1 > 1 and 0 > 5 are not."""
+    pairs = {
+        "add_obj": [
+            {"image_id": "a", "caption": "2", "negative_caption": "1"},
+            {"image_id": "b", "caption": "0", "negative_caption": "5"},
+        ],
+        "swap_att": [{"image_id": "a", "caption": "1", "negative_caption": "1"}],
+    }
+    assert sugarcrepe_benchmark(Pairs(lambda row, text: text), pairs) == {
+        "add_obj": {"accuracy": 50, "texts": 2},
+        "swap_att": {"accuracy": 0, "texts": 1},
+    }
+    of_image = Pairs(lambda row, text: text if row["image_id"] == "a" else -int(text))
+    assert sugarcrepe_benchmark(of_image, pairs)["add_obj"]["accuracy"] == 100

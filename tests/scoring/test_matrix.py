@@ -1,0 +1,181 @@
+"""Blocks against the whole: same scores, same order, within the tile or the budget asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
+from ascl_plugin.scoring.blocks import device_of
+from ascl_plugin.scoring.matrix import score_matrix
+
+
+def make(images=7, texts=9, masked=True, tail=True):
+    generator = torch.Generator().manual_seed(images * 100 + texts)
+    lengths = torch.randint(1, 6, (texts, 1), generator=generator)
+    mask = torch.arange(5) < lengths if tail else torch.arange(5) >= 5 - lengths
+    return (
+        ImageFeatures(torch.randn(images, 3, 4), None, torch.randn(images, 4)),
+        TextFeatures(torch.randn(texts, 5, 4), mask if masked else None),
+    )
+
+
+SCORERS = [
+    CrossModalFusion(4, 2),
+    CrossModalFusion(4, 2, attention="parameter-free"),
+    CrossModalFusion(4, 2, local_weight=1.0),
+    LateInteraction(4),
+    PooledSimilarity(4),
+]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 7), st.integers(0, 9),
+    st.none() | st.tuples(st.integers(1, 8), st.integers(1, 10)),
+    st.booleans(), st.booleans(), st.sampled_from([1, 2**12, 2**15, 2**30]),
+    st.sampled_from(SCORERS),
+)  # fmt: skip
+def test_blocks_equal_the_whole(images, texts, tile, masked, tail, memory, scorer):
+    """Also where padding stands before the words, and where nothing fits the budget."""
+    v, w = make(images, texts, masked, tail)
+    found = score_matrix(scorer, v, w, tile, memory=memory)
+    assert found.shape == (images, texts)
+    if images and texts:
+        torch.testing.assert_close(found, scorer(v, w).detach(), rtol=0, atol=1e-5)
+
+
+def test_a_models_fusion_is_its_scorer_and_no_graph_is_kept():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fusion = CrossModalFusion(4, 2)
+
+    model = Model()
+    v, w = make()
+    found = score_matrix(model, v, w)
+    assert not found.requires_grad and found.dtype == torch.float32
+    torch.testing.assert_close(found, model.fusion(v, w).detach(), rtol=0, atol=1e-5)
+
+
+def test_never_more_than_a_tile_and_no_more_padding_than_needed(numbered):
+    """Texts of 5, 1, 2, 1 words in tiles of two: the short ones together, each cut to its length.
+
+    Scores are image number plus a hundred times text number: each stands where it belongs.
+    """
+    seen = []
+
+    def scorer(images, texts):
+        seen.append((len(images), len(texts), texts.words.shape[1]))
+        return images.pooled[:, :1] + 100 * texts.words[:, 0, :1].T
+
+    images, texts = numbered(3, 4, 5)
+    texts = TextFeatures(texts.words, torch.arange(5) < torch.tensor([[5], [1], [2], [1]]))
+    found = score_matrix(scorer, images, texts, (2, 2))
+    assert found.tolist() == [[i + 100 * t for t in range(4)] for i in range(3)]
+    assert seen == [(2, 2, 1), (2, 1, 2), (2, 1, 5), (1, 2, 1), (1, 1, 2), (1, 1, 5)]
+
+
+def test_within_the_budget_every_item_is_prepared_once(numbered, counting):
+    """But for one image and one text that were measured, and a text a piece of texts."""
+    scorer = counting()
+    images, texts = numbered(8, 32)
+    score_matrix(scorer, images, texts)
+    assert sorted(scorer.prepared["images"]) == [0, *range(8)]
+    assert len(scorer.prepared["texts"]) == 32 + 1 + 32 and set(scorer.prepared["texts"]) == set(
+        range(32)
+    )
+
+
+def test_what_is_prepared_stays_within_the_budget(numbered, counting):
+    """Images of 24 bytes and texts of 8: 300 and 900 of them in a budget of 2400 bytes.
+
+    A piece is 9 texts of 72 bytes, 16 pieces half the budget: images are prepared 900 / 144 times.
+    """
+    scorer = counting()
+    images, texts = numbered(300, 900)
+    found = score_matrix(scorer, images, texts, memory=2400)
+    assert torch.equal(found, images.pooled[:, :1] + 100 * texts.words[:, 0, :1].T)
+    # two such halves at a time would be 2300 bytes
+    assert 1150 <= scorer.most <= 1800
+    assert scorer.prepared["images"].count(7) == 7
+
+
+def test_a_few_texts_far_longer_than_the_others_do_not_burst_the_budget(numbered, counting):
+    """Twelve texts of 100 words of 8 bytes among 288 of one word: they alone take 9600 of 4000."""
+    scorer = counting()
+    images, texts = numbered(10, 300, 100)
+    lengths = torch.ones(300, 1)
+    lengths[17:29] = 100
+    texts = TextFeatures(texts.words, torch.arange(100) < lengths)
+    found = score_matrix(scorer, images, texts, memory=4000)
+    assert torch.equal(found, images.pooled[:, :1] + 100 * texts.words[:, 0, :1].T)
+    assert scorer.most <= 4000
+
+
+def test_scorers_that_prepare_nothing_get_blocks_a_cache_holds():
+    """36 regions of width 256, 20 words: no block may need 32 MiB for all products, twice."""
+    seen = []
+
+    def scorer(images, texts):
+        seen.append(len(images) * len(texts))
+        return torch.zeros(len(images), len(texts))
+
+    images = ImageFeatures(torch.zeros(100, 36, 256))
+    score_matrix(scorer, images, TextFeatures(torch.zeros(400, 20, 256)))
+    assert sum(seen) == 40_000
+    assert 1000 < max(seen) <= 32 * 2**20 / (2 * (36 * 20 + 256) * 4)
+
+
+def test_the_device_is_that_of_the_weights_else_of_the_images():
+    images = ImageFeatures(torch.zeros(1, 1, 1))
+    assert device_of(nn.Linear(1, 1, device="meta"), images).type == "meta"
+    assert device_of(nn.BatchNorm1d(1, affine=False, device="meta"), images).type == "meta"
+    assert device_of(LateInteraction(1), images).type == "cpu"
+    assert device_of(print, ImageFeatures(images.regions.to("meta"))).type == "meta"
+
+
+def test_a_text_of_padding_alone_is_scored():
+    v, w = make(2, 3)
+    texts = TextFeatures(w.words, torch.zeros(3, 5, dtype=torch.bool))
+    assert score_matrix(CrossModalFusion(4, 2), v, texts).isfinite().all()
+
+
+def test_the_bar_counts_pairs(monkeypatch):
+    tqdm = pytest.importorskip("tqdm.auto", reason="extra `recipes`")
+    bars = []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            bars.append(self)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    v, w = make()
+    score_matrix(CrossModalFusion(4, 2), v, w, (2, 3))
+    assert not bars
+    score_matrix(CrossModalFusion(4, 2), v, w, (2, 3), progress=True)
+    assert [(bar.n, bar.total) for bar in bars] == [(63, 63)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": (0, 4)}, r"tile must be .* at least 1 each, got \("),
+        ({"tile": (4, -1)}, r"tile must be .* at least 1 each, got \("),
+        ({"topk": 0}, "topk must be at least 1, got 0"),
+        ({"memory": 0}, "memory must be a number of bytes, got 0"),
+        ({"processes": "all"}, "processes must be one of one, split, own, got 'all'"),
+        ({"protocol": "published"}, "protocol must be one of pairwise, paired, got 'published'"),
+        ({"protocol": "paired"}, "needs caption_to_image"),
+        ({"topk": 1, "path": "sims.npy"}, "path is for the whole matrix"),
+        ({"processes": "own", "path": "sims.npy"}, "path goes with"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        score_matrix(CrossModalFusion(4, 2), *make(), **options)

@@ -1,0 +1,200 @@
+"""A killed run goes on with what it has, and with nothing that is not of its inputs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction
+from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.matrix_file import fingerprint
+
+
+def make(images=6, texts=8):
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 6, (texts, 1), generator=generator)
+    regions = torch.randn(images, 3, 4, generator=generator)
+    words = torch.randn(texts, 5, 4, generator=generator)
+    return (
+        ImageFeatures(regions, None, regions.mean(1)),
+        TextFeatures(words, torch.arange(5) < lengths),
+    )
+
+
+class Killed(LateInteraction):
+    """Dies at a call; `calls` and `killed_at` do not belong to what it scores."""
+
+    def __init__(self, at=None):
+        super().__init__(4)
+        self._at, self._pairs = at, 0
+
+    def forward(self, images, texts, backend="auto"):
+        if self._at == 0:
+            raise KeyboardInterrupt
+        if self._at is not None:
+            self._at -= 1
+        self._pairs += len(images) * len(texts)
+        return super().forward(images, texts, backend)
+
+
+def test_a_run_goes_on_with_what_is_missing_and_then_is_read(tmp_path):
+    v, w = make()
+    path = tmp_path / "deep" / "sims.npy"
+    whole = LateInteraction(4)(v, w)
+    with pytest.raises(KeyboardInterrupt):
+        score_matrix(Killed(3), v, w, (2, 4), path=path)
+    part = np.load(path.with_name("sims.npy.part"), mmap_mode="r")
+    before = int(np.isfinite(part).sum())
+    assert 0 < before <= 24 and not path.exists()
+
+    again = Killed()
+    found = score_matrix(again, v, w, (2, 4), path=path)
+    assert again._pairs == 48 - before
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["sims.npy", "sims.npy.json"]
+    written = np.load(path)
+    assert written.dtype == np.float32 and np.array_equal(written, found.numpy())
+
+    found[0, 0] = 99  # the caller's copy
+    read = score_matrix(Killed(0), v, w, path=path)
+    assert read[0, 0] == written[0, 0]
+
+
+def test_it_may_go_on_in_other_blocks(tmp_path):
+    v, w = make()
+    with pytest.raises(KeyboardInterrupt):
+        score_matrix(Killed(3), v, w, (2, 4), path=tmp_path / "sims.npy")
+    found = score_matrix(Killed(), v, w, (5, 3), path=tmp_path / "sims.npy")
+    torch.testing.assert_close(found, LateInteraction(4)(v, w), rtol=0, atol=1e-6)
+
+
+def test_the_bar_goes_on_where_it_was(tmp_path, capsys):
+    pytest.importorskip("tqdm", reason="extra `recipes`")
+    v, w = make()
+    with pytest.raises(KeyboardInterrupt):
+        score_matrix(Killed(3), v, w, (2, 4), path=tmp_path / "sims.npy")
+    score_matrix(Killed(), v, w, (2, 4), progress=True, path=tmp_path / "sims.npy")
+    error = capsys.readouterr().err
+    assert "/48.0" in error and " 0.00/48.0" not in error
+
+
+def test_a_process_that_is_killed_leaves_what_it_had(tmp_path):
+    """SIGKILL in the midst: no handler runs, nothing is closed."""
+    program = (
+        "import os, signal, torch\n"
+        "from ascl_plugin import ImageFeatures, TextFeatures, score_matrix\n"
+        "calls = []\n"
+        "def scorer(v, w):\n"
+        "    calls.append(0)\n"
+        f"    if len(calls) == 3 and {{kill}}: os.kill(os.getpid(), {int(signal.SIGKILL)})\n"
+        "    return v.regions[:, 0, :1] + 100 * w.words[:, 0, :1].T\n"
+        "v = ImageFeatures(torch.arange(4.)[:, None, None])\n"
+        "w = TextFeatures(torch.arange(6.)[:, None, None])\n"
+        "sim = score_matrix(scorer, v, w, (2, 3), path='sims.npy')\n"
+        "print(len(calls), sim[3, 5].item())\n"
+    )
+
+    def run(kill):
+        code = program.format(kill=kill)
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    assert run(True).returncode == -signal.SIGKILL
+    done = run(False)
+    assert done.stdout.split() == ["2", "503.0"], done.stderr
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_scores_of_other_inputs_are_refused(tmp_path, finished):
+    head, (v, w) = CrossModalFusion(4, 2), make()
+    path = tmp_path / "sims.npy"
+    if finished:
+        score_matrix(head, v, w, path=path)
+    else:
+        head.forward = stop
+        with pytest.raises(KeyboardInterrupt):
+            score_matrix(head, v, w, path=path)
+        del head.forward
+    before = sorted((p.name, p.read_bytes()) for p in tmp_path.iterdir())
+
+    def refused(message, *inputs, **options):
+        with pytest.raises(ValueError, match=message):
+            score_matrix(*inputs, path=path, **options)
+        assert before == sorted((p.name, p.read_bytes()) for p in tmp_path.iterdir())
+
+    name = r"sims\.npy" if finished else r"sims\.npy\.part"
+    refused(rf"{name} holds scores of shape \[6, 8\], not \[5, 8\]; delete it", head, v[:5], w)
+    regions = v.regions.clone()
+    regions[5, 2, 3] += 1e-6
+    refused("of other images", head, ImageFeatures(regions, None, v.pooled), w)
+    mask = w.mask.clone()
+    mask[7] = ~mask[7]
+    refused("of other texts", head, v, TextFeatures(w.words, mask))
+    other = CrossModalFusion(4, 2)
+    other.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        other.gate.bias[0] += 1
+    refused("of another scorer", other, v, w)
+    refused("of another scorer", CrossModalFusion(4, 2, local_weight=0.5), v, w)
+    refused("of another scorer", LateInteraction(4), v, w)
+    pairing = [0, 1, 2, 3, 4, 5, 5, 5]
+    refused("of another scorer", head, v, w, protocol="paired", caption_to_image=pairing)
+    assert score_matrix(head, v, w, path=path).shape == (6, 8)
+
+
+def test_what_nobody_knows_or_can_read_is_refused(tmp_path):
+    head, (v, w) = LateInteraction(4), make()
+    path = tmp_path / "sims.npy"
+    score_matrix(head, v, w, path=path)
+    record = tmp_path / "sims.npy.json"
+    text = record.read_text()
+
+    def refused(message):
+        with pytest.raises(ValueError, match=message):
+            score_matrix(head, v, w, path=path)
+
+    record.unlink()
+    refused("without sims.npy.json, so nothing says what scores it holds")
+    record.write_text("{")
+    refused("damaged; delete both")
+    record.write_text("[]")
+    refused("damaged; delete both")
+    record.write_text(text)
+    np.save(path, np.zeros((2, 2), np.float32))
+    refused(r"damaged: shape \[2, 2\], its record says \[6, 8\]")
+    path.write_bytes(path.read_bytes()[:100])
+    refused("damaged; delete both")
+
+
+def test_other_files_and_nothing_to_score_are_refused(tmp_path):
+    v, w = make()
+    with pytest.raises(ValueError, match=r"sims.npz: scores are written as .npy"):
+        score_matrix(LateInteraction(4), v, w, path=tmp_path / "sims.npz")
+    with pytest.raises(ValueError, match=r"nothing to score, \(images, texts\) is \[0, 8\]"):
+        score_matrix(LateInteraction(4), v[:0], w, path=tmp_path / "sims.npy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_fingerprint_of_a_scorer_is_its_weights_and_options_not_its_mode():
+    v, w = make()
+
+    def scorer(head):
+        return fingerprint(head, v, w)["scorer"]
+
+    head = CrossModalFusion(4, 2, attention="parameter-free")
+    assert scorer(head) == scorer(head.eval())
+    other = CrossModalFusion(4, 2, attention="parameter-free", smoothing=(4.0, 8.0))
+    other.load_state_dict(head.state_dict())
+    assert scorer(head) != scorer(other)
+    assert scorer(make) == scorer(make) != scorer(scorer)

@@ -1,0 +1,148 @@
+"""The published evaluation: as its equations, with its warning, and found out by the audit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction
+from ascl_plugin.fusion.reference import cosine, fuse, multi_head
+from ascl_plugin.losses import AsymmetryLoss
+from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.retrieval.audit import AuditError, audit, chance_recall
+from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.paired_protocol import PairedProtocol
+
+KINDS = ("projected", "parameter-free")
+leaks = pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
+
+
+def noise(images, texts, dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    def mask(items, places):
+        return torch.arange(places) < torch.randint(1, places + 1, (items, 1), generator=generator)
+
+    return (
+        ImageFeatures(normal(images, 4, dim), mask(images, 4), normal(images, dim)),
+        TextFeatures(normal(texts, 5, dim), mask(texts, 5)),
+    )
+
+
+def head_of(attention, **options):
+    torch.manual_seed(0)
+    head = CrossModalFusion(8, 2, attention=attention, **options)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return head.requires_grad_(False)
+
+
+def one_by_one(head, images, texts, owners):
+    """The definition, written out: each text over its image, each image over its first caption."""
+    vs = [r[m] for r, m in zip(images.regions, images.mask, strict=True)]
+    ws = [r[m] for r, m in zip(texts.words, texts.mask, strict=True)]
+    w_g = [
+        head.text_global(multi_head(head.image_to_text, vs[i], w).mean(0))
+        for i, w in zip(owners, ws, strict=True)
+    ]
+    v_g = []
+    for i, v in enumerate(vs):
+        seen = multi_head(head.text_to_image, ws[owners.index(i)], v).mean(0)
+        v_g.append(fuse(head, head.image_global(seen), head.pooled_global(images.pooled[i])))
+    local, _ = head.score_parts(images, texts)
+    whole = cosine(torch.stack(v_g)[:, None], torch.stack(w_g)[None])
+    return head.local_weight * local + (1 - head.local_weight) * whole
+
+
+@leaks
+@pytest.mark.parametrize("attention", KINDS)
+@pytest.mark.parametrize("bytes_at_once", [1, 2**26])
+def test_as_its_definition(attention, bytes_at_once, monkeypatch):
+    monkeypatch.setattr("ascl_plugin.scoring.paired_protocol.PAIRS", bytes_at_once)
+    head, (v, w) = head_of(attention), noise(3, 7)
+    owners = [2, 0, 1, 1, 2, 0, 0]
+    expected = one_by_one(head, v, w, owners)
+    found = PairedProtocol(head)(v, w, owners)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    for tile in (None, (2, 3)):
+        matrix = score_matrix(head, v, w, tile, protocol="paired", caption_to_image=owners)
+        torch.testing.assert_close(matrix, expected, rtol=0, atol=1e-5)
+    best = score_matrix(head, v, w, topk=2, protocol="paired", caption_to_image=owners)
+    assert torch.equal(best.i2t_ids, expected.topk(2).indices)
+
+
+def test_it_says_that_it_leaks():
+    head, (v, w) = head_of("projected"), noise(3, 3)
+    with pytest.warns(UserWarning, match="leaks: each text attends to its own image"):
+        PairedProtocol(head)
+    with pytest.warns(UserWarning, match="leaks"):
+        score_matrix(head, v, w, protocol="paired", caption_to_image=[0, 1, 2])
+
+
+@leaks
+@pytest.mark.parametrize("attention", KINDS)
+def test_the_audit_finds_it_out(attention):
+    """By position (the default pairing) as the audit shuffles, and by what else is there."""
+    paired = PairedProtocol(head_of(attention))
+    with pytest.raises(AuditError, match="shuffling images and texts changes scores"):
+        audit(paired, *noise(10, 10))
+
+
+@leaks
+@pytest.mark.parametrize("attention", KINDS)
+def test_on_noise_it_is_far_above_chance_and_the_pairwise_score_is_not(attention):
+    """200 pairs of noise: .5 % is chance, and nine hits of the honest score have odds of 1e-6.
+
+    Thirty steps on other noise teach the head to look for what a text has seen; nothing else is
+    there to be learned.
+    """
+    images, texts = noise(200, 200, 32)
+    torch.manual_seed(0)
+    head = CrossModalFusion(32, 16, attention=attention, local_weight=0.0)
+    paired = PairedProtocol(head)
+    loss_fn, optimizer = AsymmetryLoss(), torch.optim.Adam(head.parameters(), 1e-2)
+    leaking, honest = {}, {}
+    for step in range(31):
+        if step in (0, 30):
+            leaking[step], chance = chance_recall(paired, images, texts)
+            honest[step], _ = chance_recall(head, images, texts)
+        optimizer.zero_grad()
+        loss_fn(paired(*noise(32, 32, 32, seed=step + 1))).backward()
+        optimizer.step()
+    assert chance == 0.5
+    assert leaking[0] > 15 * chance and leaking[30] > 40 * chance
+    assert max(honest.values()) < 9 * chance
+
+
+@leaks
+def test_its_matrix_has_its_recall():
+    images, texts = noise(60, 60, 32)
+    head = CrossModalFusion(32, 16, local_weight=0.0)
+    leaking, chance = chance_recall(PairedProtocol(head), images, texts)
+    sim = score_matrix(head, images, texts, protocol="paired", caption_to_image=range(60))
+    assert retrieval_metrics(sim, range(60))["i2t_r1"] == leaking > 5 * chance
+
+
+@leaks
+def test_a_pairing_that_is_none_is_refused():
+    head, (v, w) = head_of("projected"), noise(3, 4)
+    paired = PairedProtocol(head)
+    for owners, message in (
+        ([0, 1, 2], r"shape \(3,\), there are 4 texts"),
+        ([0, 1, 2, 3], "points beyond the 3 images"),
+        ([0, 1, -1, 2], "points beyond the 3 images"),
+        ([0, 2, 2, 0], "image 1 has no caption"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paired(v, w, owners)
+    with pytest.raises(TypeError, match="takes a CrossModalFusion, got LateInteraction"):
+        PairedProtocol(LateInteraction(8))
+    with pytest.raises(ValueError, match='give its head, and protocol="paired"'):
+        score_matrix(paired, v, w)
+    with pytest.raises(ValueError, match='protocol="paired" goes with'):
+        score_matrix(head, v, w, processes="own", protocol="paired", caption_to_image=[0, 1, 2, 0])

@@ -1,0 +1,97 @@
+"""The best k, kept block by block or taken from pairs, against a stable sort of everything."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.topk import best_of_pairs
+
+
+def from_table(table):
+    """A scorer that looks scores up, and features of images and texts that are their numbers."""
+
+    def scorer(images, texts):
+        rows = images.regions[:, 0, 0].long()
+        return table[rows][:, texts.words[:, 0, 0].long()]
+
+    images, texts = table.shape
+    return (
+        scorer,
+        ImageFeatures(torch.arange(float(images))[:, None, None]),
+        TextFeatures(torch.arange(float(texts))[:, None, None]),
+    )
+
+
+def of_sorted(table, k):
+    """ids and scores of the first k of each row, equal scores by lower index."""
+    ids = table.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return ids, table.gather(1, ids)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 9), st.integers(1, 12), st.integers(1, 14), st.integers(1, 4),
+    st.tuples(st.integers(1, 5), st.integers(1, 12)), st.booleans(), st.integers(0, 2**31),
+)  # fmt: skip
+def test_lists_are_those_of_a_stable_sort(images, texts, k, levels, tile, shuffled, seed):
+    """Few levels make many ties; lengths drawn at random bring texts out of their order."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randint(levels, (images, texts), generator=generator).float()
+    table[table == 0] = -torch.inf
+    scorer, v, w = from_table(table)
+    if shuffled:
+        lengths = torch.randint(1, 20, (texts, 1), generator=generator)
+        w = TextFeatures(w.words.expand(-1, 20, -1), torch.arange(20) < lengths)
+    found = score_matrix(scorer, v, w, tile, topk=k)
+    for ids, scores, matrix in (
+        (found.i2t_ids, found.i2t_scores, table),
+        (found.t2i_ids, found.t2i_scores, table.T),
+    ):
+        expected_ids, expected = of_sorted(matrix, k)
+        assert ids.dtype == torch.int64 and torch.equal(ids, expected_ids)
+        assert scores.dtype == torch.float32 and torch.equal(scores, expected)
+
+
+def test_of_a_fusion_too():
+    generator = torch.Generator().manual_seed(0)
+    v = ImageFeatures(
+        torch.randn(20, 3, 4, generator=generator), None, torch.randn(20, 4, generator=generator)
+    )
+    w = TextFeatures(torch.randn(50, 5, 4, generator=generator))
+    head = CrossModalFusion(4, 2)
+    matrix = score_matrix(head, v, w, memory=2**16)
+    found = score_matrix(head, v, w, memory=2**16, topk=6)
+    assert torch.equal(found.i2t_ids, of_sorted(matrix, 6)[0])
+    assert torch.equal(found.t2i_scores, of_sorted(matrix.T, 6)[1])
+
+
+def test_nan_has_no_place_in_a_list():
+    table = torch.zeros(5, 6)
+    table[3, 4] = torch.nan
+    scorer, v, w = from_table(table)
+    with pytest.raises(ValueError, match="image 3 and text 4 score NaN"):
+        score_matrix(scorer, v, w, (2, 3), topk=2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
+def test_best_of_pairs(queries, items, k, share, seed):
+    """Against a sort of the matrix in which every other pair is -inf; those are nobody."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randint(3, (queries, items), generator=generator).float()
+    pairs = (torch.rand(queries, items, generator=generator) < share).nonzero()
+    pairs = pairs[torch.randperm(len(pairs), generator=generator)]
+    rows, columns = pairs.unbind(1)
+    k = min(k, items)
+    ids, scores = best_of_pairs(rows, columns, table[rows, columns], queries, k)
+    sparse = torch.full_like(table, -torch.inf)
+    sparse[rows, columns] = table[rows, columns]
+    expected_ids, expected = of_sorted(sparse, k)
+    assert torch.equal(scores, expected)
+    assert torch.equal(ids, expected_ids.masked_fill(expected == -torch.inf, -1))
