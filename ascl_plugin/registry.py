@@ -33,7 +33,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "pooled": "ascl_plugin.fusion:PooledSimilarity",
     },
     "image_inputs": {"region_files": "ascl_plugin.adapters.regions.inputs:RegionInputs"},
-    "rerank": {"bidirectional": "ascl_plugin.rerank:rerank"},
+    "rerank": {"bidirectional": "ascl_plugin.reranking:rerank"},
     "image_encoder": {
         "grid": "ascl_plugin.retrieval.encoders:GridEncoder",
         "region_files": "ascl_plugin.adapters.regions.inputs:PrecomputedRegions",

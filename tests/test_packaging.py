@@ -108,7 +108,7 @@ def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
 
 
 LIGHT = (
-    "ascl_plugin.losses", "ascl_plugin.rerank", "ascl_plugin.fusion", "ascl_plugin.asymmetry",
+    "ascl_plugin.losses", "ascl_plugin.reranking", "ascl_plugin.fusion", "ascl_plugin.asymmetry",
     "ascl_plugin.metrics.recall", "ascl_plugin.scoring.matrix",
 )  # fmt: skip
 

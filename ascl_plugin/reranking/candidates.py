@@ -87,7 +87,7 @@ def rerank_candidates(
 
     Example:
         >>> import numpy as np
-        >>> from ascl_plugin.rerank import rerank_candidates
+        >>> from ascl_plugin.reranking import rerank_candidates
         >>> texts_of_images = np.array([[0, 1], [0, 1]])
         >>> images_of_texts = np.array([[1, 0], [0, 1]])  # text 0 prefers image 1
         >>> scores = np.array([[0.9, 0.8], [0.95, 0.1]])

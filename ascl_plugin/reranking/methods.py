@@ -134,7 +134,7 @@ def rerank(
 
     Example:
         >>> import numpy as np
-        >>> from ascl_plugin.rerank import rerank
+        >>> from ascl_plugin.reranking import rerank
         >>> sim = np.array([[0.9, 0.8], [0.95, 0.1]])  # text 0 prefers image 1
         >>> rerank(sim).i2t
         array([[0.8 , 0.9 ],

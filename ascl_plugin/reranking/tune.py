@@ -107,7 +107,7 @@ def tune_rerank(
 
     Example:
         >>> import numpy as np
-        >>> from ascl_plugin.rerank import tune_rerank
+        >>> from ascl_plugin.reranking import tune_rerank
         >>> sim = np.array([[0.9, 0.8], [0.95, 0.1]])  # text 0 prefers image 1, and is image 1's
         >>> tune_rerank(sim, [1, 0], {"k": [1, 2]}).options
         {'k': 2}

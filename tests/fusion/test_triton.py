@@ -49,7 +49,7 @@ COMPILE = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from ascl_plugin.fusion import tiles
+from ascl_plugin.fusion import triton_kernels as tiles
 
 narrow = ("regions", "words", "queries", "toward", "keys", "gram", "scratch")
 for kernel in (tiles.parameter_free, tiles.projected):

@@ -145,7 +145,7 @@ def test_needs_torch_and_numpy_alone():
         "for name in ('accelerate', 'transformers', 'datasets', 'PIL', 'safetensors', 'timm'):\n"
         "    sys.modules[name] = None\n"
         "import numpy, ascl_plugin.metrics.recall\n"
-        "from ascl_plugin.rerank import rerank\n"
+        "from ascl_plugin.reranking import rerank\n"
         "rerank(numpy.eye(3))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
