@@ -37,7 +37,7 @@ KINDS = ("parameter-free", "projected")
 
 @torch.no_grad()
 def per_caption_loop(
-    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, whole: bool
+    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, with_global: bool
 ) -> Tensor:
     """Scores (I, T), a caption at a time, W* and V* of all images written out."""
     v, heads = images.regions, head.num_heads
@@ -60,7 +60,7 @@ def per_caption_loop(
         u1 = head.direction_weight
         score = u1 * functional.cosine_similarity(v, w_star, dim=-1).mean(1)
         score = score + (1 - u1) * functional.cosine_similarity(w, v_star, dim=-1).mean(1)
-        if whole:
+        if with_global:
             w_g = head.text_global(w_star.mean(1))
             v_g = fuse(head, head.image_global(v_star.mean(1)), pooled)
             score = head.local_weight * score + (1 - head.local_weight) * cosine(v_g, w_g)
@@ -118,10 +118,10 @@ def scoring(args: argparse.Namespace) -> None:
     pairs = len(images) * len(texts)
     bare = seconds(lambda: floor(images, texts), args.repeats)
     for kind in KINDS:
-        for whole in (False, True):
-            head = head_of(args, kind, local_weight=0.8 if whole else 1.0)
-            per_caption_loop(head, images, texts[:8], whole)  # warm
-            loop = seconds(lambda h=head, w=whole: per_caption_loop(h, images, texts, w), 0)
+        for with_global in (False, True):
+            head = head_of(args, kind, local_weight=0.8 if with_global else 1.0)
+            per_caption_loop(head, images, texts[:8], with_global)  # warm
+            loop = seconds(lambda h=head, w=with_global: per_caption_loop(h, images, texts, w), 0)
             with torch.no_grad():
                 sample = images[:2], texts[:16]
                 slow = seconds(lambda h=head, s=sample: h(*s, backend="reference"), 1) / 32 * pairs
@@ -148,7 +148,7 @@ def scoring(args: argparse.Namespace) -> None:
                     )
             rows.append(line("floor", bare, loop, bare, pairs))
             table(
-                f"**{kind}**, {'local and global' if whole else 'local scores alone (u2 = 1)'}",
+                f"**{kind}**, {'local and global' if with_global else 'local alone (u2 = 1)'}",
                 ["", "seconds", "loop / this", "this / floor", "pairs/s", "peak MB", "off fp64"],
                 rows,
             )
@@ -265,13 +265,13 @@ def tiles(args: argparse.Namespace) -> None:
     images, texts = inputs(args)
     for kind in KINDS:
         rows = []
-        for whole in (False, True):
+        for with_global in (False, True):
             head = head_of(args, kind)
-            row = ["local and global" if whole else "local"]
+            row = ["local and global" if with_global else "local"]
             for megabytes in args.megabytes:
                 with torch.no_grad():
                     t = seconds(
-                        lambda h=head, w=whole, m=megabytes: factored.score_parts(
+                        lambda h=head, w=with_global, m=megabytes: factored.score_parts(
                             h, images, texts, w, m * 2**20
                         ),
                         args.repeats,

@@ -30,7 +30,7 @@ def score_parts(
     head: CrossModalFusion,
     images: ImageFeatures | PreparedImages,
     texts: TextFeatures | PreparedTexts,
-    whole: bool = True,
+    with_global: bool = True,
     memory: int | None = None,
     scorer: Callable[..., Parts] | None = None,
 ) -> Parts:
@@ -39,14 +39,14 @@ def score_parts(
     Args:
         head: of the fusion.
         images, texts: features, or what `prepare_images` and `prepare_texts` made of them.
-        whole: score globally; else S_global comes back as S_local.
+        with_global: score globally; else S_global comes back as S_local.
         memory: bytes that a tile may take, `default_memory` of the device unless given; without
             gradients, each CPU thread has a tile. Training keeps what a backward pass needs of all
             tiles if that is less than `default_kept`, and otherwise computes each a second time.
         scorer: of one tile; `score_tile` unless given.
     """
     if isinstance(images, ImageFeatures):
-        images = prepare_images(head, images, whole)
+        images = prepare_images(head, images, with_global)
     places, device = images.queries.shape[1], images.queries.device
     longest = (texts.queries if isinstance(texts, PreparedTexts) else texts.words).shape[1]
     memory = memory or default_memory(device)
@@ -54,7 +54,7 @@ def score_parts(
     sizes = len(images), len(texts)
     # attention for a part of a tile at a time lives as long as the tile where a gradient is wanted
     recorded = torch.is_grad_enabled()
-    per_pair = attending * (recorded or not whole) + fusing * whole
+    per_pair = attending * (recorded or not with_global) + fusing * with_global
     height, width = tile_shape(memory, per_pair, *sizes)
     together = tile_shape(max(1, memory // 8), attending, height, width)
     needed = len(images) * len(texts) * per_pair
@@ -63,11 +63,11 @@ def score_parts(
     score = scorer or partial(score_tile, together=together)
 
     def column(part: TextFeatures | PreparedTexts) -> list[Tensor]:
-        text = prepare_texts(head, part, whole) if isinstance(part, TextFeatures) else part
+        text = prepare_texts(head, part, with_global) if isinstance(part, TextFeatures) else part
         parts = [
-            checkpoint(score, head, image, text, whole, use_reentrant=False)
+            checkpoint(score, head, image, text, with_global, use_reentrant=False)
             if again
-            else score(head, image, text, whole)
+            else score(head, image, text, with_global)
             for image in rows
         ]
         return [torch.cat(part) for part in zip(*parts, strict=True)]

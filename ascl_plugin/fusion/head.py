@@ -20,9 +20,9 @@ from ascl_plugin.fusion.prepared import (
 )
 from ascl_plugin.fusion.tile_scores import Parts
 
-# A backend turns (head, images, texts, whole) into the local and the global score, (I, T) each; of
-# the latter nobody makes use unless `whole`. All give the same numbers; "auto" is the fastest that
-# runs on the inputs at hand.
+# A backend turns (head, images, texts, with_global) into the local and the global score, (I, T)
+# each; the latter is unused unless `with_global`. All give the same numbers; "auto" is the fastest
+# that runs on the inputs at hand.
 BACKENDS: dict[str, Callable[..., Parts]] = {
     "reference": reference.score_parts,
     "factored": factored.score_parts,
@@ -159,21 +159,21 @@ class CrossModalFusion(nn.Module):
             ValueError: a width other than `dim`, a missing pooled feature, an unknown backend, or
                 one that was asked for and cannot score these items.
         """
-        whole = self.local_weight < 1
-        local, glob = self.score_parts(images, texts, backend, whole)
-        return self.local_weight * local + (1 - self.local_weight) * glob if whole else local
+        with_global = self.local_weight < 1
+        local, glob = self.score_parts(images, texts, backend, with_global)
+        return self.local_weight * local + (1 - self.local_weight) * glob if with_global else local
 
     def score_parts(
         self,
         images: ImageFeatures | PreparedImages,
         texts: TextFeatures | PreparedTexts,
         backend: str = "auto",
-        whole: bool = True,
+        with_global: bool = True,
     ) -> Parts:
         """S_local and S_global, (I, T) each; arguments and errors as `forward`.
 
         Args:
-            whole: False leaves out the work for S_global, which then means nothing.
+            with_global: False leaves out the work for S_global, which then means nothing.
         """
         self._check_width(images)
         self._check_width(texts)
@@ -185,7 +185,7 @@ class CrossModalFusion(nn.Module):
             raise ValueError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
         if name == "reference" and any(isinstance(x, Prepared) for x in (images, texts)):
             raise ValueError("the reference backend takes features, not what was prepared of them")
-        return BACKENDS[name](self, images, texts, whole)
+        return BACKENDS[name](self, images, texts, with_global)
 
     def prepare_images(self, images: ImageFeatures) -> PreparedImages:
         """All of a score that depends on images alone, for scoring them more than once.

@@ -65,11 +65,11 @@ class PreparedTexts(Prepared):
 
 
 def prepare_images(
-    head: CrossModalFusion, images: ImageFeatures, whole: bool = True
+    head: CrossModalFusion, images: ImageFeatures, with_global: bool = True
 ) -> PreparedImages:
-    """All of a score that depends on images alone; of a local score, unless `whole`."""
+    """All of a score that depends on images alone; of a local score, unless `with_global`."""
     maps = pooled = gate = None
-    if whole:
+    if with_global:
         assert images.pooled is not None
         of_values, of_pooled = head.gate.weight.chunk(2, dim=1)
         with torch.autocast(images.regions.device.type, enabled=False):
@@ -81,9 +81,11 @@ def prepare_images(
     return PreparedImages(**side, pooled=pooled, gate=gate)
 
 
-def prepare_texts(head: CrossModalFusion, texts: TextFeatures, whole: bool = True) -> PreparedTexts:
-    """All of a score that depends on texts alone; of a local score, unless `whole`."""
-    maps = wide(head.text_global.weight) if whole else None
+def prepare_texts(
+    head: CrossModalFusion, texts: TextFeatures, with_global: bool = True
+) -> PreparedTexts:
+    """All of a score that depends on texts alone; of a local score, unless `with_global`."""
+    maps = wide(head.text_global.weight) if with_global else None
     side = _prepare(head.text_to_image, head.image_to_text, texts.words, texts.mask, maps)
     return PreparedTexts(**side)
 

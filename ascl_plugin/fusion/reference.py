@@ -16,7 +16,7 @@ EPS = 1e-8
 
 
 def score_parts(
-    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, whole: bool = True
+    head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, with_global: bool = True
 ) -> tuple[Tensor, Tensor]:
     """S_local and S_global (I, T) of ACF-R+ equations 13 and 14, pair by pair."""
     assert images.pooled is not None

@@ -1,4 +1,4 @@
-"""The same scores for whole blocks of pairs at once, and W*, V* of a pair never written out.
+"""The same scores for with_global blocks of pairs at once, and W*, V* of a pair never written out.
 
 A score needs of an attended vector w*_i = sum_hj a_hij U_hj, with U_hj = (y_j Zk_h) Zo_h, only
 
@@ -34,7 +34,7 @@ def score_tile(
     head: CrossModalFusion,
     images: PreparedImages,
     texts: PreparedTexts,
-    whole: bool = True,
+    with_global: bool = True,
     together: tuple[int, int] | None = None,
 ) -> Parts:
     """S_local and S_global (I, T) of all pairs of a tile.
@@ -45,34 +45,36 @@ def score_tile(
     """
     height, width = together or (len(images), len(texts))
     columns = texts.split(width)
-    found = [[_local(head, x, y, whole) for y in columns] for x in images.split(height)]
+    found = [[_local(head, x, y, with_global) for y in columns] for x in images.split(height)]
     local = torch.cat([torch.cat([part[0] for part in row], 1) for row in found])
-    if not whole:
+    if not with_global:
         return local, local
     over_words = torch.cat([torch.cat([part[1] for part in row]) for row in found], 1)
     over_regions = torch.cat([torch.cat([part[2] for part in row], 1) for row in found])
-    return local, whole_score(over_words, over_regions, images, texts)
+    return local, global_score(over_words, over_regions, images, texts)
 
 
 def _local(
-    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, whole: bool
+    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, with_global: bool
 ) -> tuple[Tensor, Any, Any]:
-    """S_local (I, T); if `whole`, mean weights of words (T, I, H L) and regions (I, T, H K)."""
+    """Return S_local (I, T); if `with_global`, mean weights (T, I, H L) and (I, T, H K) as well."""
     u1 = head.direction_weight
     if images.toward is not None:
-        by_region, over_words = _attend(*_logits(images, texts), images, texts, whole)
-        by_word, over_regions = _attend(*_logits(texts, images), texts, images, whole)
+        by_region, over_words = _attend(*_logits(images, texts), images, texts, with_global)
+        by_word, over_regions = _attend(*_logits(texts, images), texts, images, with_global)
         return u1 * by_region + (1 - u1) * by_word.T, over_words, over_regions
     # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
     s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
     logits = _products(texts.keys, images.queries * s_1, ranks=True)
-    by_region, over_words = _attend(_apart(logits), None, images, texts, whole)
+    by_region, over_words = _attend(_apart(logits), None, images, texts, with_global)
     turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
-    by_word, over_regions = _attend(_apart(turned.mul_(s_2 / s_1)), None, texts, images, whole)
+    by_word, over_regions = _attend(
+        _apart(turned.mul_(s_2 / s_1)), None, texts, images, with_global
+    )
     return u1 / s_1 * by_region + (1 - u1) / s_2 * by_word.T, over_words, over_regions
 
 
-def whole_score(
+def global_score(
     over_words: Tensor, over_regions: Tensor, images: PreparedImages, texts: PreparedTexts
 ) -> Tensor:
     """S_global (I, T) from mean attention over words (T, I, H L) and over regions (I, T, H K)."""
@@ -121,7 +123,7 @@ def _apart(logits: Tensor) -> Tensor:
 
 
 def _attend(
-    logits: Tensor, toward: Tensor | None, x: Prepared, y: Prepared, whole: bool
+    logits: Tensor, toward: Tensor | None, x: Prepared, y: Prepared, with_global: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Every item of x (A of M places) attends to every item of y (B of N places), as y* a place.
 
@@ -130,7 +132,7 @@ def _attend(
         toward: products toward the values, likewise; None: the logits, and with them the cosines,
             are these products times a scale.
         x, y: who attends, and to whom.
-        whole: whether mean attention is wanted.
+        with_global: whether mean attention is wanted.
 
     Returns:
         mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N).
@@ -144,15 +146,15 @@ def _attend(
         mask = mask.repeat(apart, 1)
     with torch.autocast(logits.device.type, enabled=False):
         toward = logits if toward is None else toward
-        shares = x.shares if whole else None
+        shares = x.shares if with_global else None
         dots, norms, means = _Attended.apply(logits, toward, gram, shares, mask)
         if apart > 1:
             dots, norms = (part.view(apart, b, a * m).sum(0) for part in (dots, norms))
-            if whole:
+            if with_global:
                 means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)
         if y.mask is not None:  # an item without keys is attended to as zeros
             there = y.mask.any(1, keepdim=True)
-            dots, means = dots * there, means * there[..., None] if whole else None
+            dots, means = dots * there, means * there[..., None] if with_global else None
         # nothing resembles a zero vector, nor pulls at it; rounding may leave its norm below 0
         squared = norms * x.norms.view(a * m)
         cosines = torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())

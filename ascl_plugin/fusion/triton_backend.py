@@ -25,7 +25,7 @@ from torch import Tensor
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import factored
 from ascl_plugin.fusion.prepared import Prepared, PreparedImages, PreparedTexts
-from ascl_plugin.fusion.tile_scores import Parts, whole_score
+from ascl_plugin.fusion.tile_scores import Parts, global_score
 
 if TYPE_CHECKING:
     from ascl_plugin.fusion.head import CrossModalFusion
@@ -102,13 +102,13 @@ def score_parts(
     head: CrossModalFusion,
     images: Images,
     texts: Texts,
-    whole: bool = True,
+    with_global: bool = True,
     memory: int | None = None,
 ) -> Parts:
     """S_local and S_global (I, T), tile by tile; through `factored` where a gradient is wanted.
 
     Args:
-        head, images, texts, whole, memory: as `factored.score_parts`.
+        head, images, texts, with_global, memory: as `factored.score_parts`.
 
     Raises:
         ValueError: no GPU, no Triton, or a dtype or number of places that no kernel is made for.
@@ -117,11 +117,11 @@ def score_parts(
     if reason is not None:
         raise ValueError(f"the triton backend cannot score this: {reason}")
     scorer = None if wants_gradient(head, images, texts) else score_tile
-    return factored.score_parts(head, images, texts, whole, memory, scorer)
+    return factored.score_parts(head, images, texts, with_global, memory, scorer)
 
 
 def score_tile(
-    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, whole: bool = True
+    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, with_global: bool = True
 ) -> Parts:
     """`attended.score_tile` in one kernel, but for the matrix products of the global score."""
     from ascl_plugin.fusion import triton_kernels as tiles
@@ -132,8 +132,8 @@ def score_tile(
     size = rows * together * columns
     new = images.norms.new_empty
     local = new(n, m)
-    over_words = new((m, n, heads * words) if whole else 1)
-    over_regions = new((n, m, heads * regions) if whole else 1)
+    over_words = new((m, n, heads * words) if with_global else 1)
+    over_regions = new((n, m, heads * regions) if with_global else 1)
 
     grams = _padded(images.gram, heads, rows, dtype), _padded(texts.gram, heads, columns, dtype)
     alone = (images.norms, texts.norms, images.shares, texts.shares)
@@ -146,7 +146,7 @@ def score_tile(
         "TEXTS": together,
         "WORDS": columns,
         "PRECISION": _precision(dtype),
-        "WHOLE": whole,
+        "WITH_GLOBAL": with_global,
         "num_warps": (FEWEST if size <= FEWEST * PER_THREAD[dtype] else MOST) // 32,
         "num_stages": 1,  # what loads ahead would take is left to a second program
         "enable_fp_fusion": True,
@@ -168,9 +168,9 @@ def score_tile(
             tiles.projected[(programs,)](
                 *features, *common, scratch, n, m, regions, words, head.direction_weight, **options
             )
-    if not whole:
+    if not with_global:
         return local, local
-    return local, whole_score(over_words, over_regions, images, texts)
+    return local, global_score(over_words, over_regions, images, texts)
 
 
 def tile_shape(regions: int, words: int, dtype: torch.dtype) -> tuple[int, int, int]:

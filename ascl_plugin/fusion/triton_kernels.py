@@ -42,7 +42,7 @@ def parameter_free(
     I, T, K, L, to_words, to_regions, direction_weight,  # noqa: E741
     HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
     ROWS: tl.constexpr, TEXTS: tl.constexpr, WORDS: tl.constexpr,
-    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    PRECISION: tl.constexpr, WITH_GLOBAL: tl.constexpr,
 ):  # fmt: skip
     """One image, TEXTS texts; both directions from one tile of logits a head."""
     image = (tl.program_id(0) % I).to(tl.int64)
@@ -78,7 +78,7 @@ def parameter_free(
         spread = tl.dot(weights.to(gram.dtype), gram, input_precision=PRECISION)
         dots_of_regions += _sum_in_groups(weights * products, TEXTS)
         norms_of_regions += _sum_in_groups(weights * spread, TEXTS)
-        if WHOLE:
+        if WITH_GLOBAL:
             mean = tl.sum(weights * region_share[:, None], 0)
             at = over_words + (first * I + image) * (HEADS * L) + head * L
             tl.store(at + text * I * (HEADS * L) + j, mean, mask=written)
@@ -89,7 +89,7 @@ def parameter_free(
         spread = tl.dot(gram, weights.to(gram.dtype), input_precision=PRECISION)
         dots_of_words += tl.sum(weights * products, 0)
         norms_of_words += tl.sum(weights * spread, 0)
-        if WHOLE:
+        if WITH_GLOBAL:
             mean = _sum_in_groups(weights * word_share[None, :], TEXTS)  # (ROWS, TEXTS)
             at = over_regions + (image * T + first) * (HEADS * K) + head * K
             tl.store(
@@ -118,7 +118,7 @@ def projected(
     I, T, K, L, direction_weight,  # noqa: E741
     HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
     ROWS: tl.constexpr, TEXTS: tl.constexpr, WORDS: tl.constexpr,
-    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    PRECISION: tl.constexpr, WITH_GLOBAL: tl.constexpr,
 ):  # fmt: skip
     """One image, TEXTS texts at a time: regions attend to words, then words to regions."""
     k = tl.arange(0, ROWS)
@@ -140,7 +140,7 @@ def projected(
             word_keys + w_at, word_share > 0,
             word_gram + first * (HEADS * HEADS * WORDS * WORDS), T - first, kept,
             means[None, :], L, written[None, :],
-            1, TEXTS, HEADS, WIDTH, CHUNK, PRECISION, WHOLE,
+            1, TEXTS, HEADS, WIDTH, CHUNK, PRECISION, WITH_GLOBAL,
         )  # fmt: skip
         lengths = tl.load(region_norms + image * K + k, mask=k < K, other=0.0)
         cosines = _cosine(dots, norms, lengths[:, None])
@@ -152,7 +152,7 @@ def projected(
             region_keys + v_at, region_share > 0,
             region_gram + image * (HEADS * HEADS * ROWS * ROWS), 1, kept,
             means + k[None, :], K, (first + texts < T)[:, None] & (k < K)[None, :],
-            TEXTS, 1, HEADS, WIDTH, CHUNK, PRECISION, WHOLE,
+            TEXTS, 1, HEADS, WIDTH, CHUNK, PRECISION, WITH_GLOBAL,
         )  # fmt: skip
         lengths = tl.load(word_norms + first * L + text * L + j, mask=written, other=0.0)
         cosines = _cosine(dots, norms, lengths[:, None]) * word_share[:, None]
@@ -169,7 +169,7 @@ def _attend(
     means, places, written,  # (ASKING, N) where mean attention goes, a head's step, whether at all
     ASKING: tl.constexpr, ANSWERING: tl.constexpr,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr, WHOLE: tl.constexpr,
+    PRECISION: tl.constexpr, WITH_GLOBAL: tl.constexpr,
 ):  # fmt: skip
     """x . y* and |y*|^2 (M, ANSWERING) of rows x that attend to each answering item."""
     M: tl.constexpr = queries.shape[0]
@@ -190,7 +190,7 @@ def _attend(
             values = tl.dot(x, y, values, input_precision=PRECISION)
         weights = _softmax_in_groups(logits, real, ANSWERING)
         dots += _sum_in_groups(weights * values, ANSWERING)
-        if WHOLE:
+        if WITH_GLOBAL:
             mean = tl.reshape(weights * share[:, None], (ASKING, M // ASKING, N))
             tl.store(means + head * places, tl.sum(mean, 1), mask=written)
 

@@ -121,15 +121,15 @@ class LocalScore:
         self, images: ImageFeatures | PreparedImages, texts: TextFeatures | PreparedTexts
     ) -> Tensor:
         """S_local (I, T)."""
-        return self.head.score_parts(images, texts, whole=False)[0]
+        return self.head.score_parts(images, texts, with_global=False)[0]
 
     def prepare_images(self, images: ImageFeatures) -> PreparedImages:
         """What `head.prepare_images` gives, less what only a global score needs."""
-        return prepare_images(self.head, images, whole=False)
+        return prepare_images(self.head, images, with_global=False)
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """What `head.prepare_texts` gives, less what only a global score needs."""
-        return prepare_texts(self.head, texts, whole=False)
+        return prepare_texts(self.head, texts, with_global=False)
 
 
 def attended_mean(

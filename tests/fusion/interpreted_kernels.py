@@ -74,7 +74,7 @@ def test_kernels_equal_reference(attention, case):
     head, images, texts = cast(torch.float32, head, images, texts)
     found = head.score_parts(images, texts, backend="triton")
     assert_close(found, expected, atol=1e-5)
-    local, _ = kernels.score_parts(head, images, texts, whole=False)
+    local, _ = kernels.score_parts(head, images, texts, with_global=False)
     torch.testing.assert_close(local, found[0], rtol=0, atol=0)
 
 
@@ -188,7 +188,7 @@ def test_half_precision_stays_close_and_comes_back_wide(attention, dtype, bf16):
     assert_close(found, exact, atol=0.03 if dtype == torch.bfloat16 else 0.004)
     # with features whose squares leave the range of fp16
     large = ImageFeatures(images.regions * 99, images.mask, images.pooled)
-    local, _ = kernels.score_parts(*cast(dtype, head, large, texts), whole=False)
+    local, _ = kernels.score_parts(*cast(dtype, head, large, texts), with_global=False)
     assert local.isfinite().all() and local.abs().max() <= 1.01
 
 

@@ -153,7 +153,7 @@ def test_local_scores_alone(attention):
     torch.testing.assert_close(
         head(v, w), head.score_parts(v, w, backend="reference")[0], rtol=0, atol=1e-10
     )
-    assert prepare_images(head, v, whole=False).values is None
+    assert prepare_images(head, v, with_global=False).values is None
     words = w.words.clone().requires_grad_()
     head(v, TextFeatures(words, w.mask)).sum().backward()
     assert words.grad.any()

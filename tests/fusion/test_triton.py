@@ -56,7 +56,7 @@ for kernel in (tiles.parameter_free, tiles.projected):
     # Triton makes a constant of every argument that is 1
     for sizes in ({"ROWS": 64}, {"ROWS": 16, "I": 1, "T": 1, "K": 1, "L": 1}):
         constants = {"HEADS": 8, "WIDTH": 128, "CHUNK": 64, "TEXTS": 4, "WORDS": 16}
-        constants |= {"PRECISION": "tf32", "WHOLE": True} | sizes
+        constants |= {"PRECISION": "tf32", "WITH_GLOBAL": True} | sizes
         kinds = {"to_words": "fp32", "to_regions": "fp32", "direction_weight": "fp32"}
         kinds |= dict.fromkeys("ITKL", "i32") | dict.fromkeys(constants, "constexpr")
         for argument in kernel.arg_names:
