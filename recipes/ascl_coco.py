@@ -13,7 +13,7 @@ DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions 
 Features: any number of processes; mixed precision; gradient accumulation (which averages gradients
 and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
 model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
-SIGTERM leave a checkpoint (exit status 130 and 143); DDP, FSDP2 and DeepSpeed's ZeRO
+SIGTERM leave a checkpoint (exit status 130 and 143); DDP and FSDP2
 (recipes/accelerate/).
 
 The papers' ablations are flags: `--positives none`, `--negatives none`, both,

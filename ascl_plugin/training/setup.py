@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +22,6 @@ from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.checkpoint import checkpoints
 from ascl_plugin.training.lock import LOCK, locked
 from ascl_plugin.training.sharding import refuse_engines
-from ascl_plugin.training.zero_options import process_group, zero_plugin
 
 SAMPLE = 10_000  # images of a stream whose captions stand for all: vocabulary, noun phrases
 
@@ -74,31 +72,23 @@ def make_accelerator(options: Options, folder: Path) -> Accelerator:
     """The accelerator of a run in `folder`."""
     args = options.train
     refuse_engines()
-    zero = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    plugin = zero_plugin(args) if zero else None
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     accelerator = Accelerator(
         cpu=args.cpu,
-        mixed_precision="no" if zero else args.mixed_precision,
+        mixed_precision=args.mixed_precision,
         # given as a plugin, no flag of `accelerate launch` goes before the option
         gradient_accumulation_plugin=GradientAccumulationPlugin(args.gradient_accumulation_steps),
         log_with=None if args.log_with == "none" else args.log_with,
         project_dir=str(folder),
-        deepspeed_plugin=plugin,
         kwargs_handlers=[
             # without fusion one of the two image projections is idle
             DistributedDataParallelKwargs(
                 find_unused_parameters=options.model.fusion != "cross_modal"
                 or args.align_epochs > 0
             ),
-            *([process_group()] if zero else []),
         ],
     )
-    if zero:  # transformers is to build its models as ever
-        from transformers.integrations import unset_hf_deepspeed_config
-
-        unset_hf_deepspeed_config()
     return accelerator
 
 

@@ -26,17 +26,18 @@ def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
         environment: what `accelerate launch` tells the processes it starts.
 
     Raises:
-        ValueError: Megatron-LM, or FSDP of the first version.
+        ValueError: Megatron-LM, DeepSpeed, or FSDP of the first version.
     """
 
     def asked(name: str) -> bool:
         return environment.get(name, "false").lower() == "true"
 
-    if asked("ACCELERATE_USE_MEGATRON_LM"):
-        raise ValueError(
-            "Megatron-LM is not supported: its checkpoints are not ours; "
-            "recipes/accelerate/fsdp2.yaml shards optimiser and gradients as ZeRO-2 does"
-        )
+    for name, engine in (("MEGATRON_LM", "Megatron-LM"), ("DEEPSPEED", "DeepSpeed")):
+        if asked(f"ACCELERATE_USE_{name}"):
+            raise ValueError(
+                f"{engine} is not supported; recipes/accelerate/fsdp2.yaml shards optimizer state, "
+                "gradients and weights"
+            )
     if asked("ACCELERATE_USE_FSDP") and environment.get("FSDP_VERSION", "1") != "2":
         raise ValueError("FSDP of the first version is not supported; set fsdp_version: 2")
 
@@ -97,9 +98,6 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a batch."""
         self.accelerator.backward(loss)
-
-    def leave_out(self, loss: Tensor) -> None:
-        """The loss is not finite somewhere, and the step under way is not to be taken."""
 
     def ready(self) -> bool:
         """Whether the gradients held here are finite; asked before each step."""

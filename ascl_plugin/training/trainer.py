@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DataParallel
 from tqdm.auto import tqdm
@@ -36,7 +35,6 @@ from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.sharding import Engine, sharded, share_buffers
 from ascl_plugin.training.signals import StopSignal
 from ascl_plugin.training.stream_feed import StreamFeed
-from ascl_plugin.training.zero import Zero
 
 
 class Trainer:
@@ -76,8 +74,7 @@ class Trainer:
         self.val_rows = val_rows
         self.evaluator = evaluator
         self.raw_model = model
-        kind = Zero if accelerator.distributed_type == DistributedType.DEEPSPEED else Engine
-        self.engine = kind(accelerator, model, make_optimizer(model, args))
+        self.engine = Engine(accelerator, model, make_optimizer(model, args))
         self.model, self.optimizer = self.engine.model, self.engine.optimizer
         if args.cached_chunk and (
             sharded(self.model) or not isinstance(self.model, RetrievalModel | DataParallel)
@@ -229,7 +226,6 @@ class Trainer:
         losses.append(value)
         step = self.step + 1
         if not self.bad_batches.fine(math.isfinite(value), f"loss is {value}", step, rows):
-            self.engine.leave_out(loss)
             return False
         self.engine.backward(loss)
         if cached is not None:
