@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.adapters.missing import explain
-from ascl_plugin.losses import asymmetry_loss
+from ascl_plugin.losses import AsymmetryLoss
 
 try:
     from pytorch_metric_learning.distances import CosineSimilarity
@@ -48,8 +48,7 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
         if not self.distance.is_inverted:
             name = type(self.distance).__name__
             raise ValueError(f"distance must grow with similarity, as CosineSimilarity, got {name}")
-        self.temperature = temperature
-        self.form = form
+        self.asymmetry_loss = AsymmetryLoss(temperature, form=form)
 
     def get_default_distance(self) -> CosineSimilarity:
         """Cosines."""
@@ -76,5 +75,5 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
             )
         sim = self.distance(embeddings, ref_emb)
         negatives = None if real.all() else sim[:, ~real]
-        loss = asymmetry_loss(sim[:, real], negatives, temperature=self.temperature, form=self.form)
+        loss = self.asymmetry_loss(sim[:, real], negatives)
         return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from torch.nn import functional
 from ascl_plugin.asymmetry.embedding import STRENGTH
 from ascl_plugin.distributed import gather
 from ascl_plugin.features import wide
+from ascl_plugin.losses.functional import check_options, pair_terms
 
-NEGATIVES = ("gaussian", "dropout", "none")
+EMBEDDING_NOISES = ("gaussian", "dropout", "none")
 
 
 class OpenClipAsymmetryLoss(nn.Module):
@@ -70,12 +70,11 @@ class OpenClipAsymmetryLoss(nn.Module):
         gather_with_grad: bool = False,
     ) -> None:
         super().__init__()
-        if negatives not in NEGATIVES:
-            raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
-        if temperature is not None and not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
-        if not 0 <= balance <= 1:
-            raise ValueError(f"balance must be in [0, 1], got {balance}")
+        if negatives not in EMBEDDING_NOISES:
+            raise ValueError(
+                f"negatives must be one of {', '.join(EMBEDDING_NOISES)}, got {negatives!r}"
+            )
+        check_options(temperature=1.0 if temperature is None else temperature, balance=balance)
         self.temperature = temperature
         self.negatives = negatives
         self.strength = STRENGTH.get(negatives, 0.0) if strength is None else strength
@@ -96,11 +95,11 @@ class OpenClipAsymmetryLoss(nn.Module):
         output_dict: bool = False,
     ) -> Any:
         """The loss; generated noise is drawn in training mode alone."""
-        scale = logit_scale if self.temperature is None else 1 / self.temperature
+        temperature = 1 / wide(logit_scale) if self.temperature is None else self.temperature
         images = self._gather(image_features)
-        half = self._half(images, text_features, negative_text_features, scale)
+        half = self._half(images, text_features, negative_text_features, temperature)
         if positive_text_features is not None:
-            positive = self._half(images, positive_text_features, None, scale)
+            positive = self._half(images, positive_text_features, None, temperature)
             half = self.balance * half + (1 - self.balance) * positive
         # a parameter without gradient stops distributed training
         for unused in (None if self.temperature is None else logit_scale, logit_bias):
@@ -109,24 +108,18 @@ class OpenClipAsymmetryLoss(nn.Module):
         return {"asymmetry_loss": half} if output_dict else half
 
     def _half(
-        self, images: Tensor, texts: Tensor, negatives: Tensor | None, scale: Tensor | float
+        self, images: Tensor, texts: Tensor, negatives: Tensor | None, temperature: Tensor | float
     ) -> Tensor:
-        """Both ratios' terms of `asymmetry_loss`, for pairs of this process or of all.
-
-        Own rows come first in what is gathered, so that pairs stand on the diagonal of (n, N).
-        """
+        """Return the mean of `pair_terms` over the pairs of this rank or of all."""
         if negatives is None and self.negatives != "none" and self.training:
             negatives = self._noisy(texts)
         all_texts = self._gather(texts)
-        own = len(texts) if self.local_loss else len(all_texts)
-        by_text = wide(images[:own] @ all_texts.T) * scale
-        by_image = wide(all_texts[:own] @ images.T) * scale
-        if negatives is not None:
-            extra = wide(images[:own] @ self._gather(negatives).T) * scale
-            beaten = extra.detach() > by_text.detach().diagonal()[:, None]
-            by_text = torch.cat([by_text, extra.masked_fill(beaten, -torch.inf)], dim=1)
-        terms = (torch.log_softmax(x, dim=1).diagonal() for x in (by_text, by_image))
-        return -sum(terms, start=by_text.new_zeros(())).mean()
+        own = torch.arange(len(all_texts), device=texts.device)
+        if self.local_loss:
+            own = own[self.rank * len(texts) : (self.rank + 1) * len(texts)]
+        by_text, by_image = images[own] @ all_texts.T, all_texts[own] @ images.T
+        extra = None if negatives is None else images[own] @ self._gather(negatives).T
+        return pair_terms(by_text, by_image, own, extra, temperature).mean()
 
     def _noisy(self, texts: Tensor) -> Tensor:
         if self.negatives == "gaussian":
@@ -137,20 +130,22 @@ class OpenClipAsymmetryLoss(nn.Module):
         return functional.normalize(noisy, dim=1)
 
     def _gather(self, local: Tensor) -> Tensor:
-        """(n, D) -> (N, D), own rows first."""
+        """Return (N, D), the (n, D) of all ranks in their order."""
         if self.world_size == 1:
             return local
         if self.gather_with_grad:
-            whole = gather(local)
-            if len(whole) != self.world_size * len(local):
-                raise ValueError("every process must bring as many pairs as the others")
-            parts = list(whole.chunk(self.world_size))
+            gathered = gather(local)
+            if len(gathered) != self.world_size * len(local):
+                raise ValueError(
+                    f"all ranks must pass equal numbers of pairs, got {len(local)} here"
+                )
+            parts = list(gathered.chunk(self.world_size))
         else:
             parts = [torch.empty_like(local) for _ in range(self.world_size)]
             dist.all_gather(parts, local.detach().contiguous())
         if self.local_loss or not self.gather_with_grad:
             parts[self.rank] = local
-        return torch.cat(parts[self.rank :] + parts[: self.rank])
+        return torch.cat(parts)
 
     def extra_repr(self) -> str:
         """What `print(loss)` tells of the options."""

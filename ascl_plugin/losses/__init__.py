@@ -1,4 +1,4 @@
-"""Losses over score matrices; they know nothing of encoders or fusion."""
+"""Losses over score matrices, independent of encoders and fusion."""
 
 from ascl_plugin.losses.functional import asymmetry_loss, triplet_loss
 from ascl_plugin.losses.modules import AsymmetryLoss, TripletLoss

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ascl_plugin.features import wide
 
-TIE = 1e-5  # share of a score by which another must be higher
+TIE = 1e-5  # share of a score by which another must be higher to count as higher
 
 
 def asymmetry_loss(
@@ -22,7 +24,7 @@ def asymmetry_loss(
     balance: float = 0.5,
     form: str = "nll",
 ) -> Tensor:
-    """The asymmetry-sensitive contrastive loss (AsCL eqs. 3-5; ACF-R+ eqs. 16-18).
+    """Return the asymmetry-sensitive contrastive loss (AsCL eqs. 3-5; ACF-R+ eqs. 16-18).
 
     For pair i, with S = `sim`, S- = `negative_sim` and temperature t::
 
@@ -38,7 +40,7 @@ def asymmetry_loss(
         negative_sim: (N, M), scores of the images with M generated negatives of the texts.
         positive_sim: (N, N), scores with the generated positives T+; pairs on the diagonal.
         positive_negative_sim: (N, M), scores with generated negatives of the T+.
-        temperature: t, above 0.
+        temperature: t, in (0, inf).
         balance: weight of L_I, the rest goes to L_II&III; without positives the loss is L_I alone.
         form: "nll" takes -log of each ratio; "ratio" minus the ratio, as both papers print it.
 
@@ -48,28 +50,43 @@ def asymmetry_loss(
     Raises:
         ValueError: a shape that does not fit, or an option out of range.
     """
-    if form not in ("nll", "ratio"):
-        raise ValueError(f"form must be 'nll' or 'ratio', got {form!r}")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    if not 0 <= balance <= 1:
-        raise ValueError(f"balance must be in [0, 1], got {balance}")
-    _check_blocks(sim, negative_sim, positive_sim, positive_negative_sim)
+    check_options(temperature=temperature, balance=balance, form=form)
 
     def half(s: Tensor, negatives: Tensor | None) -> Tensor:
-        s, negatives = wide(s), None if negatives is None else wide(negatives)
-        kept = _competitors(s, negatives)
-        by_image = torch.log_softmax(s / temperature, dim=0).diagonal()
-        by_text = torch.log_softmax(kept / temperature, dim=1).diagonal()
-        terms = by_image + by_text if form == "nll" else by_image.exp() + by_text.exp()
-        return -terms.mean()
+        own = torch.arange(len(s), device=s.device)
+        return pair_terms(s, s.T, own, negatives, temperature, form).mean()
 
+    return _balanced(half, balance, sim, negative_sim, positive_sim, positive_negative_sim)
+
+
+def pair_terms(
+    by_text: Tensor,
+    by_image: Tensor,
+    own: Tensor,
+    negatives: Tensor | None = None,
+    temperature: float | Tensor = 0.05,
+    form: str = "nll",
+) -> Tensor:
+    """Return the loss of each of n pairs among N images and N texts: both terms, added.
+
+    Args:
+        by_text: (n, N), row i: S(I_i, T_j), pair i's image with every text.
+        by_image: (n, N), row i: S(I_j, T_i), pair i's text with every image.
+        own: (n,), the column of each pair's own text and image.
+        negatives: (n, M), scores of the n images with M generated negatives.
+        temperature: divides the scores; may be learned.
+        form: "nll" or "ratio".
+
+    Returns:
+        (n,), fp32 or wider. `asymmetry_loss` is its mean for n = N.
+    """
     # no autocast: log_softmax would be widened anyway, the divisions before it would not
-    with torch.autocast(sim.device.type, enabled=False):
-        loss = half(sim, negative_sim)
-        if positive_sim is None:
-            return loss
-        return balance * loss + (1 - balance) * half(positive_sim, positive_negative_sim)
+    with torch.autocast(by_text.device.type, enabled=False):
+        rows = competitors(by_text, own, negatives, temperature), wide(by_image) / temperature
+        of_text, of_image = (
+            torch.log_softmax(x, dim=1).gather(1, own[:, None])[:, 0] for x in rows
+        )
+        return -(of_image + of_text) if form == "nll" else -(of_image.exp() + of_text.exp())
 
 
 def triplet_loss(
@@ -81,14 +98,14 @@ def triplet_loss(
     margin: float = 0.2,
     balance: float = 0.5,
 ) -> Tensor:
-    """Hinge loss with the hardest negatives of a batch (VSE++), over the same score blocks.
+    """Return the hinge loss with the hardest negatives of a batch (VSE++), over the same blocks.
 
     Per pair: [m + max_n S_ni - S_ii]+ + [m + max(S_in, S-_in) - S_ii]+, the maxima over wrong
     images, wrong texts, and generated negatives under the alpha rule of `asymmetry_loss`.
 
     Args:
         sim, negative_sim, positive_sim, positive_negative_sim, balance: as `asymmetry_loss`.
-        margin: m, in units of the score.
+        margin: m, in units of the score, in [0, inf).
 
     Returns:
         A scalar: the mean over pairs of the sum of both hinges.
@@ -96,47 +113,63 @@ def triplet_loss(
     Raises:
         ValueError: a shape that does not fit, or an option out of range.
     """
-    if not math.isfinite(margin):
-        raise ValueError(f"margin must be a number, got {margin}")
-    if not 0 <= balance <= 1:
-        raise ValueError(f"balance must be in [0, 1], got {balance}")
-    _check_blocks(sim, negative_sim, positive_sim, positive_negative_sim)
+    check_options(margin=margin, balance=balance)
 
     def half(s: Tensor, negatives: Tensor | None) -> Tensor:
-        s, negatives = wide(s), None if negatives is None else wide(negatives)
-        own = torch.eye(len(s), dtype=torch.bool, device=s.device)
-        pair = s.diagonal()
-        images = s.masked_fill(own, -torch.inf).amax(0)
-        kept = _competitors(s, negatives)
-        texts = kept.masked_fill(
-            torch.nn.functional.pad(own, (0, kept.shape[1] - len(s))), -torch.inf
-        ).amax(1)
+        s, own = wide(s), torch.eye(len(s), dtype=torch.bool, device=s.device)
+        texts = competitors(s, torch.arange(len(s), device=s.device), negatives)
+        hardest_image = s.masked_fill(own, -torch.inf).amax(0)
+        own = pad(own, (0, texts.shape[1] - len(s)))
+        hardest_text = texts.masked_fill(own, -torch.inf).amax(1)
         # a batch of one pair has no wrong image: its hinge is 0, not infinity
-        return ((margin + images - pair).relu() + (margin + texts - pair).relu()).mean()
+        hinges = (margin + x - s.diagonal() for x in (hardest_image, hardest_text))
+        return sum((x.relu() for x in hinges), start=s.new_zeros(())).mean()
 
-    with torch.autocast(sim.device.type, enabled=False):
-        loss = half(sim, negative_sim)
-        if positive_sim is None:
-            return loss
-        return balance * loss + (1 - balance) * half(positive_sim, positive_negative_sim)
+    return _balanced(half, balance, sim, negative_sim, positive_sim, positive_negative_sim)
 
 
-def _competitors(s: Tensor, negatives: Tensor | None) -> Tensor:
-    """(N, N) or (N, N + M): texts, then the generated negatives that do not beat the positive.
+def competitors(
+    by_text: Tensor, own: Tensor, negatives: Tensor | None, temperature: float | Tensor = 1.0
+) -> Tensor:
+    """Return (n, N) or (n, N + M): scores of texts and of negatives, over the temperature.
 
-    A tie is no defeat: a shuffled caption often scores just what the caption does, and rounding
-    must not decide whether it counts.
+    A negative that beats the positive becomes -inf. A tie is no defeat: a shuffled caption often
+    scores exactly as the caption does, and rounding must not decide if it counts.
     """
+    by_text = wide(by_text)
     if negatives is None:
-        return s
-    positive = s.detach().diagonal()[:, None]
+        return by_text / temperature
+    negatives = wide(negatives)
+    positive = by_text.detach().gather(1, own[:, None])
     beaten = negatives.detach() > positive + TIE * positive.abs().clamp(min=1)
-    return torch.cat([s, negatives.masked_fill(beaten, -torch.inf)], dim=1)
+    # masked last: -inf over a learned temperature would give that a gradient of nan
+    negatives = (negatives / temperature).masked_fill(beaten, -torch.inf)
+    return torch.cat([by_text / temperature, negatives], dim=1)
 
 
-def _check_blocks(
-    sim: Tensor, negative: Tensor | None, positive: Tensor | None, positive_negative: Tensor | None
+def check_options(
+    *, temperature: float = 1.0, balance: float = 0.5, form: str = "nll", margin: float = 0.0
 ) -> None:
+    """Raise ValueError if an option is outside its range."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be in (0, inf), got {temperature}")
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance must be in [0, 1], got {balance}")
+    if form not in ("nll", "ratio"):
+        raise ValueError(f"form must be 'nll' or 'ratio', got {form!r}")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be in [0, inf), got {margin}")
+
+
+def _balanced(
+    half: Callable[[Tensor, Tensor | None], Tensor],
+    balance: float,
+    sim: Tensor,
+    negative: Tensor | None,
+    positive: Tensor | None,
+    positive_negative: Tensor | None,
+) -> Tensor:
+    """Return balance * half of the captions + (1 - balance) * half of the generated positives."""
     if sim.ndim != 2 or sim.shape[0] != sim.shape[1] or not len(sim):
         raise ValueError(
             f"sim must be (N, N) with the pairs on its diagonal, got {tuple(sim.shape)}"
@@ -152,3 +185,8 @@ def _check_blocks(
             )
     if positive is None and positive_negative is not None:
         raise ValueError("positive_negative_sim was given without positive_sim")
+    with torch.autocast(sim.device.type, enabled=False):
+        loss = half(sim, negative)
+        if positive is None:
+            return loss
+        return balance * loss + (1 - balance) * half(positive, positive_negative)

@@ -1,14 +1,39 @@
-"""The losses as modules: they keep hyper-parameters and call the functions."""
+"""The losses as modules, which hold the options and call the functions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from ascl_plugin.losses.functional import asymmetry_loss, triplet_loss
+from ascl_plugin.losses.functional import asymmetry_loss, check_options, triplet_loss
 
 
-class AsymmetryLoss(nn.Module):
-    """Contrastive loss that is taught what a caption may leave out and must not add.
+class _BlockLoss(nn.Module):
+    """A loss over the four score blocks; its options are attributes of their names."""
+
+    _function: Callable[..., Tensor]
+    _options: tuple[str, ...]
+
+    def forward(
+        self,
+        sim: Tensor,
+        negative_sim: Tensor | None = None,
+        positive_sim: Tensor | None = None,
+        positive_negative_sim: Tensor | None = None,
+    ) -> Tensor:
+        """Return the scalar loss of the blocks; see the class for their shapes."""
+        options = {name: getattr(self, name) for name in self._options}
+        blocks = sim, negative_sim, positive_sim, positive_negative_sim
+        return type(self)._function(*blocks, **options)
+
+    def extra_repr(self) -> str:
+        """Return the options, for `print(loss)`."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+
+
+class AsymmetryLoss(_BlockLoss):
+    """Contrastive loss that learns what a caption may leave out and must not add.
 
     Each image competes for its text and each text for its image, as in InfoNCE. Generated
     negatives (a caption with noise in it: Asymmetry-I) join the texts' side, and a generated
@@ -16,8 +41,8 @@ class AsymmetryLoss(nn.Module):
     with a loss of its own.
 
     Args:
-        temperature: divides the scores; .05 (COCO) and .01 (Flickr30K) in both papers.
-        balance: weight of L_I against L_II&III; .5 in both papers.
+        temperature: divisor of the scores, above 0; .05 (COCO) and .01 (Flickr30K) in both papers.
+        balance: weight of L_I against L_II&III, in [0, 1]; .5 in both papers.
         form: "nll" (-log of each ratio) or "ratio" (minus the ratio, as printed).
 
     Inputs:
@@ -27,6 +52,9 @@ class AsymmetryLoss(nn.Module):
         ``positive_sim``              (N, N)    S(I_i, T+_j), optional
         ``positive_negative_sim``     (N, M)    S(I_i, T~-_n), optional
         ============================  ========  =========================================
+
+    Raises:
+        ValueError: an option outside its range; in a call, a shape that does not fit.
 
     Relations:
         With `sim` alone it is InfoNCE in both directions, their sum. `TripletLoss` takes the same
@@ -44,67 +72,32 @@ class AsymmetryLoss(nn.Module):
         AsCL, equations 3-5; ACF-R+, equations 16-18.
     """
 
+    _function = staticmethod(asymmetry_loss)
+    _options = ("temperature", "balance", "form")
+
     def __init__(self, temperature: float = 0.05, balance: float = 0.5, form: str = "nll") -> None:
         super().__init__()
+        check_options(temperature=temperature, balance=balance, form=form)
         self.temperature = temperature
         self.balance = balance
         self.form = form
 
-    def forward(
-        self,
-        sim: Tensor,
-        negative_sim: Tensor | None = None,
-        positive_sim: Tensor | None = None,
-        positive_negative_sim: Tensor | None = None,
-    ) -> Tensor:
-        """Scalar loss; see `asymmetry_loss`."""
-        return asymmetry_loss(
-            sim,
-            negative_sim,
-            positive_sim,
-            positive_negative_sim,
-            temperature=self.temperature,
-            balance=self.balance,
-            form=self.form,
-        )
 
-    def extra_repr(self) -> str:
-        """What `print(loss)` tells of the options."""
-        return f"temperature={self.temperature}, balance={self.balance}, form={self.form!r}"
-
-
-class TripletLoss(nn.Module):
+class TripletLoss(_BlockLoss):
     """Hinge loss with the hardest negatives of a batch: the papers' ablation of the objective.
 
     Args:
-        margin: in units of the score.
-        balance: weight of the captions' part against the generated positives' part.
+        margin: in units of the score, 0 or more.
+        balance: weight of the captions against the generated positives, in [0, 1].
 
-    Inputs: as `AsymmetryLoss`. See `triplet_loss`.
+    Inputs, errors: as `AsymmetryLoss`. See `triplet_loss`.
     """
+
+    _function = staticmethod(triplet_loss)
+    _options = ("margin", "balance")
 
     def __init__(self, margin: float = 0.2, balance: float = 0.5) -> None:
         super().__init__()
+        check_options(margin=margin, balance=balance)
         self.margin = margin
         self.balance = balance
-
-    def forward(
-        self,
-        sim: Tensor,
-        negative_sim: Tensor | None = None,
-        positive_sim: Tensor | None = None,
-        positive_negative_sim: Tensor | None = None,
-    ) -> Tensor:
-        """Scalar loss; see `triplet_loss`."""
-        return triplet_loss(
-            sim,
-            negative_sim,
-            positive_sim,
-            positive_negative_sim,
-            margin=self.margin,
-            balance=self.balance,
-        )
-
-    def extra_repr(self) -> str:
-        """What `print(loss)` tells of the options."""
-        return f"margin={self.margin}, balance={self.balance}"

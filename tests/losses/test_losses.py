@@ -212,22 +212,25 @@ def test_shapes_that_do_not_fit_are_refused(loss):
             loss(*blocks)
 
 
-def test_options_out_of_range_are_refused():
-    for options, message in (
-        ({"form": "log"}, "form must be 'nll' or 'ratio', got 'log'"),
-        ({"temperature": 0}, "temperature must be above 0, got 0"),
-        ({"temperature": torch.nan}, "temperature must be above 0, got nan"),
-        ({"temperature": torch.inf}, "temperature must be above 0, got inf"),
-        ({"balance": torch.nan}, r"balance must be in \[0, 1\], got nan"),
-        ({"balance": 1.1}, r"balance must be in \[0, 1\], got 1.1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            asymmetry_loss(SIM, **options)
-    for margin in (torch.nan, torch.inf):
-        with pytest.raises(ValueError, match=f"margin must be a number, got {margin}"):
-            triplet_loss(SIM, margin=margin)
-    with pytest.raises(ValueError, match=r"balance must be in \[0, 1\], got nan"):
-        triplet_loss(SIM, balance=torch.nan)
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize("function", [asymmetry_loss, AsymmetryLoss, triplet_loss, TripletLoss])
+def test_options_out_of_range_are_refused(function):
+    """By the functions when called, by the modules when made."""
+    own = {
+        "temperature": (r"in \(0, inf\)", [0, -1, NAN, INF]),
+        "form": ("'nll' or 'ratio'", ["log", "NLL", None]),
+        "balance": (r"in \[0, 1\]", [7, -0.1, NAN]),
+        "margin": (r"in \[0, inf\)", [-0.1, NAN, INF]),
+    }
+    triplet = function in (triplet_loss, TripletLoss)
+    blocks = (SIM,) if function in (triplet_loss, asymmetry_loss) else ()
+    for name in ("margin", "balance") if triplet else ("temperature", "form", "balance"):
+        allowed, values = own[name]
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name} must be {allowed}, got {value!r}"):
+                function(*blocks, **{name: value})
 
 
 def test_the_order_of_pairs_does_not_matter():

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ascl_plugin import AsymmetryLoss
 from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
+from ascl_plugin.losses import asymmetry_loss
 
 WORLD = 2
 PAIRS = 6
@@ -115,6 +116,17 @@ def test_it_is_the_asymmetry_loss(pairs, width, seed):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("below", [2e-7, -2e-7, 0.0])
+def test_rounding_decides_a_tie_in_neither(below):
+    """A generated negative is its caption but for rounding: it competes here as in the function."""
+    out = {k: v.detach().float() for k, v in two(features(pairs=64)).items()}
+    images, texts = out["image_features"], out["text_features"]
+    negatives = texts * (1 - below)
+    ours = OpenClipAsymmetryLoss(temperature=0.01)(**out, negative_text_features=negatives)
+    expected = asymmetry_loss(images @ texts.T, images @ negatives.T, temperature=0.01)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
+
+
 def test_without_generated_texts_it_is_twice_clip_loss():
     """Both are mean(-log softmax of the pair), in two directions: added here, averaged there."""
     clip_loss = pytest.importorskip("open_clip.loss", reason="extra `open-clip`").ClipLoss
@@ -207,7 +219,7 @@ def test_options_out_of_range():
     with pytest.raises(ValueError, match="gaussian, dropout, none, got 'shuffle'"):
         OpenClipAsymmetryLoss(negatives="shuffle")
     for wrong in (0, torch.nan, torch.inf):
-        with pytest.raises(ValueError, match=f"temperature must be above 0, got {wrong}"):
+        with pytest.raises(ValueError, match=f"temperature must be in .*, got {wrong}"):
             OpenClipAsymmetryLoss(temperature=wrong)
     with pytest.raises(ValueError, match=r"balance must be in \[0, 1\], got 2"):
         OpenClipAsymmetryLoss(balance=2)
