@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+PUBLISHED = "pretrained"  # value of `weights` that asks for the weights a framework publishes
 
 
 class PretrainedEncoder(nn.Module):
@@ -44,3 +48,21 @@ def weights_hash(state: dict[str, Tensor]) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         whole.update(flat.view(torch.uint8).numpy().data)
     return whole.hexdigest()
+
+
+def check_tune(tune: str, known: Sequence[str]) -> None:
+    """Raise ValueError if `tune`, the option for how much of an encoder trains, is not known."""
+    if tune not in known:
+        raise ValueError(f"tune must be one of {', '.join(known)}, got {tune!r}")
+
+
+def grid_side(num_regions: int) -> int:
+    """Return the side of a square grid of `num_regions` cells.
+
+    Raises:
+        ValueError: no square number, or below 1.
+    """
+    side = math.isqrt(max(num_regions, 0))
+    if side == 0 or side**2 != num_regions:
+        raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
+    return side

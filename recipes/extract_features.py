@@ -1,8 +1,8 @@
 """Makes all frozen image features from pictures once: regions of a detector, a pooled feature.
 
     accelerate launch recipes/extract_features.py --data_root DIR \\
-        --detector bottom_up --detector_options '{checkpoint_path: FILE}' \\
-        --pooled_model resnet152 --pooled_options '{pretrained: true}'
+        --detector bottom_up --detector_options '{weights: FILE}' \\
+        --pooled_model resnet152 --pooled_options '{weights: pretrained}'
 
 writes DIR/regions and DIR/pooled, where recipes/configs/coco_acf.yaml and its siblings look for
 them: a file an image, as `--region_files` and `--pooled_files` read them. `ascl convert` makes one
@@ -160,7 +160,7 @@ def make_folders(args: argparse.Namespace, out: Path, device: torch.device) -> l
         options = {"num_regions": args.num_regions, **mapping(args.detector_options)}
         wanted.append(("regions", args.detector, options))
     if args.pooled_model is not None:
-        options = {"model_name": args.pooled_model, **mapping(args.pooled_options)}
+        options = {"model": args.pooled_model, **mapping(args.pooled_options)}
         wanted.append(("pooled", "resnet", options))
     if not wanted:
         raise ValueError("nothing to extract: give --detector, --pooled_model, or both")
@@ -186,9 +186,9 @@ def parser() -> argparse.ArgumentParser:
     add("--output_dir", help="where regions/ and pooled/ go (default: data_root)")
     add("--detector", help="faster_rcnn, bottom_up, timm_grid, any image encoder or dotted path")
     add("--num_regions", type=int, default=36, help="regions of a picture (default: %(default)s)")
-    add("--detector_options", help="its options as yaml, e.g. '{checkpoint_path: FILE}'")
+    add("--detector_options", help="its options as yaml, e.g. '{weights: FILE}'")
     add("--pooled_model", help="a timm model, e.g. resnet152")
-    add("--pooled_options", help="its options as yaml, e.g. '{pretrained: true}'")
+    add("--pooled_options", help="its options as yaml, e.g. '{weights: pretrained}'")
     add("--dtype", default="float32", choices=DTYPES, help="on disk (default: %(default)s)")
     add("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
     add("--num_workers", type=int, default=0, help="processes that decode, each process its own")

@@ -60,7 +60,7 @@ class BottomUp(RegionDetector):
     of the whole picture as one region.
 
     Args:
-        checkpoint_path: weights, as `load_weights` takes them.
+        weights: file, as `load_weights` takes it; None: random weights.
         num_regions: K, the most regions of a picture: 36, or 100 for 10 to 100.
         min_regions: the fewest; None: as many as `num_regions`.
         selection: "per_class" or "best_class".
@@ -76,12 +76,12 @@ class BottomUp(RegionDetector):
 
     Raises:
         ValueError: an unknown option; weights that do not fit.
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no such file.
     """
 
     def __init__(
         self,
-        checkpoint_path: str | None = None,
+        weights: str | None = None,
         num_regions: int = 36,
         min_regions: int | None = None,
         selection: str = "per_class",
@@ -113,11 +113,11 @@ class BottomUp(RegionDetector):
             width, blocks, classes, attributes, class_agnostic_boxes=class_agnostic_boxes
         )
         self.region_dim = self.pooled_dim = self.network.feature_dim
-        if checkpoint_path:
-            self.load_weights(checkpoint_path)
+        if weights is not None:
+            self.load_weights(weights)
         else:
             warnings.warn(
-                "the bottom-up detector has random weights: checkpoint_path= brings trained ones",
+                "the bottom-up detector has random weights: weights= brings trained ones",
                 stacklevel=2,
             )
         self.freeze()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.adapters.detectors.detector import Detections, RegionDetector, Size, whole_box
-from ascl_plugin.adapters.frozen import weights_hash
+from ascl_plugin.adapters.frozen import PUBLISHED, weights_hash
 from ascl_plugin.adapters.missing import explain
 
 try:
@@ -35,9 +35,9 @@ class FasterRCNN(RegionDetector):
     wide in a ResNet-50, 960 in a MobileNet). The pooled feature is the mean of C5 over the picture.
 
     Args:
-        model_name: a ``fasterrcnn_*`` of torchvision.
-        checkpoint_path: file of weights in torchvision's own names, as `read_state` takes it.
-        pretrained: fetch the weights torchvision publishes for the model, trained on COCO.
+        model: a ``fasterrcnn_*`` of torchvision.
+        weights: "pretrained", the weights torchvision publishes for the model, trained on COCO; or
+            a file in torchvision's own names, as `read_state` takes it. None: random weights.
         num_regions: K.
         features: "box_head" or "c5".
         fill: where fewer boxes are found, proposals fill up to K, the likeliest objects first,
@@ -53,17 +53,15 @@ class FasterRCNN(RegionDetector):
         region_dim, pooled_dim: widths of the two outputs.
 
     Raises:
-        ValueError: an unknown model, with the nearest name, or option; weights that do not fit;
-            both `pretrained` and `checkpoint_path`.
+        ValueError: an unknown model, with the nearest name, or option; weights that do not fit.
         FileNotFoundError: no such checkpoint.
-        OSError: `pretrained`, and the server does not answer.
+        OSError: weights="pretrained", and the server does not answer.
     """
 
     def __init__(
         self,
-        model_name: str = "fasterrcnn_resnet50_fpn_v2",
-        checkpoint_path: str | None = None,
-        pretrained: bool = False,
+        model: str = "fasterrcnn_resnet50_fpn_v2",
+        weights: str | None = None,
         num_regions: int = 36,
         features: str = "box_head",
         fill: bool = False,
@@ -77,10 +75,8 @@ class FasterRCNN(RegionDetector):
     ) -> None:
         if features not in FEATURES:
             raise ValueError(f"features must be one of {', '.join(FEATURES)}, got {features!r}")
-        if pretrained and checkpoint_path:
-            raise ValueError("pretrained=True and checkpoint_path= both name weights; give one")
-        model = _build(model_name, num_classes, num_regions, min_score, proposals)
-        transform = model.transform
+        net = _build(model, num_classes, num_regions, min_score, proposals)
+        transform = net.transform
         super().__init__(
             num_regions,
             transform.min_size[-1] if min_size is None else min_size,
@@ -89,21 +85,20 @@ class FasterRCNN(RegionDetector):
             images_at_once,
             precision,
         )
-        self.model_name, self.features, self.fill = model_name, features, fill
-        self.model = model
-        if checkpoint_path or pretrained:
-            state = _published(model_name) if pretrained else read_state(str(checkpoint_path))
-            load_state(model, state, checkpoint_path or f"what is published for {model_name}")
-            if model_name == "fasterrcnn_resnet50_fpn":
-                _without_epsilon(model.backbone)
+        self.model_name, self.features, self.fill = model, features, fill
+        self.model = net
+        if weights is not None:
+            state = _published(model) if weights == PUBLISHED else read_state(weights)
+            load_state(net, state, weights)
+            if model == "fasterrcnn_resnet50_fpn":
+                _without_epsilon(net.backbone)
         else:
             warnings.warn(
-                f"{model_name} has random weights: pretrained=True or checkpoint_path= brings "
-                "trained ones",
+                f'{model} has random weights: weights="pretrained" or a file brings trained ones',
                 stacklevel=2,
             )
-        self.pooled_dim: int = model.backbone.fpn.inner_blocks[-1][0].in_channels
-        head_dim: int = model.roi_heads.box_predictor.cls_score.in_features
+        self.pooled_dim: int = net.backbone.fpn.inner_blocks[-1][0].in_channels
+        head_dim: int = net.roi_heads.box_predictor.cls_score.in_features
         self.region_dim = head_dim if features == "box_head" else self.pooled_dim
         self.freeze()
 
@@ -218,7 +213,7 @@ def _published(name: str) -> dict[str, Tensor]:
     except OSError as error:
         raise OSError(
             f"weights of {name!r} cannot be fetched from {weights.DEFAULT.url} ({error}); "
-            "checkpoint_path= takes a local file"
+            "weights= takes a local file"
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ascl_plugin.adapters.frozen import PretrainedEncoder, weights_hash
+from ascl_plugin.adapters.frozen import PretrainedEncoder, check_tune, weights_hash
 from ascl_plugin.adapters.missing import explain, naming
 from ascl_plugin.adapters.package_path import package_path
 from ascl_plugin.features import TextFeatures
@@ -24,7 +24,7 @@ class BertWords(PretrainedEncoder):
 
     Args:
         model: hub id, local folder, or ``package:NAME/folder`` inside an installed package.
-        frozen: keep the weights as they are, always in evaluation mode.
+        tune: "frozen" (always in evaluation mode) or "full".
         max_words: longer texts are cut to so many word pieces, [CLS] and [SEP] among them.
         keep_special_tokens: whether [CLS] and [SEP] count as words; False masks them out.
 
@@ -43,11 +43,12 @@ class BertWords(PretrainedEncoder):
     def __init__(
         self,
         model: str = "bert-base-uncased",
-        frozen: bool = True,
+        tune: str = "frozen",
         max_words: int = 64,
         keep_special_tokens: bool = True,
     ) -> None:
         super().__init__()
+        check_tune(tune, ("frozen", "full"))
         if max_words < 3:
             raise ValueError(f"max_words must be 3 at least ([CLS] word [SEP]), got {max_words}")
         self.model_name = model
@@ -61,7 +62,7 @@ class BertWords(PretrainedEncoder):
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None  # its output is not used, so its weights would get no gradient
         self.word_dim: int = self.model.config.hidden_size
-        if frozen:
+        if tune == "frozen":
             self.freeze()
         else:
             self.train()

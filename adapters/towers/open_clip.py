@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ascl_plugin.adapters.frozen import weights_hash
+from ascl_plugin.adapters.frozen import grid_side, weights_hash
 from ascl_plugin.adapters.missing import explain
 from ascl_plugin.adapters.towers.open_clip_half import OpenClipHalf, check_blocks, create
 from ascl_plugin.adapters.towers.open_clip_words import OpenClipWords
-from ascl_plugin.adapters.towers.timm_grid import grid_side
 from ascl_plugin.disk import written
 from ascl_plugin.features import ImageFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
@@ -32,8 +31,8 @@ except (ImportError, RuntimeError) as error:
 
 
 def attach(
-    model_name: str,
-    pretrained: str | None = None,
+    model: str,
+    weights: str | None = None,
     *,
     tune: str = "frozen",
     unfrozen_blocks: int = 2,
@@ -49,8 +48,8 @@ def attach(
     """A retrieval model on both towers of an open_clip model.
 
     Args:
-        model_name: as `open_clip.create_model` takes it: a name, ``hf-hub:ID``, ``local-dir:PATH``.
-        pretrained: a tag of open_clip's, a file, or ``package:NAME/path``; None: random weights.
+        model: as `open_clip.create_model` takes it: a name, ``hf-hub:ID``, ``local-dir:PATH``.
+        weights: a tag of open_clip's, a file, or ``package:NAME/path``; None: random weights.
         tune, unfrozen_blocks, lora, gradient_checkpointing, num_regions: as `OpenClipImages`.
         max_words, keep_special_tokens: as `OpenClipWords`.
         fusion, dim, feature_norm: as `RetrievalModel`.
@@ -62,8 +61,8 @@ def attach(
     """
     both = {
         "name": "open_clip",
-        "model_name": model_name,
-        "pretrained": pretrained,
+        "model": model,
+        "weights": weights,
         "tune": tune,
         "unfrozen_blocks": unfrozen_blocks,
         "lora": lora,
@@ -82,7 +81,7 @@ class OpenClipImages(OpenClipHalf):
     (ResNet), or what timm calls the last intermediate (timm towers).
 
     Args:
-        model_name, pretrained: as `attach`.
+        model, weights: as `attach`.
         tune: "frozen"; "partial", the last `unfrozen_blocks` and what follows them; "lora",
             low-rank updates alone; or "full".
         unfrozen_blocks: of "partial": blocks of a transformer, stages of a ResNet, of a timm tower
@@ -109,8 +108,8 @@ class OpenClipImages(OpenClipHalf):
 
     def __init__(
         self,
-        model_name: str,
-        pretrained: str | None = None,
+        model: str,
+        weights: str | None = None,
         tune: str = "frozen",
         unfrozen_blocks: int = 2,
         lora: dict[str, Any] | None = None,
@@ -119,23 +118,23 @@ class OpenClipImages(OpenClipHalf):
     ) -> None:
         super().__init__()
         self.side = None if num_regions is None else grid_side(num_regions)
-        self.model_name = model_name
+        self.model_name = model
         # a text tower's weights would be fetched for nothing
-        net = create(model_name, pretrained, pretrained_text=False).visual
+        net = create(model, weights, pretrained_text=False).visual
         self.net = net
         if gradient_checkpointing:
             if isinstance(net, ModifiedResNet):
                 warnings.warn(
-                    f"open_clip has no gradient checkpointing for the image tower of {model_name}",
+                    f"open_clip has no gradient checkpointing for the image tower of {model}",
                     stacklevel=2,
                 )
             net.set_grad_checkpointing(True)
         if tune == "partial":
             _unlock_images(net, unfrozen_blocks)
         self._apply_tune(tune, lora, getattr(net, "trunk", net))
-        if tune == "frozen" and pretrained is None and ":" not in model_name:
+        if tune == "frozen" and weights is None and ":" not in model:
             warnings.warn(
-                f"{model_name} is frozen with random weights: pretrained= brings trained ones",
+                f"{model} is frozen with random weights: weights= brings trained ones",
                 stacklevel=2,
             )
         self.preprocess_config: dict[str, Any] = net.preprocess_cfg
@@ -182,7 +181,7 @@ class OpenClipImages(OpenClipHalf):
 def export(model: RetrievalModel, path: str | os.PathLike[str]) -> None:
     """Writes the towers of a model of `attach` as a checkpoint of open_clip's.
 
-    `open_clip.create_model(model_name, pretrained=path)` loads it; low-rank updates are added in.
+    `open_clip.create_model(NAME, pretrained=path)` loads it; low-rank updates are added in.
     Projections to the joint width and the fusion are not open_clip's and stay behind. So do changes
     of what scoring does not use: a text tower's projection is what it was.
 

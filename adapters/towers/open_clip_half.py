@@ -89,13 +89,13 @@ class OpenClipHalf(PretrainedEncoder):
         return {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
 
 
-def create(model_name: str, pretrained: str | None, **options: Any) -> Any:
+def create(model: str, weights: str | None, **options: Any) -> Any:
     """The whole model, as `open_clip.create_model` makes it, in fp32.
 
     Args:
-        model_name: a name of open_clip's, or ``hf-hub:ID`` or ``local-dir:PATH``, which bring their
+        model: a name of open_clip's, or ``hf-hub:ID`` or ``local-dir:PATH``, which bring their
             own weights.
-        pretrained: a tag of open_clip's, a file, or ``package:NAME/path``; None: random weights.
+        weights: a tag of open_clip's, a file, or ``package:NAME/path``; None: random weights.
         options: more of `create_model`.
 
     Raises:
@@ -103,36 +103,36 @@ def create(model_name: str, pretrained: str | None, **options: Any) -> Any:
             that do not fit; a model that is no pair of towers (CoCa).
         OSError: weights that cannot be fetched.
     """
-    schema, name = open_clip.factory.parse_model_name(model_name)
+    schema, name = open_clip.factory.parse_model_name(model)
     if schema is None:
         name = name.replace("/", "-")
         if name not in open_clip.list_models():
             near = _nearest(name, open_clip.list_models())
-            raise ValueError(f"open_clip knows no model {model_name!r}{near}")
-    source = None if pretrained is None else package_path(pretrained)
+            raise ValueError(f"open_clip knows no model {model!r}{near}")
+    source = None if weights is None else package_path(weights)
     tags = open_clip.list_pretrained_tags_by_model(name)
     is_file = source is not None and Path(source).is_file()
     if source and not schema and not is_file and open_clip.get_pretrained_cfg(name, source) == {}:
         known = f"; its tags: {', '.join(tags)}" if tags else "; it has no tags"
         raise ValueError(
-            f"pretrained={pretrained!r} is neither a file nor a tag of {model_name}"
+            f"weights={weights!r} is neither a file nor a tag of {model}"
             f"{_nearest(source, tags) or known}"
         )
     try:
         # every patch is a region, so none is dropped in training
-        model = open_clip.create_model(model_name, source, force_patch_dropout=0.0, **options)
+        net = open_clip.create_model(model, source, force_patch_dropout=0.0, **options)
     except (RuntimeError, UnpicklingError, SafetensorError, EOFError) as error:
         if not is_file:
-            raise _unreachable(model_name, pretrained, error) from error
+            raise _unreachable(model, weights, error) from error
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{source} does not fit {model_name}: {reason}") from error
+        raise ValueError(f"{source} does not fit {model}: {reason}") from error
     except OSError as error:
-        raise _unreachable(model_name, pretrained, error) from error
-    if type(model) not in (CLIP, CustomTextCLIP):
+        raise _unreachable(model, weights, error) from error
+    if type(net) not in (CLIP, CustomTextCLIP):
         raise ValueError(
-            f"{model_name} is a {type(model).__name__}: only models of two towers are known here"
+            f"{model} is a {type(net).__name__}: only models of two towers are known here"
         )
-    return model
+    return net
 
 
 def check_blocks(blocks: int) -> None:
@@ -147,11 +147,11 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {', '.join(repr(by_lower[n]) for n in near)}?" if near else ""
 
 
-def _unreachable(model_name: str, pretrained: str | None, error: Exception) -> OSError:
-    what = model_name if pretrained is None else f"{model_name}, pretrained={pretrained!r}"
+def _unreachable(model: str, weights: str | None, error: Exception) -> OSError:
+    what = model if weights is None else f"{model}, weights={weights!r}"
     return OSError(
-        f"{what} cannot be had ({str(error).strip().splitlines()[0]}); pretrained= takes a file, "
-        "and model_name 'local-dir:PATH' a folder with open_clip_config.json and weights"
+        f"{what} cannot be had ({str(error).strip().splitlines()[0]}); weights= takes a file, "
+        "and model 'local-dir:PATH' a folder with open_clip_config.json and weights"
     )
 
 

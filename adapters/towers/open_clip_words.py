@@ -25,8 +25,8 @@ class OpenClipWords(OpenClipHalf):
     """The text tower: its last tokens as words, from open_clip's own transformer or a HF one.
 
     Args:
-        model_name, pretrained, tune, unfrozen_blocks, lora, gradient_checkpointing: as
-            `OpenClipImages`. A HF tower without `pretrained` has the weights of its own hub id.
+        model, weights, tune, unfrozen_blocks, lora, gradient_checkpointing: as
+            `OpenClipImages`. A HF tower without `weights` has the weights of its own hub id.
         max_words: longer texts are cut to so many tokens, start and end among them; None and what
             exceeds it stand for the model's context (77 for CLIP).
         keep_special_tokens: whether start and end tokens count as words; False masks them out.
@@ -44,8 +44,8 @@ class OpenClipWords(OpenClipHalf):
 
     def __init__(
         self,
-        model_name: str,
-        pretrained: str | None = None,
+        model: str,
+        weights: str | None = None,
         tune: str = "frozen",
         unfrozen_blocks: int = 2,
         lora: dict[str, Any] | None = None,
@@ -56,16 +56,16 @@ class OpenClipWords(OpenClipHalf):
         super().__init__()
         if max_words is not None and max_words < 3:
             raise ValueError(f"max_words must be 3 at least (start, word, end), got {max_words}")
-        self.model_name = model_name
+        self.model_name = model
         self.keep_special_tokens = keep_special_tokens
-        net = create(model_name, pretrained)
+        net = create(model, weights)
         del net.visual
         self.net = net
         try:
-            self.tokenizer = open_clip.get_tokenizer(model_name)
+            self.tokenizer = open_clip.get_tokenizer(model)
         except OSError as error:
             reason = str(error).strip().splitlines()[0]
-            raise OSError(f"the tokenizer of {model_name} cannot be had ({reason})") from error
+            raise OSError(f"the tokenizer of {model} cannot be had ({reason})") from error
         self.context: int = self.tokenizer.context_length
         self.max_words = min(max_words or self.context, self.context)
         self.pad_id, self.special_ids = _special_tokens(self.tokenizer)

@@ -18,13 +18,13 @@ class PooledImage(TimmGrid):
 
     Weights as `TimmGrid` takes them. timm's ResNets name their parameters as torchvision's do, so
     files of torchvision's weights load by name. ``resnet152.tv_in1k`` and ``resnet152.tv2_in1k``
-    with `pretrained` are torchvision's weights (V1, V2) from timm's hub, with their preprocessing;
-    a file's weights get the preprocessing of the name they are loaded under. Tested with random
-    weights; published ones were never loaded where this was written.
+    with weights="pretrained" are torchvision's weights (V1, V2) from timm's hub, with their
+    preprocessing; a file's weights get the preprocessing of the name they are loaded under. Tested
+    with random weights; published ones were never loaded where this was written.
 
     Args:
-        model_name: as `timm.create_model` takes it.
-        checkpoint_path, pretrained, frozen: as of `TimmGrid`.
+        model: name, as `timm.create_model` takes it.
+        weights, tune: as `TimmGrid`.
 
     Shapes:
         pixel_values (I, 3, H, W) -> regions (I, 1, pooled_dim), pooled (I, pooled_dim).
@@ -32,19 +32,18 @@ class PooledImage(TimmGrid):
     Raises:
         FileNotFoundError, OSError, RuntimeError, ValueError: as of `TimmGrid`.
 
-    >>> encoder = PooledImage("resnet18", frozen=False)
+    >>> encoder = PooledImage("resnet18", tune="full")
     >>> encoder(torch.zeros(2, 3, 224, 224)).pooled.shape
     torch.Size([2, 512])
     """
 
     def __init__(
         self,
-        model_name: str = "resnet152",
-        checkpoint_path: str | None = None,
-        pretrained: bool = False,
-        frozen: bool = True,
+        model: str = "resnet152",
+        weights: str | None = None,
+        tune: str = "frozen",
     ) -> None:
-        super().__init__(model_name, checkpoint_path, pretrained, num_regions=1, frozen=frozen)
+        super().__init__(model, weights, num_regions=1, tune=tune)
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
         """The pooled feature of each picture, also as its one region."""

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ascl_plugin.adapters.frozen import PretrainedEncoder, weights_hash
+from ascl_plugin.adapters.frozen import (
+    PUBLISHED,
+    PretrainedEncoder,
+    check_tune,
+    grid_side,
+    weights_hash,
+)
 from ascl_plugin.adapters.missing import explain
 from ascl_plugin.adapters.package_path import package_path
 from ascl_plugin.features import ImageFeatures
@@ -35,13 +41,13 @@ class TimmGrid(PretrainedEncoder):
     The papers' regions come from a detector; a grid of as many cells stands in for them (36).
 
     Args:
-        model_name: as `timm.create_model` takes it.
-        checkpoint_path: state dict to load, ``.safetensors`` or ``.pth``/``.pt`` (tensors alone,
-            nothing is executed); ``package:NAME/relative/glob`` is a file of an installed package.
-            Where names differ from timm's, tensors are matched in order, if count and shapes agree.
-        pretrained: load the weights timm knows for the model, from the hub.
+        model: name, as `timm.create_model` takes it.
+        weights: "pretrained", the weights timm publishes for the model; or a file with a state
+            dict, ``.safetensors`` or ``.pth``/``.pt`` (tensors only, nothing is executed), or
+            ``package:NAME/relative/glob``, a file of an installed package. Where names differ from
+            timm's, tensors are matched in order, if count and shapes agree. None: random weights.
         num_regions: K, a square.
-        frozen: keep the weights as they are, always in evaluation mode.
+        tune: "frozen" (always in evaluation mode) or "full".
 
     Attributes:
         region_dim, pooled_dim: widths of the two outputs.
@@ -52,44 +58,42 @@ class TimmGrid(PretrainedEncoder):
 
     Raises:
         ValueError: `num_regions` is no square; the model has no spatial map; the checkpoint does
-            not fit; both `pretrained` and `checkpoint_path`.
+            not fit; another `tune`.
         FileNotFoundError: no such checkpoint.
         RuntimeError: timm knows no such model.
-        OSError: `pretrained`, and the hub does not answer.
+        OSError: weights="pretrained", and the hub does not answer.
 
-    >>> encoder = TimmGrid("resnet18", frozen=False)
+    >>> encoder = TimmGrid("resnet18", tune="full")
     >>> encoder(torch.zeros(2, 3, 224, 224)).regions.shape
     torch.Size([2, 36, 512])
     """
 
     def __init__(
         self,
-        model_name: str = "resnet152",
-        checkpoint_path: str | None = None,
-        pretrained: bool = False,
+        model: str = "resnet152",
+        weights: str | None = None,
         num_regions: int = 36,
-        frozen: bool = True,
+        tune: str = "frozen",
     ) -> None:
         super().__init__()
         self.side = grid_side(num_regions)
-        if pretrained and checkpoint_path:
-            raise ValueError("pretrained=True and checkpoint_path= both name weights; give one")
-        self.model_name = model_name
+        check_tune(tune, ("frozen", "full"))
+        self.model_name = model
         # channels last: the layout that convolutions run fastest in, on CPUs 2 to 3 times
-        self.model = _create(model_name, pretrained).to(memory_format=torch.channels_last)
-        if checkpoint_path:
-            load_checkpoint(self.model, checkpoint_path)
-        elif frozen and not pretrained:
+        self.model = _create(model, weights == PUBLISHED).to(memory_format=torch.channels_last)
+        if weights not in (None, PUBLISHED):
+            load_checkpoint(self.model, weights)
+        elif tune == "frozen" and weights is None:
             warnings.warn(
-                f"{model_name} is frozen with random weights: pretrained=True or checkpoint_path= "
-                "brings trained ones, frozen=False trains them",
+                f'{model} is frozen with random weights: weights="pretrained" or a file brings '
+                'trained ones, tune="full" trains them',
                 stacklevel=2,
             )
         self.model.reset_classifier(0)  # else its weights would never get a gradient
 
         self.data_config: dict[str, Any] = resolve_data_config({}, model=self.model)
         self.preprocess = create_transform(**self.data_config, is_training=False)
-        if frozen:
+        if tune == "frozen":
             self.freeze()
         with torch.no_grad():
             self.model.eval()
@@ -143,7 +147,7 @@ def _create(model_name: str, pretrained: bool) -> Any:
     except OSError as error:  # what the hub client raises when it gets no answer
         raise OSError(
             f"weights of {model_name!r} cannot be fetched ({str(error).splitlines()[0]}); "
-            "checkpoint_path= takes a local file or package:NAME/path"
+            "weights= takes a local file or package:NAME/path"
         ) from error
 
 
@@ -163,7 +167,7 @@ def load_checkpoint(model: Any, path: str) -> None:
     try:
         given = timm.models.load_state_dict(path, weights_only=True)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"checkpoint_path: no file {path}") from error
+        raise FileNotFoundError(f"weights: no file {path}") from error
     except (RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
         raise ValueError(f"{path} is no state dict of tensors alone: {error}") from error
     given = _without_counters(given)
@@ -196,15 +200,3 @@ def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def grid_side(num_regions: int) -> int:
-    """Cells a side of a grid of `num_regions`.
-
-    Raises:
-        ValueError: no square number, or none above 0.
-    """
-    side = math.isqrt(max(num_regions, 0))
-    if side == 0 or side**2 != num_regions:
-        raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
-    return side

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ascl_plugin.adapters.frozen import grid_side
 from ascl_plugin.adapters.missing import explain, naming
-from ascl_plugin.adapters.towers.timm_grid import grid_side
 from ascl_plugin.adapters.towers.transformers_half import ClipHalf
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.retrieval.model import RetrievalModel

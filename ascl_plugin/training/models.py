@@ -72,14 +72,14 @@ def _image_encoder(args: ModelArguments, data: DataArguments) -> dict[str, Any]:
         if side * side != args.num_regions:
             raise ValueError(f"num_regions must be a square for a grid, got {args.num_regions}")
         return {"name": "grid", "width": args.encoder_width, "grid": side}
-    weights: dict[str, Any] = {"name": args.image_encoder, "checkpoint_path": args.image_checkpoint}
-    fetched = {**weights, "pretrained": args.image_pretrained}
+    weights: dict[str, Any] = {"name": args.image_encoder, "weights": args.image_checkpoint}
+    fetched = {**weights, "weights": "pretrained"} if args.image_pretrained else {**weights}
     if args.image_model is not None:
-        fetched["model_name"] = args.image_model
+        fetched["model"] = args.image_model
     if args.image_encoder == "timm_grid":
-        return {**fetched, "num_regions": args.num_regions, "frozen": args.freeze_encoders}
+        return {**fetched, "num_regions": args.num_regions, "tune": _tune(args)}
     if args.image_encoder == "resnet":
-        return {**fetched, "frozen": args.freeze_encoders}
+        return {**fetched, "tune": _tune(args)}
     if args.image_encoder == "faster_rcnn":
         return {**fetched, "num_regions": args.num_regions}
     if args.image_encoder == "bottom_up":
@@ -110,7 +110,7 @@ def _text_encoder(args: ModelArguments, captions: list[list[str]]) -> dict[str, 
         return {
             "name": "bert",
             "model": args.text_model,
-            "frozen": args.freeze_encoders,
+            "tune": _tune(args),
             "max_words": args.max_words,
             "keep_special_tokens": args.keep_special_tokens,
         }
@@ -136,10 +136,14 @@ def _open_clip(args: ModelArguments) -> dict[str, Any]:
     _require_model(args)
     return {
         "name": "open_clip",
-        "model_name": args.image_model,
-        "pretrained": args.image_checkpoint,
+        "model": args.image_model,
+        "weights": args.image_checkpoint,
         "tune": "frozen" if args.freeze_encoders else args.tune,
     }
+
+
+def _tune(args: ModelArguments) -> str:
+    return "frozen" if args.freeze_encoders else "full"
 
 
 def _require_model(args: ModelArguments) -> None:

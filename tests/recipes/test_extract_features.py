@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.recipe, pytest.mark.filterwarnings("ignore:.*random we
 RECIPES = Path(__file__).parents[2] / "recipes"
 SPLITS = {"train": 6, "val": 2, "test": 2}
 DETECTOR = {
-    "model_name": "fasterrcnn_mobilenet_v3_large_fpn", "features": "c5", "min_score": 0.0,
+    "model": "fasterrcnn_mobilenet_v3_large_fpn", "features": "c5", "min_score": 0.0,
     "proposals": 20, "min_size": 48, "max_size": 64,
 }  # fmt: skip
 EXTRACT = [
@@ -126,7 +126,7 @@ def test_pictures_to_metrics(root, bert, tmp_path, capsys):
 
 def test_two_processes_make_what_one_makes(root, tmp_path):
     """Regions of a grid, so that the second process costs no more than its imports."""
-    options = ["--detector=timm_grid", "--detector_options={model_name: test_vit}", "--cpu",
+    options = ["--detector=timm_grid", "--detector_options={model: test_vit}", "--cpu",
                "--num_regions=4", "--num_threads=1", "--image_root", str(root)]  # fmt: skip
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -209,7 +209,7 @@ def test_a_preset_says_what_it_lacks_and_does_without(root, bert, capsys):
 def lively_weights(path):
     """Random ones, under which pictures differ: statistics of noise, larger predictions."""
     torch.manual_seed(0)
-    model = get_model(DETECTOR["model_name"], weights=None, weights_backbone=None)
+    model = get_model(DETECTOR["model"], weights=None, weights_backbone=None)
     layers = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for layer in layers:
         layer.momentum = 1.0
@@ -225,7 +225,7 @@ def test_a_detector_as_the_image_encoder_of_a_run(root, tmp_path):
     """Any number of regions; pictures have as many as pass `min_score`, which are cached."""
     options = {name: DETECTOR[name] for name in ("features", "proposals", "min_size", "max_size")}
     weights = lively_weights(tmp_path / "weights.safetensors")
-    flags = ["--image_encoder=faster_rcnn", f"--image_model={DETECTOR['model_name']}",
+    flags = ["--image_encoder=faster_rcnn", f"--image_model={DETECTOR['model']}",
              f"--image_checkpoint={weights}", "--num_regions=7",
              f"--image_options={json.dumps({**options, 'min_score': 0.04})}", "--max_steps=2",
              "--encoder_width=16", "--align_epochs=0", "--eval_batch_size=4",

@@ -57,13 +57,13 @@ def test_options_on_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "flags", "expected"),
     [
-        ("faster_rcnn", ["--image_model=m"], {"model_name": "m", "num_regions": 7}),
+        ("faster_rcnn", ["--image_model=m"], {"model": "m", "num_regions": 7}),
         ("faster_rcnn", ["--image_options={fill: true, num_regions: 9}"],
          {"fill": True, "num_regions": 9}),
         ("bottom_up", [], {"num_regions": 7}),
         ("resnet", ["--image_model=m", "--freeze_encoders=False"],
-         {"model_name": "m", "frozen": False}),
-        ("timm_grid", [], {"num_regions": 7, "frozen": True}),
+         {"model": "m", "tune": "full"}),
+        ("timm_grid", [], {"num_regions": 7, "tune": "frozen"}),
         ("mine", [], {}),
     ],
 )  # fmt: skip
@@ -78,9 +78,7 @@ def test_an_encoder_gets_the_options_it_takes(monkeypatch, encoder, flags, expec
     monkeypatch.setattr(registry, "_registered", {("image_encoder", encoder): Recorded})
     flags = [f"--image_encoder={encoder}", "--num_regions=7", "--dim=16", *flags]
     model = make_model(parse_options(flags), [["a word"]])
-    weights = {"checkpoint_path": None} if encoder != "mine" else {}
-    if encoder not in ("mine", "bottom_up"):
-        weights["pretrained"] = False
+    weights = {"weights": None} if encoder != "mine" else {}
     assert got == {**weights, **expected}
     assert model.image_encoder.region_dim == 8
 

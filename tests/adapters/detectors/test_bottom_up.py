@@ -34,7 +34,7 @@ def detector(**options):
     torch.manual_seed(0)
     sizes = {"min_size": 64, "max_size": 96, "proposals": 20, "num_regions": 5}
     encoder = BottomUp(**{**TINY, **sizes, **options})
-    if "checkpoint_path" not in options:
+    if "weights" not in options:
         enliven(encoder.network)
     return encoder
 
@@ -88,7 +88,7 @@ def test_weights_load_by_name(tmp_path, form):
         state["pixel_mean"] = torch.zeros(3, 1, 1)
     path = str(tmp_path / "pytorch_model.bin")
     torch.save({"model": state} if form == "under model" else state, path)
-    loaded = detector(checkpoint_path=path).network.state_dict()
+    loaded = detector(weights=path).network.state_dict()
     own = cell_anchors((64, 128, 256, 512), (0.5, 1.0, 2.0))
     torch.testing.assert_close(loaded[anchors], state.get(anchors, own))
     same = [torch.equal(loaded[k], v) for k, v in state.items() if k in loaded]
@@ -103,13 +103,13 @@ def test_weights_that_do_not_fit(tmp_path):
     plain = {k: v for k, v in state.items() if k not in attributes}
     torch.save(plain, path)
     with pytest.raises(ValueError, match=r"w.bin does not fit.*lacks 5 tensors \(.*cls_embedding"):
-        detector(checkpoint_path=path)
-    detector(checkpoint_path=path, attributes=0)
+        detector(weights=path)
+    detector(weights=path, attributes=0)
     torch.save(state, path)
     with pytest.raises(ValueError, match=r"also has 5 tensors"):
-        detector(checkpoint_path=path, attributes=0)
+        detector(weights=path, attributes=0)
     with pytest.raises(ValueError, match=r"size mismatch for .*cls_score"):
-        detector(checkpoint_path=path, classes=13)
+        detector(weights=path, classes=13)
 
 
 def test_a_pickle_is_refused_and_its_conversion_told(tmp_path, monkeypatch):
@@ -118,11 +118,11 @@ def test_a_pickle_is_refused_and_its_conversion_told(tmp_path, monkeypatch):
     path = tmp_path / "faster_rcnn from $caffe's attr.pkl"
     path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in state.items()}}, 2))
     with pytest.raises(ValueError, match=r"holds more than tensors.*source you trust") as refused:
-        detector(checkpoint_path=str(path))
+        detector(weights=str(path))
     monkeypatch.chdir(tmp_path)
     told = re.search(r"python (-c .*)", str(refused.value))[1]
     subprocess.run([sys.executable, *shlex.split(told)], check=True)
-    loaded = detector(checkpoint_path="weights.pth").network.state_dict()
+    loaded = detector(weights="weights.pth").network.state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in state.items())
 
 
@@ -319,7 +319,7 @@ def test_frozen_and_fingerprint():
         ({"selection": "all"}, "selection must be one of per_class, best_class, got 'all'"),
         ({"min_regions": 6}, "min_regions must be from 1 to num_regions = 5, got 6"),
         ({"min_size": 0}, "1 at least"),
-        ({"checkpoint_path": "none.bin"}, None),
+        ({"weights": "none.bin"}, None),
     ],
 )
 def test_wrong_options(option, message):

@@ -26,11 +26,11 @@ SMALL = "fasterrcnn_mobilenet_v3_large_fpn"
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
 
 
-def detector(model_name=SMALL, **options):
+def detector(model=SMALL, **options):
     """Random weights give every class 1/91, below the usual least score."""
     torch.manual_seed(0)
     size = {"min_size": 64, "max_size": 96, "proposals": 30}
-    return FasterRCNN(model_name, **{"num_regions": 5, "min_score": 0.0, **size, **options})
+    return FasterRCNN(model, **{"num_regions": 5, "min_score": 0.0, **size, **options})
 
 
 def enlivened(encoder):
@@ -336,12 +336,11 @@ def test_fingerprint():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"model_name": "fasterrcnn_resnet50_fnp"}, "did you mean 'fasterrcnn_resnet50_fpn'"),
-        ({"model_name": "maskrcnn_resnet50_fpn"}, "torchvision has no 'maskrcnn_resnet50_fpn'"),
+        ({"model": "fasterrcnn_resnet50_fnp"}, "did you mean 'fasterrcnn_resnet50_fpn'"),
+        ({"model": "maskrcnn_resnet50_fpn"}, "torchvision has no 'maskrcnn_resnet50_fpn'"),
         ({"features": "c4"}, "features must be one of box_head, c5, got 'c4'"),
         ({"precision": "half"}, "precision must be one of fp32, bf16, fp16, got 'half'"),
         ({"num_regions": 0}, "num_regions.*1 at least, got 0"),
-        ({"pretrained": True, "checkpoint_path": "x"}, "give one"),
     ],
 )
 def test_wrong_options(option, message):
@@ -366,7 +365,7 @@ def test_checkpoints(tmp_path, form):
         save_file(stored, path)
     else:
         torch.save({"model": stored} if form.startswith("nested") else stored, path)
-    encoder = detector(checkpoint_path=str(path), num_classes=3)
+    encoder = detector(weights=str(path), num_classes=3)
     loaded = encoder.model.state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in state.items() if "num_batches" not in k)
 
@@ -375,18 +374,18 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     path = tmp_path / "w.pth"
     torch.save(weights(), path)
     with pytest.raises(ValueError, match=r"w.pth does not fit the model: size mismatch for .*cls"):
-        detector(checkpoint_path=str(path))  # 91 classes
+        detector(weights=str(path))  # 91 classes
     state = weights()
     del state["rpn.head.bbox_pred.bias"]
     torch.save({**state, "extra": torch.zeros(1)}, path)
     lacks = r"lacks 1 tensors \(rpn.head.bbox_pred.bias\) and also has 1 tensors \(extra\)"
     with pytest.raises(ValueError, match=lacks):
-        detector(checkpoint_path=str(path), num_classes=3)
+        detector(weights=str(path), num_classes=3)
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="no state dict"):
-        detector(checkpoint_path=str(path))
+        detector(weights=str(path))
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none.pth"):
-        detector(checkpoint_path=str(tmp_path / "none.pth"))
+        detector(weights=str(tmp_path / "none.pth"))
 
 
 class Payload:
@@ -403,7 +402,7 @@ def test_a_checkpoint_executes_nothing(tmp_path):
     path = tmp_path / "w.pkl"
     path.write_bytes(pickle.dumps({"model": Payload(str(tmp_path / "ran"))}, 2))
     with pytest.raises(ValueError, match=r"w.pkl is damaged or holds more than tensors"):
-        detector(checkpoint_path=str(path))
+        detector(weights=str(path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -417,7 +416,7 @@ def test_published_weights(monkeypatch):
         return weights(91)
 
     monkeypatch.setattr(enum, "get_state_dict", answer)
-    encoder = detector(pretrained=True)
+    encoder = detector(weights="pretrained")
     assert asked == {"check_hash": True, "weights_only": True}
     assert torch.equal(encoder.model.state_dict()["rpn.head.bbox_pred.bias"], torch.zeros(60))
 
@@ -425,8 +424,8 @@ def test_published_weights(monkeypatch):
         raise URLError("no route")
 
     monkeypatch.setattr(enum, "get_state_dict", silence)
-    with pytest.raises(OSError, match=r"cannot be fetched from https.*no route.*checkpoint_path"):
-        detector(pretrained=True)
+    with pytest.raises(OSError, match=r"cannot be fetched from https.*no route.*weights="):
+        detector(weights="pretrained")
 
 
 def test_batch_norm_of_the_first_resnet_has_no_epsilon(monkeypatch):
@@ -434,7 +433,7 @@ def test_batch_norm_of_the_first_resnet_has_no_epsilon(monkeypatch):
     name = "fasterrcnn_resnet50_fpn"
     state = detector(name).model.state_dict()
     monkeypatch.setattr(get_model_weights(name), "get_state_dict", lambda self, **_: state)
-    encoder = detector(name, pretrained=True)
+    encoder = detector(name, weights="pretrained")
     norms = [m for m in encoder.model.backbone.modules() if hasattr(m, "running_mean")]
     assert {m.eps for m in norms} == {0.0}
 

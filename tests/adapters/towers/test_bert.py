@@ -102,7 +102,7 @@ def test_frozen_stays_in_evaluation(folder):
 
 def test_trained_when_not_frozen(folder):
     """Every parameter has a part in the words: an unused one would stop distributed training."""
-    encoder = BertWords(folder, frozen=False)
+    encoder = BertWords(folder, tune="full")
     assert encoder.model.training
     encoder(**encoder.tokenize(["a dog runs"])).words.square().mean().backward()
     assert all(p.grad is not None for p in encoder.parameters())

@@ -439,7 +439,7 @@ def test_weights_out_of_reach_are_named(weights, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", fail)
-    with pytest.raises(OSError, match=r"ViT-B-32, pretrained='openai' cannot be had .*no route"):
+    with pytest.raises(OSError, match=r"ViT-B-32, weights='openai' cannot be had .*no route"):
         OpenClipImages("ViT-B-32", "openai")
     with pytest.raises(OSError, match="local-dir:/nowhere cannot be had"):
         OpenClipImages("local-dir:/nowhere")

@@ -45,7 +45,7 @@ def test_resnet152_is_named_as_torchvisions():
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
 def test_any_timm_model(name):
-    encoder = PooledImage(name, frozen=False)
+    encoder = PooledImage(name, tune="full")
     found = encoder(torch.randn(2, *encoder.data_config["input_size"]))
     assert found.pooled.shape == (2, encoder.pooled_dim) and found.pooled.requires_grad
     assert encoder.fingerprint()["encoder"] == "resnet"

@@ -36,7 +36,7 @@ def one_thread():
 
 
 def random(name="test_resnet", **options) -> TimmGrid:
-    return TimmGrid(name, frozen=False, **options)
+    return TimmGrid(name, tune="full", **options)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_checkpoint_forms(tmp_path, suffix, names):
         state = {k: v for k, v in state.items() if not k.startswith("fc.")}
     path = tmp_path / f"weights{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    encoder = TimmGrid("test_resnet", checkpoint_path=str(path))
+    encoder = TimmGrid("test_resnet", weights=str(path))
     pixels = torch.randn(2, 3, 160, 160)
     expected = source.eval().forward_head(source.forward_features(pixels), pre_logits=True)
     torch.testing.assert_close(encoder(pixels).pooled, expected)
@@ -216,21 +216,21 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     with pytest.raises(
         ValueError, match=rf"w.pth does not fit ResNet: 'x.{names[3]}' has .*\(7,\)"
     ):
-        TimmGrid("test_resnet", checkpoint_path=str(path))
+        TimmGrid("test_resnet", weights=str(path))
 
     torch.save({**state, names[2]: torch.zeros(7)}, path)
     with pytest.raises(ValueError, match=rf"'{names[2]}' has shape \(7,\), '{names[2]}' needs"):
-        TimmGrid("test_resnet", checkpoint_path=str(path))
+        TimmGrid("test_resnet", weights=str(path))
 
     del state[names[0]]
     torch.save(state, path)
     with pytest.raises(ValueError, match=rf"lacks '{names[0]}' and has {len(names) - 1} tensors"):
-        TimmGrid("test_resnet", checkpoint_path=str(path))
+        TimmGrid("test_resnet", weights=str(path))
 
-    with pytest.raises(FileNotFoundError, match=r"checkpoint_path: no file .*none.pth"):
-        TimmGrid("test_resnet", checkpoint_path=str(tmp_path / "none.pth"))
-    with pytest.raises(ValueError, match="give one"):
-        TimmGrid("test_resnet", checkpoint_path=str(path), pretrained=True)
+    with pytest.raises(FileNotFoundError, match=r"weights: no file .*none.pth"):
+        TimmGrid("test_resnet", weights=str(tmp_path / "none.pth"))
+    with pytest.raises(ValueError, match="tune must be one of frozen, full, got 'lora'"):
+        TimmGrid("test_resnet", tune="lora")
 
 
 class Payload:
@@ -246,7 +246,7 @@ class Payload:
 def test_a_checkpoint_executes_nothing(tmp_path):
     torch.save({"weight": Payload(str(tmp_path / "ran"))}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w.pth is no state dict of tensors alone"):
-        TimmGrid("test_resnet", checkpoint_path=str(tmp_path / "w.pth"))
+        TimmGrid("test_resnet", weights=str(tmp_path / "w.pth"))
     assert not (tmp_path / "ran").exists()
 
 
