@@ -109,6 +109,24 @@ class TextFeatures(Items):
         return (self.mask * torch.arange(1, longest + 1, device=self.mask.device)).amax(1)
 
 
+def check_features(images: object, texts: object) -> None:
+    """Refuse anything but features.
+
+    Raises:
+        TypeError: images are no `ImageFeatures`, or texts no `TextFeatures`.
+    """
+    for name, value, kind, of in (
+        ("images", images, ImageFeatures, "regions (I, K, D)"),
+        ("texts", texts, TextFeatures, "words (T, L, D)"),
+    ):
+        if not isinstance(value, kind):
+            shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+            raise TypeError(
+                f"{name} must be {kind.__name__}, made of a tensor of {of}; got "
+                f"{type(value).__name__}{shape}"
+            )
+
+
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
     if values.ndim != 3:
         raise ValueError(

@@ -1,29 +1,30 @@
-"""All images against all texts: a matrix in memory, a matrix on disk, or the best of each alone."""
+"""Scores of all images against all texts: a matrix in memory, one on disk, or the best of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.scoring.blocks import Scorer, device_of, walk, with_bar
-from ascl_plugin.scoring.matrix_file import begin, fingerprint, finish, missing, open_matrix
-from ascl_plugin.scoring.paired_protocol import LocalScore, PairedProtocol
+from ascl_plugin.features import ImageFeatures, TextFeatures, check_features
+from ascl_plugin.interfaces import HasFusion, Scorer
+from ascl_plugin.scoring.blocks import PreparedScorer, Wanted, walk, with_bar
+from ascl_plugin.scoring.matrix_file import Inputs, begin, fingerprint, finish, missing, open_matrix
+from ascl_plugin.scoring.paired_protocol import PairedProtocol, with_local_weight
 from ascl_plugin.scoring.topk import TopK, TopKLists
 from ascl_plugin.shares import Shares, is_main, shares
 
-__all__ = ["Scorer", "TopK", "score_matrix"]
+__all__ = ["TopK", "score_matrix"]
 
-PROTOCOLS = ("pairwise", "paired")
+WAYS = ("pairwise", "paired")  # of scoring: values of `protocol`
 
 
 @overload
 def score_matrix(
-    model: Any,
+    model: Scorer | HasFusion,
     images: ImageFeatures,
     texts: TextFeatures,
     tile: tuple[int, int] | None = None,
@@ -34,30 +35,29 @@ def score_matrix(
     memory: int = 2**30,
     processes: str = "one",
     protocol: str = "pairwise",
-    caption_to_image: Any = None,
+    caption_to_image: Sequence[int] | Tensor | None = None,
 ) -> Tensor: ...
 
 
 @overload
 def score_matrix(
-    model: Any,
+    model: Scorer | HasFusion,
     images: ImageFeatures,
     texts: TextFeatures,
     tile: tuple[int, int] | None = None,
     progress: bool = False,
     *,
     topk: int,
-    path: None = None,
     memory: int = 2**30,
     processes: str = "one",
     protocol: str = "pairwise",
-    caption_to_image: Any = None,
+    caption_to_image: Sequence[int] | Tensor | None = None,
 ) -> TopK: ...
 
 
 @torch.no_grad()
 def score_matrix(
-    model: Any,
+    model: Scorer | HasFusion,
     images: ImageFeatures,
     texts: TextFeatures,
     tile: tuple[int, int] | None = None,
@@ -68,69 +68,71 @@ def score_matrix(
     memory: int = 2**30,
     processes: str = "one",
     protocol: str = "pairwise",
-    caption_to_image: Any = None,
+    caption_to_image: Sequence[int] | Tensor | None = None,
 ) -> Tensor | TopK:
-    """Scores S (I, T) fp32 on the CPU, in the order given, within a budget of memory.
+    """Return the scores S (I, T), fp32 on the CPU, computed within a memory budget.
 
-    What a scorer can prepare once an item (`prepare_images`, `prepare_texts`) is prepared once a
-    block, see `blocks`. Features may be on another device than the scorer, or mapped from a file:
-    a block of them is moved at a time. The scorer is left in the mode, train or eval, it is in.
+    If the scorer has `prepare_images` and `prepare_texts`, each item is prepared once a block (see
+    `blocks`). Features may be on another device than the scorer, or mapped from a file: blocks are
+    moved one at a time. The scorer stays in its mode, train or eval.
 
     Args:
         model: a scorer `(images, texts) -> (I, T)`, or a model whose `fusion` is one.
         images, texts: features.
-        tile: images and texts given to the scorer at once; None takes what `memory` has room for.
-        progress: show a bar, on the first process alone.
-        topk: keep only the best k of each image and each text, and return `TopK`: what sorting
-            the matrix would give, without the matrix.
-        path: .npy file to score into. Scores stand there as they come, in `PATH.part`, which is
-            moved into place in the end; a run that was killed goes on when it is called again with
-            the same inputs, and a finished one is read.
+        tile: images and texts given to the scorer at once; None: as many as `memory` has room for.
+        progress: show a bar on rank 0.
+        topk: keep the best k of each image and each text only, and return `TopK`: the same as
+            sorting the matrix, without the matrix.
+        path: .npy file to score into. Scores are written to `PATH.part` as they come, which is
+            renamed in the end. Called again with the same inputs, an interrupted run continues,
+            and a finished one is read.
         memory: bytes that scoring may take beside its inputs and its result.
-        processes: "one" scores here, whatever other processes do. Of a torch.distributed group in
-            which all call this: "split" gives each a share of the same images, "own" takes it that
-            each has brought other images, and the same texts. All return the scores of all images,
-            in order of rank. With a path, all must see that file.
+        processes: "one": score here, whatever other processes do. Collective: "split", each rank
+            scores a share of the same images; "own", each rank passes different images and the
+            same texts. All ranks return the scores of all images, in order of rank. All ranks must
+            see the file at `path`.
         protocol: "pairwise", or "paired", which leaks the pairing into the scores and warns
             (see `PairedProtocol`).
-        caption_to_image: (T,) image of each text; for "paired" alone.
+        caption_to_image: (T,) image of each text; for "paired" only.
 
     Returns:
-        (I, T); mapped from the file where there is a path, and yours to write to, not through to
-        the file. `TopK` where there is a `topk`.
+        (I, T); with a `path`, a copy-on-write mapping of the file. `TopK` if `topk` is given.
 
     Raises:
-        ValueError: a tile without extent, k or memory below 1, an unknown word, arguments that do
-            not go together; a file of other inputs; NaN where the best are asked for; what the
-            scorer raises.
+        TypeError: no features, or no scorer.
+        ValueError: a tile that is not two positive numbers, k or memory below 1, an unknown word,
+            arguments that exclude each other; a file of other inputs; NaN with `topk`; errors of
+            the scorer.
         ImportError: a bar without tqdm.
     """
-    _check(tile, topk, memory, protocol, path, caption_to_image)
-    scorer: Any = getattr(model, "fusion", model)
-    if isinstance(scorer, PairedProtocol):
-        raise ValueError('a PairedProtocol needs all at once: give its head, and protocol="paired"')
-    rows = shares(processes, len(images), device_of(scorer, images))
+    check_features(images, texts)
+    _check(tile, topk, memory, protocol, path, caption_to_image, processes)
+    scorer = PreparedScorer(model, images)
+    head = scorer.scorer
+    if isinstance(head, PairedProtocol):
+        raise ValueError(
+            "PairedProtocol does not score block by block: pass its head and protocol='paired'"
+        )
+    rows = shares(processes, len(images), scorer.device)
     file = None if path is None else Path(path)
     if file is not None:
-        if processes == "own":
-            raise ValueError('path goes with processes="one" or "split", not with "own"')
-        more = f"{protocol} {[] if caption_to_image is None else list(map(int, caption_to_image))}"
-        _begin(file, rows, lambda: fingerprint(scorer, images, texts, more))
+        owners = [] if caption_to_image is None else list(map(int, caption_to_image))
+        _begin(file, rows, lambda: fingerprint(head, images, texts, f"{protocol} {owners}"))
         if file.exists():
             return open_matrix(file)
     paired: tuple[PairedProtocol, Tensor, Tensor] | None = None
-    if protocol == "paired":
-        if processes == "own":
-            raise ValueError('protocol="paired" goes with processes="one" or "split"')
-        leaking = PairedProtocol(scorer)
+    if caption_to_image is not None and protocol == "paired":
+        leaking = PairedProtocol(head)
         v_g, w_g = leaking.vectors(images, texts, caption_to_image)
         paired = leaking, v_g[rows.own], w_g
+        scorer = PreparedScorer(with_local_weight(head, 1.0), images)
     if processes == "split":
         images = images[rows.own]
 
-    target = Matrix(rows, len(texts), file) if topk is None else TopKLists(rows, len(texts), topk)
-    scores_of = scorer if paired is None else LocalScore(scorer)
-    blocks = walk(scores_of, images, texts, tile, memory, rows.device, target.wanted)
+    target: Matrix | TopKLists = (
+        Matrix(rows, len(texts), file) if topk is None else TopKLists(rows, len(texts), topk)
+    )
+    blocks = walk(scorer, images, texts, tile, memory, target.wanted)
     if progress and is_main():
         blocks = with_bar(blocks, len(images) * len(texts), target.done)
     for block, columns, scores in blocks:
@@ -142,31 +144,25 @@ def score_matrix(
 
 
 class Matrix:
-    """The matrix being filled, of all processes' rows, in memory or in a file.
-
-    Args:
-        rows: which images are whose.
-        texts: T.
-        path: of the file, begun; None keeps it in memory.
-    """
+    """The matrix being filled, with the rows of all ranks, in memory or in a file."""
 
     def __init__(self, rows: Shares, texts: int, path: Path | None) -> None:
         self.rows = rows
         self.path = path
         self.values = torch.empty(rows.total, texts) if path is None else open_matrix(path)
         self.own = self.values[rows.own]
-        self.wanted = None if path is None else self._lacks
+        self.wanted: Wanted | None = None if path is None else self._lacks
         self.done = 0 if path is None else self.own.numel() - missing(self.own)
 
     def _lacks(self, block: slice, columns: Tensor) -> bool:
         return bool(self.own[block][:, columns].isnan().any())
 
     def put(self, block: slice, columns: Tensor, scores: Tensor) -> None:
-        """Scores of a block; its rows are counted from this process's first."""
+        """Add the scores of a block; its rows count from this rank's first."""
         self.own[block].index_copy_(1, columns, scores)
 
     def result(self) -> Tensor:
-        """The whole matrix on every process."""
+        """Return the whole matrix on every rank. Collective."""
         if self.path is None:
             self.rows.exchange(self.values)
             return self.values
@@ -177,36 +173,42 @@ class Matrix:
         return open_matrix(self.path)
 
 
-def _begin(path: Path, rows: Shares, inputs: Callable[[], dict[str, Any]]) -> None:
-    """The first process looks at the file; all hear what it found."""
+def _begin(path: Path, rows: Shares, inputs: Callable[[], Inputs]) -> None:
+    """Open the file on rank 0 and raise its error on all ranks."""
     wrong: Exception | None = None
     if rows.rank == 0:
         try:
             begin(path, inputs())
         except (ValueError, OSError) as error:
             wrong = error
-    said = rows.agree(None if wrong is None else str(wrong))
-    if said is not None:
-        raise wrong or ValueError(said)
+    message = rows.agree(None if wrong is None else str(wrong))
+    if message is not None:
+        raise wrong or ValueError(message)
 
 
 def _check(
-    tile: tuple[int, int] | None,
+    tile: object,
     topk: int | None,
     memory: int,
     protocol: str,
     path: str | Path | None,
-    caption_to_image: Any,
+    caption_to_image: object,
+    processes: str,
 ) -> None:
-    if tile is not None and min(tile) < 1:
+    if tile is not None and not (
+        isinstance(tile, tuple | list) and len(tile) == 2 and min(tile) >= 1
+    ):
         raise ValueError(f"tile must be (images, texts) of at least 1 each, got {tile}")
     if topk is not None and topk < 1:
         raise ValueError(f"topk must be at least 1, got {topk}")
     if memory < 1:
         raise ValueError(f"memory must be a number of bytes, got {memory}")
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    if protocol not in WAYS:
+        raise ValueError(f"protocol must be one of {', '.join(WAYS)}, got {protocol!r}")
     if protocol == "paired" and caption_to_image is None:
         raise ValueError('protocol="paired" needs caption_to_image, the image of each text')
     if topk is not None and path is not None:
         raise ValueError("path is for the whole matrix; with topk nothing is written")
+    for name, given in (("path", path is not None), ('protocol="paired"', protocol == "paired")):
+        if given and processes == "own":
+            raise ValueError(f'{name} goes with processes="one" or "split", not with "own"')

@@ -1,4 +1,4 @@
-"""Exact scores of listed pairs alone, texts of similar length and content together."""
+"""Exact scores of listed pairs only; texts of similar length and content are scored together."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures, Items, TextFeatures
-from ascl_plugin.scoring.blocks import Sides, device_of, with_bar
+from ascl_plugin.features import ImageFeatures, Items, TextFeatures, check_features
+from ascl_plugin.interfaces import HasFusion, Scorer
+from ascl_plugin.scoring.blocks import PreparedScorer, with_bar
 
 BUCKET = 4  # words; texts are padded to the longest of their bucket
 
 
 @torch.no_grad()
 def score_pairs(
-    model: Any,
+    model: Scorer | HasFusion,
     images: ImageFeatures,
     texts: TextFeatures,
     rows: Tensor,
@@ -26,30 +27,32 @@ def score_pairs(
     memory: int = 2**30,
     progress: bool = False,
 ) -> Tensor:
-    """Scores (P,) fp32 on the CPU of image `rows[p]` with text `columns[p]`.
+    """Return the scores (P,), fp32 on the CPU, of image `rows[p]` with text `columns[p]`.
 
-    Texts are prepared once, as many at a time as half of `memory` holds; past them go the images
-    that have a pair among them. An image is prepared again for every such block, which is much of
-    the work unless its texts lie in few of them: `near` brings together what belongs together.
+    Texts are prepared once, as many at a time as half of `memory` holds; the images that they are
+    paired with pass by. An image is prepared again for every such block of texts, which is much of
+    the work unless its texts lie in few blocks: `near` brings them together.
 
     Args:
-        model: a scorer, or a model whose `fusion` is one, as of `score_matrix`.
+        model: a scorer, or a model whose `fusion` is one, see `score_matrix`.
         images, texts: features.
         rows, columns: (P,) int64 on the CPU, in any order.
         near: (T,) ints, such as clusters: texts of similar length and one number go together.
-        memory: bytes for what is prepared and scored at once.
+        memory: bytes for everything that is prepared and scored at once.
         progress: show a bar.
 
     Raises:
+        TypeError: no features, or no scorer.
         ValueError: rows and columns of different lengths, or pointing beyond images or texts.
     """
+    check_features(images, texts)
     for name, index, count in (("rows", rows, len(images)), ("columns", columns, len(texts))):
         if len(rows) != len(columns):
             raise ValueError(f"{len(rows)} rows for {len(columns)} columns: a pair is one of each")
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
             raise ValueError(f"{name} point beyond the {count} there are")
-    scorer: Any = getattr(model, "fusion", model)
     found = torch.empty(len(rows))
+    scorer = PreparedScorer(model, images)
     scored = _scored(scorer, images, texts, rows, columns, near, memory)
     for pairs, scores in with_bar(scored, len(rows)) if progress else scored:
         found[pairs] = scores
@@ -57,7 +60,7 @@ def score_pairs(
 
 
 def _scored(
-    scorer: Any,
+    scorer: PreparedScorer,
     images: ImageFeatures,
     texts: TextFeatures,
     rows: Tensor,
@@ -65,29 +68,28 @@ def _scored(
     near: Tensor | None,
     memory: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(which pairs, their scores) until all are."""
+    """Yield (indices of pairs, their scores) until every pair is scored."""
     if not len(rows):
         return
-    sides = Sides(scorer, device_of(scorer, images))
-    height = max(1, memory // 16 // sides.images(images[:1]).nbytes)
+    height = max(1, memory // 16 // scorer.images(images[:1]).nbytes)
     counts = columns.bincount(minlength=len(texts))
     by_text = columns.argsort(stable=True)
     begins = counts.cumsum(0) - counts
-    for places, part in _text_blocks(sides, texts, counts > 0, near, memory // 2):
-        # the pairs of these texts, those of an image together; `at` is the text's place in part
-        at = torch.arange(len(places)).repeat_interleave(counts[places])
-        spans = zip(begins[places].tolist(), counts[places].tolist(), strict=True)
+    for chosen, part in _text_blocks(scorer, texts, counts > 0, near, memory // 2):
+        # the pairs of these texts, sorted by image; `at` is the text's index in the block
+        at = torch.arange(len(chosen)).repeat_interleave(counts[chosen])
+        spans = zip(begins[chosen].tolist(), counts[chosen].tolist(), strict=True)
         pairs = torch.cat([by_text[begin : begin + count] for begin, count in spans])
         by_image = rows[pairs].argsort(stable=True)
         pairs, at = pairs[by_image], at[by_image]
         done = 0
-        for scores in _past(sides, images, part, rows[pairs], at, height, memory // 32):
+        for scores in _past(scorer, images, part, rows[pairs], at, height, memory // 32):
             yield pairs[done : done + len(scores)], scores
             done += len(scores)
 
 
 def _past(
-    sides: Sides,
+    scorer: PreparedScorer,
     images: ImageFeatures,
     texts: TextFeatures,
     rows: Tensor,
@@ -95,53 +97,54 @@ def _past(
     height: int,
     room: int,
 ) -> Iterator[Tensor]:
-    """Scores of images `rows`, sorted, with texts `at`, a few images at a time."""
-    block = _ready(sides, texts, max(1, len(texts) // 8))
+    """Yield scores of images `rows`, which ascend, with texts `at`, a few images at a time."""
+    block = _prepared(scorer, texts, max(1, len(texts) // 8))
     width = max(1, room * len(texts) // block.nbytes)
     asked, sizes = rows.unique_consecutive(return_counts=True)
-    at = at.to(sides.device)
-    for numbers, shares in zip(asked.split(height), sizes.split(height), strict=True):
-        some = sides.images(images[numbers.to(images.regions.device)])
-        own, at = at[: int(shares.sum())], at[int(shares.sum()) :]
+    at = at.to(scorer.device)
+    for numbers, counts in zip(asked.split(height), sizes.split(height), strict=True):
+        some = scorer.images(images[numbers.to(images.regions.device)])
+        own, at = at[: int(counts.sum())], at[int(counts.sum()) :]
         scores = [
-            sides.scorer(some[i : i + 1], block[part])[0]
-            for i, of_image in enumerate(own.split(shares.tolist()))
+            scorer(some[i : i + 1], block[part])[0]
+            for i, of_image in enumerate(own.split(counts.tolist()))
             for part in of_image.split(width)
         ]
         yield torch.cat(scores).float().cpu()
 
 
 def _text_blocks(
-    sides: Sides, texts: TextFeatures, asked: Tensor, near: Tensor | None, limit: int
+    scorer: PreparedScorer, texts: TextFeatures, asked: Tensor, near: Tensor | None, limit: int
 ) -> Iterator[tuple[Tensor, TextFeatures]]:
-    """(places, texts there, padded to one length), as many as take `limit` bytes when ready."""
+    """Yield (indices, those texts padded to one length), as many as `limit` bytes hold prepared."""
     longest = texts.words.shape[1]
     ends = texts.ends.cpu().clamp_min(1)
     tops = ((ends + BUCKET - 1) // BUCKET * BUCKET).clamp_max(longest)
-    places = torch.arange(len(texts)) if near is None else near.cpu().argsort(stable=True)
-    places = places[asked[places]]
-    places = places[tops[places].argsort(stable=True)]
-    while len(places):
-        count = min(len(places), _fit(sides, texts, int(tops[places[0]]), limit))
-        count = min(count, _fit(sides, texts, int(tops[places[count - 1]]), limit))
-        now, places = places[:count], places[count:]
-        chosen = now.to(texts.words.device)
-        length = int(ends[now].max())
-        mask = None if texts.mask is None else texts.mask[chosen, :length]
-        yield now, TextFeatures(texts.words[chosen, :length], mask)
+    left = torch.arange(len(texts)) if near is None else near.cpu().argsort(stable=True)
+    left = left[asked[left]]
+    left = left[tops[left].argsort(stable=True)]
+    while len(left):
+        count = min(len(left), _fit(scorer, texts, int(tops[left[0]]), limit))
+        count = min(count, _fit(scorer, texts, int(tops[left[count - 1]]), limit))
+        now, left = left[:count], left[count:]
+        yield now, _cut(texts, now.to(texts.words.device), int(ends[now].max()))
 
 
-def _fit(sides: Sides, texts: TextFeatures, length: int, limit: int) -> int:
-    """How many texts of a length `limit` bytes hold."""
-    mask = None if texts.mask is None else texts.mask[:1, :length]
-    return max(1, limit // sides.texts(TextFeatures(texts.words[:1, :length], mask)).nbytes)
+def _fit(scorer: PreparedScorer, texts: TextFeatures, length: int, limit: int) -> int:
+    """Return the number of texts of a length that `limit` bytes hold."""
+    return max(1, limit // scorer.texts(_cut(texts, slice(0, 1), length)).nbytes)
 
 
-def _ready(sides: Sides, texts: TextFeatures, step: int) -> Items:
-    """Texts made ready `step` at a time: what is needed on the way is needed for a few."""
+def _cut(texts: TextFeatures, index: Tensor | slice, length: int) -> TextFeatures:
+    mask = None if texts.mask is None else texts.mask[index, :length]
+    return TextFeatures(texts.words[index, :length], mask)
+
+
+def _prepared(scorer: PreparedScorer, texts: TextFeatures, step: int) -> Items:
+    """Return the texts prepared `step` at a time: preparing takes more than it leaves."""
     whole: Any = None
     for start in range(0, len(texts), step):
-        part: Any = sides.texts(texts[start : start + step])
+        part: Any = scorer.texts(texts[start : start + step])
         there = [f.name for f in fields(part) if getattr(part, f.name) is not None]
         if whole is None:
             shapes = {name: (len(texts), *getattr(part, name).shape[1:]) for name in there}

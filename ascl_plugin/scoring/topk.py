@@ -1,4 +1,4 @@
-"""The best k of every image and every text: what is left of a score matrix too large to keep."""
+"""The best k of every image and every text, instead of a score matrix too large to keep."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from torch import Tensor
 from ascl_plugin.ranking import top_candidates
 from ascl_plugin.shares import Shares
 
-NOBODY = torch.iinfo(torch.int64).max  # holds a place in a list that is not full; after every id
+EMPTY = torch.iinfo(torch.int64).max  # id of an empty slot; sorts after every real id
 
 
 @dataclass(frozen=True)
 class TopK:
     """Both directions' best items and their scores, best first, equal scores by lower index.
 
+    An empty slot, which only `search` can leave, has id -1 and score -inf.
+
     Args:
         i2t_ids: (I, min(k, T)) int64, texts of each image.
         i2t_scores: (I, min(k, T)) float32.
         t2i_ids: (T, min(k, I)) int64, images of each text.
         t2i_scores: (T, min(k, I)) float32.
-
-    Where fewer were scored than there is room for, as `search` can leave it, the rest is -1 with
-    a score of -inf.
     """
 
     i2t_ids: Tensor
@@ -34,24 +33,19 @@ class TopK:
 
 
 class Best:
-    """Running lists of the best k of Q queries.
-
-    Args:
-        queries: Q.
-        k: length of the lists.
-    """
+    """Running lists of the best k items of each query."""
 
     def __init__(self, queries: int, k: int) -> None:
-        self.ids = torch.full((queries, k), NOBODY)
+        self.ids = torch.full((queries, k), EMPTY)
         self.scores = torch.full((queries, k), -torch.inf)
 
     def add(self, queries: slice | Tensor, scores: Tensor, ids: Tensor) -> None:
-        """Scores (n, m) of n of the queries with m items, whose numbers `ids` (m,) rise."""
+        """Add scores (n, m) of n queries with m items; their `ids` (m,) ascend."""
         best = top_candidates(scores, min(self.ids.shape[1], len(ids)))
         self.merge(queries, ids[best], scores.gather(1, best))
 
     def merge(self, queries: slice | Tensor, ids: Tensor, scores: Tensor) -> None:
-        """Other lists (n, any length) of n of the queries, none of their items seen before."""
+        """Add lists (n, any length) of n queries; none of their items was added before."""
         ids = torch.cat([self.ids[queries], ids], 1)
         scores = torch.cat([self.scores[queries], scores], 1)
         by_id = ids.argsort(dim=1)
@@ -61,18 +55,12 @@ class Best:
         self.scores[queries] = scores.gather(1, order)
 
     def lists(self) -> tuple[Tensor, Tensor]:
-        """(ids, scores), each (Q, k); -1 where there is nobody."""
-        return self.ids.masked_fill(self.ids == NOBODY, -1), self.scores
+        """Return ids and scores, (Q, k) each; -1 marks an empty slot."""
+        return self.ids.masked_fill(self.ids == EMPTY, -1), self.scores
 
 
 class TopKLists:
-    """Running lists of both directions, of the rows of one process.
-
-    Args:
-        rows: which images are whose.
-        texts: T.
-        k: length of the lists.
-    """
+    """Running lists of both directions, length k, filled with scores of this rank's images."""
 
     wanted = None  # every block is
     done = 0
@@ -82,26 +70,26 @@ class TopKLists:
         self.i2t = Best(rows.total, min(k, texts))
         self.t2i = Best(texts, min(k, rows.total))
 
-    def put(self, rows: slice, columns: Tensor, scores: Tensor) -> None:
-        """A block of scores; rows are counted from this process's first.
+    def put(self, block: slice, columns: Tensor, scores: Tensor) -> None:
+        """Add the scores of a block; its rows count from this rank's first.
 
         Raises:
-            ValueError: NaN among them.
+            ValueError: NaN among the scores.
         """
         first = self.rows.own.start
-        rows = slice(rows.start + first, rows.stop + first)
+        rows = slice(block.start + first, block.stop + first)
         if scores.isnan().any():
             row, column = scores.isnan().nonzero()[0].tolist()
             raise ValueError(
-                f"image {rows.start + row} and text {int(columns[column])} score NaN, which has no "
-                "place in a list: look at what made their features"
+                f"image {rows.start + row} and text {int(columns[column])} score NaN, which cannot "
+                "be ranked; check their features"
             )
         order = columns.argsort()
         self.i2t.add(rows, scores[:, order], columns[order])
         self.t2i.add(columns, scores.T.contiguous(), torch.arange(rows.start, rows.stop))
 
     def result(self) -> TopK:
-        """The lists of all processes."""
+        """Return the lists of all ranks' images. Collective."""
         self.rows.exchange(self.i2t.ids)
         self.rows.exchange(self.i2t.scores)
         found = Best(*self.t2i.ids.shape)
@@ -116,7 +104,7 @@ class TopKLists:
 def best_of_pairs(
     queries: Tensor, items: Tensor, scores: Tensor, count: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """Lists from scored pairs alone.
+    """Return the best k of each query among listed pairs.
 
     Args:
         queries, items, scores: (P,) of each pair; no pair twice.
@@ -124,7 +112,7 @@ def best_of_pairs(
         k: length of the lists.
 
     Returns:
-        (Q, k) ids, -1 where a query has fewer than k pairs, and their scores, -inf there.
+        Ids (Q, k) and scores; an empty slot has id -1 and score -inf.
     """
     order = items.argsort(stable=True)
     order = order[scores[order].argsort(descending=True, stable=True)]

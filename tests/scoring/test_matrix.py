@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,8 +11,10 @@ from torch import nn
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
-from ascl_plugin.scoring.blocks import device_of
+from ascl_plugin.scoring.blocks import PreparedScorer, device_of
 from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.pairs import score_pairs
+from ascl_plugin.scoring.search import search
 
 
 def make(images=7, texts=9, masked=True, tail=True):
@@ -132,11 +135,13 @@ def test_scorers_that_prepare_nothing_get_blocks_a_cache_holds():
 
 
 def test_the_device_is_that_of_the_weights_else_of_the_images():
-    images = ImageFeatures(torch.zeros(1, 1, 1))
-    assert device_of(nn.Linear(1, 1, device="meta"), images).type == "meta"
-    assert device_of(nn.BatchNorm1d(1, affine=False, device="meta"), images).type == "meta"
-    assert device_of(LateInteraction(1), images).type == "cpu"
-    assert device_of(print, ImageFeatures(images.regions.to("meta"))).type == "meta"
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    assert device_of(nn.Linear(1, 1, device=meta)) == meta
+    assert device_of(nn.BatchNorm1d(1, affine=False, device=meta)) == meta
+    assert device_of(LateInteraction(1), meta) == meta
+    assert device_of(print) == cpu
+    images = ImageFeatures(torch.zeros(1, 1, 1, device=meta))
+    assert PreparedScorer(print, images).device == meta
 
 
 def test_a_text_of_padding_alone_is_scored():
@@ -167,6 +172,8 @@ def test_the_bar_counts_pairs(monkeypatch):
     [
         ({"tile": (0, 4)}, r"tile must be .* at least 1 each, got \("),
         ({"tile": (4, -1)}, r"tile must be .* at least 1 each, got \("),
+        ({"tile": 8}, r"tile must be \(images, texts\) of at least 1 each, got 8"),
+        ({"tile": (8,)}, r"tile must be \(images, texts\) of at least 1 each, got \(8,\)"),
         ({"topk": 0}, "topk must be at least 1, got 0"),
         ({"memory": 0}, "memory must be a number of bytes, got 0"),
         ({"processes": "all"}, "processes must be one of one, split, own, got 'all'"),
@@ -179,3 +186,31 @@ def test_the_bar_counts_pairs(monkeypatch):
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         score_matrix(CrossModalFusion(4, 2), *make(), **options)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        (
+            {"images": torch.zeros(7, 3, 4)},
+            r"images must be ImageFeatures.* Tensor of shape \(7,",
+        ),
+        (
+            {"texts": np.zeros((9, 5, 4))},
+            r"texts must be TextFeatures.* ndarray of shape \(9, 5",
+        ),
+        ({"texts": ["a text"]}, r"texts must be TextFeatures, made of .*; got list"),
+        ({"model": 3}, r"expected a scorer \(images, texts\) -> \(I, T\).*got int"),
+    ],
+)
+def test_what_are_no_features_or_no_scorer_is_refused(replaced, message):
+    v, w = make()
+    given = {"model": CrossModalFusion(4, 2), "images": v, "texts": w} | replaced
+    with pytest.raises(TypeError, match=message):
+        score_matrix(**given)
+    if "model" not in replaced:
+        first = torch.tensor([0])
+        with pytest.raises(TypeError, match=message):
+            score_pairs(**given, rows=first, columns=first)
+        with pytest.raises(TypeError, match=message):
+            search(**given)

@@ -165,7 +165,7 @@ def test_what_nobody_knows_or_can_read_is_refused(tmp_path):
             score_matrix(head, v, w, path=path)
 
     record.unlink()
-    refused("without sims.npy.json, so nothing says what scores it holds")
+    refused("without sims.npy.json, so its inputs are unknown")
     record.write_text("{")
     refused("damaged; delete both")
     record.write_text("[]")

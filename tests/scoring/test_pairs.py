@@ -72,7 +72,7 @@ def test_texts_that_belong_together_spare_images(numbered, counting):
 
 def test_one_block_of_texts_at_a_time_within_half_the_budget(numbered, counting, monkeypatch):
     """All of 30 images with all of 200 texts, of 1 to 12 words of 8 bytes, in 6000 bytes."""
-    made, blocks = [], pairs._ready
+    made, blocks = [], pairs._prepared
 
     def ready(*arguments):
         assert all(block() is None for block in made), "an earlier block is still there"
@@ -82,7 +82,7 @@ def test_one_block_of_texts_at_a_time_within_half_the_budget(numbered, counting,
         return block
 
     sizes = []
-    monkeypatch.setattr(pairs, "_ready", ready)
+    monkeypatch.setattr(pairs, "_prepared", ready)
     scorer = counting()
     images, texts = numbered(30, 200, 12)
     lengths = torch.randint(1, 13, (200, 1), generator=torch.Generator().manual_seed(0))

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 pytest.importorskip("faiss", reason="extra `search`")
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import LateInteraction
-from ascl_plugin.scoring.search import (
-    image_embeddings,
-    make_index,
-    open_shards,
-    search,
-    text_embeddings,
-    write_shards,
-)
+from ascl_plugin.scoring.search import image_embeddings, search, text_embeddings
+from ascl_plugin.scoring.vector_index import make_index, open_shards, write_shards
 
 
 def vectors(count, dim=8, seed=0):
