@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ascl_plugin.adapters.regions.reader import refuse_as_name
 from ascl_plugin.data.images import load_image
 from ascl_plugin.disk import write_text, written
-from ascl_plugin.retrieval.inputs import device_of
+from ascl_plugin.scoring.blocks import device_of
 
 SPEC = "extraction.json"
 DTYPES = ("float32", "float16")
