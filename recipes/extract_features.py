@@ -34,9 +34,10 @@ from tqdm import tqdm
 
 from ascl_plugin import registry
 from ascl_plugin.adapters.regions.extraction import DTYPES, FeatureFolder, extract
+from ascl_plugin.data.caption_table import CaptionTable
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates, to_dataset
-from ascl_plugin.data.streaming import CaptionTable, Stream, windows
+from ascl_plugin.data.shards import Shards, windows
 from ascl_plugin.disk import write_text
 from ascl_plugin.yaml_file import mapping
 
@@ -94,7 +95,7 @@ def run_stream(
         raise ValueError("--stream needs --output_dir")
     rank, world = accelerator.process_index, accelerator.num_processes
     out = Path(args.output_dir)
-    rows = Stream(args.stream, args.split, rank=rank, world_size=world)
+    rows = Shards(args.stream, args.split).share(rank, world)
     folders = make_folders(args, out, accelerator.device)
     accelerator.wait_for_everyone()  # all have looked before the first writes
     bad = []

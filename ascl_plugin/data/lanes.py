@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,8 +110,7 @@ class Lanes:
 
     def sample(self, rows: int) -> list[dict[str, Any]]:
         """The first rows of the source as it lies, whatever the seed; fewer where there are."""
-        several = (self.shards.read(shard) for shard in range(len(self.shards)))
-        return list(islice(chain.from_iterable(several), rows))
+        return list(islice(self.shards.share(), rows))
 
     def _pass(self, lane: int, start: Position) -> Iterator[tuple[dict[str, Any], Position]]:
         """Rows of one pass, each with the position behind it."""

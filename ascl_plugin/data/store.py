@@ -1,9 +1,9 @@
 """Outputs of frozen encoders on disk: computed once, memory-mapped ever after.
 
 A store is a folder ``<root>/<hash of spec and dtype>/`` with ``spec.json`` and any number of shards
-``shard-<hash of keys>.safetensors`` (`ascl_plugin.data.shard`). An entry's checksum is looked at
-when a process first reads it. Shards are written aside and moved into place, so several processes
-may fill one store and a killed one leaves nothing half done.
+``shard-<hash of keys>.safetensors`` (`ascl_plugin.data.store_shard`). An entry's checksum is
+compared when a process first reads it. Shards are written aside and moved into place: several
+processes may fill one store, and a killed one leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ascl_plugin.data.shard import Shard, write_shard
+from ascl_plugin.data.store_shard import Shard, write_shard
 from ascl_plugin.disk import write_text
 
 try:
