@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from outcomes import limits
+from PIL import Image
+from valid_files import karpathy, picture
 
-for needed in ("datasets", "h5py", "transformers"):
-    pytest.importorskip(needed, reason="extras `recipes` and `regions`")
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fuzz_outcome import limits  # noqa: E402
-from odd_inputs import karpathy, picture  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from ascl_plugin.data.images import load_image  # noqa: E402
-from ascl_plugin.data.readers import caption_to_image, read  # noqa: E402
-from ascl_plugin.retrieval.encoders import WordTransformer  # noqa: E402
+from ascl_plugin.data.images import load_image
+from ascl_plugin.data.readers import caption_to_image, read
+from ascl_plugin.retrieval.encoders import WordTransformer
 
 
 @pytest.mark.parametrize(

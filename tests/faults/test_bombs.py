@@ -6,28 +6,22 @@ import base64
 import os
 import pickle
 import struct
-import sys
 import zipfile
 import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from outcomes import limits
 
-for needed in ("datasets", "h5py", "transformers"):
-    pytest.importorskip(needed, reason="extras `recipes` and `regions`")
-sys.path.insert(0, str(Path(__file__).parent))
-
-import h5py  # noqa: E402
-from fuzz_outcome import limits  # noqa: E402
-
-from ascl_plugin.adapters.regions.region_files import open_regions  # noqa: E402
-from ascl_plugin.commands.score_files import read_array  # noqa: E402
-from ascl_plugin.data.images import load_image  # noqa: E402
-from ascl_plugin.experiments.plan import read_plan  # noqa: E402
-from ascl_plugin.training.arguments import parse_options  # noqa: E402
-from ascl_plugin.yaml_file import MAX_BYTES, parse_yaml, read_yaml  # noqa: E402
+from ascl_plugin.adapters.regions.region_files import open_regions
+from ascl_plugin.commands.score_files import read_array
+from ascl_plugin.data.images import load_image
+from ascl_plugin.experiments.plan import read_plan
+from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.yaml_file import MAX_BYTES, parse_yaml, read_yaml
 
 
 def _png(width, height):

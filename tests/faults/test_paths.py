@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
+import datasets
+import h5py
 import pytest
+from valid_files import karpathy, picture
 
-for needed in ("datasets", "h5py", "transformers"):
-    pytest.importorskip(needed, reason="extras `recipes` and `regions`")
-sys.path.insert(0, str(Path(__file__).parent))
-
-import datasets  # noqa: E402
-import h5py  # noqa: E402
-from odd_inputs import karpathy, picture  # noqa: E402
-
-from ascl_plugin.adapters.regions.region_files import open_regions  # noqa: E402
-from ascl_plugin.data.readers import read, read_table  # noqa: E402
-from ascl_plugin.data.sugarcrepe import read_sugarcrepe  # noqa: E402
+from ascl_plugin.adapters.regions.region_files import open_regions
+from ascl_plugin.data.readers import read, read_table
+from ascl_plugin.data.sugarcrepe import read_sugarcrepe
 
 
 def test_a_link_out_of_the_data_root_is_refused(tmp_path):
