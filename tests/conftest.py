@@ -1,12 +1,13 @@
-"""What tests share: runs of several processes, tar files of pairs."""
+"""Fixtures that tests share: runs on several ranks, tar files of pairs, small pictures."""
 
 from __future__ import annotations
 
 import io
-import socket
+import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 import pytest
 import torch
@@ -14,34 +15,46 @@ import torch
 
 @pytest.fixture(scope="session")
 def run_ranks():
-    """A function that runs a program once a rank and loads the `OUT/RANK.pt` that it writes.
+    """Return a function that runs a program once per rank and loads the `OUT/RANK.pt` it writes.
 
-    `FILE RANK PORT OUT WORLD`: a program of its own, because a fork would inherit threads.
+    Each rank runs `python PROGRAM OUT` (a fork would inherit threads), with one thread and the
+    environment that torchrun would set. It starts its process group by
+    `init_process_group("gloo", init_method=os.environ["INIT_METHOD"])`, before any Accelerator.
     """
 
     def run(program, out, world=2, timeout=300):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, program]
-        numbers = [list(map(str, (rank, port, out, world))) for rank in range(world)]
-        ranks = [subprocess.Popen([*command, *arguments]) for arguments in numbers]
-        try:
-            assert [process.wait(timeout=timeout) for process in ranks] == [0] * world
-        finally:
-            for process in ranks:
-                process.kill()
+        with tempfile.TemporaryDirectory() as folder:
+            ranks = [
+                subprocess.Popen(
+                    [sys.executable, program, out],
+                    env=os.environ | _rank_environment(rank, world, f"{folder}/store"),
+                )
+                for rank in range(world)
+            ]
+            try:
+                assert [process.wait(timeout=timeout) for process in ranks] == [0] * world
+            finally:
+                for process in ranks:
+                    process.kill()
         return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
     return run
 
 
+def _rank_environment(rank, world, store):
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    return {name: str(number) for name, number in numbers.items()} | {
+        "INIT_METHOD": f"file://{store}?rank={rank}&world_size={world}",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
 @pytest.fixture(scope="session")
 def write_tar():
-    """A function that writes a tar file in webdataset's layout."""
+    """Return a function that writes a tar file in the layout of webdataset."""
 
     def write(path, samples):
-        """samples: key -> {extension: bytes}."""
+        """Write samples, a dictionary of key -> {extension: bytes}."""
         with tarfile.open(path, "w") as tar:
             for key, files in samples.items():
                 for extension, data in files.items():
@@ -54,7 +67,7 @@ def write_tar():
 
 @pytest.fixture(scope="session")
 def png():
-    """A function that gives a small picture of one red, 0 to 255, as bytes."""
+    """Return a function that encodes a small picture of one shade of red, 0 to 255, as PNG."""
     from PIL import Image
 
     def draw(number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -33,14 +34,11 @@ def listed(best):
     return [best.i2t_ids, best.i2t_scores, best.t2i_ids, best.t2i_scores]
 
 
-def one_process(rank, port, out):
+def one_process(rank, out):
     """What each of the processes does; its results go into a file."""
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     processes.CHUNK = 40  # bytes: several messages a share
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD
-    )
+    dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
     head, v, w = inputs()
     own = v[sum(OWN[:rank]) : sum(OWN[: rank + 1])]
     file = Path(out) / "sims.npy"
@@ -115,4 +113,4 @@ def test_without_a_group_one_process_has_all():
 
 
 if __name__ == "__main__":
-    one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    one_process(int(os.environ["RANK"]), sys.argv[1])

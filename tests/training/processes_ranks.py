@@ -217,14 +217,9 @@ def summary(batch):
     return [list(line) for line in zip(*columns, strict=True)]
 
 
-def one_process(rank, port, out, world):
+def one_process(rank, out, world):
     """One of two or three; what it found goes into a file, its runs into folders beside it."""
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    Accelerator(cpu=True)  # starts the group
+    dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
     runs = {"alone": run(out / f"alone-{world}")}
     if world == 2:
         runs["2-2, first"] = run(out / "2-2", stop_at=10)
@@ -240,4 +235,4 @@ def one_process(rank, port, out, world):
 
 
 if __name__ == "__main__":
-    one_process(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    one_process(int(os.environ["RANK"]), Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]))

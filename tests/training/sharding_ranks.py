@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
@@ -80,12 +81,8 @@ def trained(folder, fsdp, *more):
     }  # fmt: skip
 
 
-def one_process(rank, port, out):
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
+def one_process(rank, out):
+    dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
     out = Path(out)
     found = {"ddp": trained(out / "ddp", False), "fsdp": trained(out / "fsdp", True)}
     for before, after in (("ddp", "fsdp"), ("fsdp", "ddp")):  # each goes on where the other was
@@ -93,7 +90,7 @@ def one_process(rank, port, out):
         if rank == 0:
             shutil.copytree(out / before / "checkpoint-0000001", folder / "checkpoint-0000001")
             shutil.copytree(out / before / "best", folder / "best")
-        torch.distributed.barrier()
+        dist.barrier()
         found[folder.name] = trained(folder, after == "fsdp", "--resume=True")
     try:
         trainer(out / "cached", True, "--cached_chunk=2")
@@ -104,4 +101,4 @@ def one_process(rank, port, out):
 
 
 if __name__ == "__main__":
-    one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    one_process(int(os.environ["RANK"]), sys.argv[1])

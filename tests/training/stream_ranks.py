@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 
 spec = importlib.util.spec_from_file_location(
     "processes_ranks", Path(__file__).with_name("processes_ranks.py")
@@ -28,14 +27,9 @@ def run(out, name, *more, **options):
     return program.run(out / name, f"--train_stream={out}/shards/*.tar", *STREAM, *more, **options)
 
 
-def one_process(rank, port, out):
+def one_process(rank, out):
     """One of two; what it found goes into a file, its runs into folders beside it."""
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    Accelerator(cpu=True)  # starts the group
+    dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
     found = {
         "1-2, then": run(out, "1-2", "--resume", "--num_workers=2"),
         "2-1, first": run(out, "2-1", stop_at=10),
@@ -45,4 +39,4 @@ def one_process(rank, port, out):
 
 
 if __name__ == "__main__":
-    one_process(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    one_process(int(os.environ["RANK"]), Path(sys.argv[1]))

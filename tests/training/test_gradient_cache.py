@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 
@@ -208,10 +209,9 @@ def test_nothing_is_kept_for_a_backward_pass_but_features():
     assert whole > 10_000 and not kept
 
 
-def one_process(rank, port, out):
+def one_process(rank, out):
     """Two batches of which each process has a part, gradients added up; under DDP's hooks."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
     model = make()
     wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
     batch = {k: v[3 * rank :][:3] for k, v in batch_of(model, 6).items()}
@@ -235,4 +235,4 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, run_ranks):
 
 
 if __name__ == "__main__":
-    one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    one_process(int(os.environ["RANK"]), sys.argv[1])

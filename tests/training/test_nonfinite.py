@@ -185,7 +185,7 @@ def test_finite_gradients(value):
 
 def test_processes_decide_alike(tmp_path, run_ranks):
     """Every process leaves out step 2 and stops at 4; gradients of steps 1 and 3 are shared."""
-    zero, one = run_ranks(str(Path(__file__).with_name("bad_batches_ranks.py")), tmp_path)
+    zero, one = run_ranks(str(Path(__file__).with_name("nonfinite_ranks.py")), tmp_path)
     assert zero["steps"] == one["steps"] == [2]
     torch.manual_seed(0)
     # d sum / d weight: 2 rows of 1 on rank 0, of 2 on rank 1, in the mean 3; two steps of 0.1
