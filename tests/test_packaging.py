@@ -12,12 +12,14 @@ import json
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
@@ -47,19 +49,49 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def environment(wheel, tmp_path_factory) -> Path:
-    """A new environment with the wheel in it."""
-    folder = tmp_path_factory.mktemp("environment")
+def new_environment(wheel: Path, folder: Path) -> Path:
+    """Make an environment with the wheel and nothing else; return its site-packages."""
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
-    run(
-        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel
-    )
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(run(python, "-c", code).strip())
-    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "--no-deps", "--no-index", wheel)
+    return Path(run(python, "-c", "import site; print(site.getsitepackages()[0])").strip())
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory) -> Path:
+    """An environment with the wheel, and behind it everything that the tests' own has."""
+    folder = tmp_path_factory.mktemp("environment")
+    lent = "".join(f"{path}\n" for path in sys.path if path.endswith("site-packages"))
+    (new_environment(wheel, folder) / "lent.pth").write_text(lent)
     return folder
+
+
+@pytest.fixture(scope="module")
+def base_install(wheel, tmp_path_factory) -> Path:
+    """An environment of the wheel, its dependencies without extras, and theirs, as links."""
+    folder = tmp_path_factory.mktemp("base")
+    site = new_environment(wheel, folder)
+    (own,) = distributions(path=[str(site)])
+    for name in required(own.requires or []):
+        installed = distribution(name)
+        for top in {file.parts[0] for file in installed.files or []} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(installed.locate_file(top))
+    return folder
+
+
+def required(requirements: list[str]) -> set[str]:
+    """Return the names of the requirements that hold here without extras, and of all of theirs."""
+    found: set[str] = set()
+    queue = [Requirement(line) for line in requirements]
+    while queue:
+        wanted = queue.pop()
+        holds = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if holds and wanted.name not in found:
+            found.add(wanted.name)
+            queue += map(Requirement, distribution(wanted.name).requires or [])
+    return found
 
 
 @pytest.mark.recipe
@@ -105,6 +137,57 @@ def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
     wanted = json.loads(run(environment / "bin" / "python", "-c", code, cwd=tmp_path))
     base = [name for name in wanted if "extra ==" not in name]
     assert sorted(name.split(">")[0] for name in base) == ["numpy", "torch"]
+
+
+COMMANDS = ("rerank", "report", "evaluate", "convert", "demo", "experiment", "components")
+TRIED = [
+    "rerank sims.npy --captions_per_image 1",
+    "evaluate run",
+    "demo run",
+    "report run",
+    "convert x_ims.npy y.h5",
+    "experiment all --config study.yaml --output_dir study",
+]
+#: runs each line of its first argument as words of `ascl`; prints exit statuses and outputs
+EACH = """
+import contextlib, io, json, sys
+from ascl_plugin.commands.main import main
+for line in sys.argv[1].splitlines():
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            status = main(line.split())
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, out.getvalue(), errors.getvalue()]))
+"""
+
+
+@pytest.mark.recipe
+def test_commands_on_the_base_install(base_install, tmp_path):
+    """Help, `components` and `rerank` work; the others end in one line that says what is missing."""
+    python = base_install / "bin" / "python"
+    code = "from importlib.util import find_spec as f; print(*map(bool, map(f, {})))"
+    names = ["torch", "numpy", "accelerate", "yaml", "h5py"]
+    found = run(python, "-c", code.format(names), cwd=tmp_path)
+    assert found.split() == ["True", "True", "False", "False", "False"]
+    assert set(COMMANDS) <= set(run(base_install / "bin" / "ascl", "--help", cwd=tmp_path).split())
+
+    np.save(tmp_path / "sims.npy", np.eye(4, dtype=np.float32))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "study.yaml").write_text("experiments: [main]\n")
+    lines = [*(f"{name} --help" for name in COMMANDS), "components", *TRIED]
+    outcomes = map(json.loads, run(python, "-c", EACH, "\n".join(lines), cwd=tmp_path).splitlines())
+    found = dict(zip(lines, outcomes, strict=True))
+    for name in COMMANDS:
+        status, out, _ = found[f"{name} --help"]
+        assert status == 0 and out.startswith("usage:"), name
+    assert "bidirectional" in found["components"][1]
+    assert found[TRIED[0]][0] == 0 and "after" in found[TRIED[0]][1]
+    for line in TRIED[1:]:
+        status, _, errors = found[line]
+        assert status == 2 and errors.startswith("ascl: error: "), line
+        assert errors.count("\n") == 1 and "Traceback" not in errors, line
 
 
 LIGHT = (

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ascl_plugin.yaml_file import read_yaml
-
 #: Experiments by name, in the order in which `all` runs them.
 EXPERIMENTS = (
     "main", "ablations", "strategies", "geometry", "tsne", "query_length", "rerank", "cases",
@@ -75,6 +73,8 @@ def read_plan(path: str | Path) -> Plan:
         ValueError: no mapping, an entry of another name or kind, no models; the message names it.
         OSError: the file is not there.
     """
+    from ascl_plugin.yaml_file import read_yaml
+
     content = read_yaml(path)
     if not isinstance(content, dict) or not content.get("models"):
         raise ValueError(f"{path}: expected a study, with at least its models")
