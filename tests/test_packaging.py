@@ -165,7 +165,7 @@ for line in sys.argv[1].splitlines():
 
 @pytest.mark.recipe
 def test_commands_on_the_base_install(base_install, tmp_path):
-    """Help, `components` and `rerank` work; the others end in one line that says what is missing."""
+    """Help, `components` and `rerank` work; the others say what is missing in one line."""
     python = base_install / "bin" / "python"
     code = "from importlib.util import find_spec as f; print(*map(bool, map(f, {})))"
     names = ["torch", "numpy", "accelerate", "yaml", "h5py"]
