@@ -1,10 +1,10 @@
-"""The two things that flow between rooms: what an image is, and what a text is, to a scorer."""
+"""Features of images and of texts, as every encoder returns and every scorer takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,15 +20,14 @@ class Items:
         return self._map(lambda x: x[index])
 
     def to(self: Kind, device: torch.device | str) -> Kind:
-        """The same items on `device`."""
+        """Return the same items on `device`."""
         return self._map(lambda x: x.to(device))
 
     def split(self: Kind, size: int) -> list[Kind]:
-        """The items `size` at a time; the last part may be shorter."""
+        """Return the items `size` at a time; the last part may be shorter."""
         values = {name: x.split(size) for name, x in self._tensors().items()}
         parts = zip(*values.values(), strict=True)
-        named: Any = self
-        return [replace(named, **dict(zip(values, part, strict=True))) for part in parts]
+        return [self._with(dict(zip(values, part, strict=True))) for part in parts]
 
     @property
     def nbytes(self) -> int:
@@ -36,25 +35,36 @@ class Items:
         return sum(x.nbytes for x in self._tensors().values())
 
     def _tensors(self) -> dict[str, Tensor]:
-        named: Any = self
-        values = {f.name: getattr(self, f.name) for f in fields(named)}
+        assert is_dataclass(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: x for name, x in values.items() if x is not None}
 
+    def _with(self: Kind, tensors: dict[str, Tensor]) -> Kind:
+        assert is_dataclass(self)
+        return replace(self, **tensors)
+
     def _map(self: Kind, function: Callable[[Tensor], Tensor]) -> Kind:
-        named: Any = self
-        return replace(named, **{name: function(x) for name, x in self._tensors().items()})
+        return self._with({name: function(x) for name, x in self._tensors().items()})
 
 
 def wide(x: Tensor) -> Tensor:
-    """At least fp32: softmax, norms and sums are not taken in half precision."""
+    """Return x in fp32 or wider: softmax, norms and sums are not taken in half precision."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def mean_of_places(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean (N, D) of (N, places, D) over the places that are real."""
+    """Return the mean (N, D) of (N, places, D) over the real places."""
     if mask is None:
         return values.mean(1)
     return (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+
+
+def check_kind(name: str, items: object, *kinds: type) -> None:
+    """Raise TypeError unless the argument `name` is an instance of one of the kinds."""
+    if not isinstance(items, kinds):
+        shape = getattr(items, "shape", None)
+        got = type(items).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+        raise TypeError(f"{name} must be {' or '.join(k.__name__ for k in kinds)}, got {got}")
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,8 @@ class ImageFeatures(Items):
 
     Args:
         regions: (I, K, D) region features.
-        mask: (I, K) bool, True where a region is real; None when all are.
-        pooled: (I, D) whole-image feature; None where a scorer needs none.
+        mask: (I, K) bool, True where a region is real; None if all are.
+        pooled: (I, D) whole-image feature; None if the scorer needs none.
     """
 
     regions: Tensor
@@ -73,7 +83,10 @@ class ImageFeatures(Items):
 
     def __post_init__(self) -> None:
         _check("ImageFeatures", "regions", self.regions, self.mask)
-        if self.pooled is not None and len(self.pooled) != len(self.regions):
+        if self.pooled is None:
+            return
+        check_kind("ImageFeatures: pooled", self.pooled, Tensor)
+        if len(self.pooled) != len(self.regions):
             raise ValueError(
                 f"ImageFeatures: pooled has {len(self.pooled)} rows for {len(self.regions)} images"
             )
@@ -88,7 +101,7 @@ class TextFeatures(Items):
 
     Args:
         words: (T, L, D) word features.
-        mask: (T, L) bool, True where a word is real; None when all are.
+        mask: (T, L) bool, True where a word is real; None if all are.
     """
 
     words: Tensor
@@ -102,7 +115,7 @@ class TextFeatures(Items):
 
     @property
     def ends(self) -> Tensor:
-        """(T,) places of each text up to its last real word; padding may stand among them."""
+        """(T,) number of places up to each text's last real word, padding among them included."""
         count, longest = self.words.shape[:2]
         if self.mask is None:
             return torch.full((count,), longest, device=self.words.device)
@@ -128,17 +141,19 @@ def check_features(images: object, texts: object) -> None:
 
 
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
+    check_kind(f"{owner}: {name}", values, Tensor)
     if values.ndim != 3:
         raise ValueError(
             f"{owner}: {name} must be (items, {name}, width), got shape {tuple(values.shape)}"
         )
     if not values.shape[1]:
-        raise ValueError(
-            f"{owner}: {name} of no places, shape {tuple(values.shape)}; an item without any has "
-            "one that is masked"
-        )
+        fix = "K=0; pass one masked region for an image"
+        if name == "words":
+            fix = "L=0; pass one masked word for a text"
+        raise ValueError(f"{owner}: {name} has {fix} without any.")
     if mask is None:
         return
+    check_kind(f"{owner}: mask", mask, Tensor)
     if mask.dtype != torch.bool:
         raise TypeError(f"{owner}: mask must be bool (True = real), got {mask.dtype}")
     if mask.shape != values.shape[:2]:
@@ -148,22 +163,25 @@ def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
 
 
 def concatenate(parts: Sequence[F]) -> F:
-    """The items of all parts in one, padded to the longest; a mask appears where it is needed."""
+    """Return the items of all parts in one, padded to the longest, with a mask if one is needed."""
     if not parts:
         raise ValueError("concatenate: got no features")
-    name = "regions" if isinstance(parts[0], ImageFeatures) else "words"
-    length = max(getattr(p, name).shape[1] for p in parts)
-    uneven = any(getattr(p, name).shape[1] != length or p.mask is not None for p in parts)
-    values, masks = [], []
-    for part in parts:
-        value = getattr(part, name)
-        short = length - value.shape[1]
-        mask = value.new_ones(value.shape[:2], dtype=torch.bool) if part.mask is None else part.mask
-        values.append(torch.nn.functional.pad(value, (0, 0, 0, short)))
-        masks.append(torch.nn.functional.pad(mask, (0, short)))
-    joined: dict[str, Any] = {name: torch.cat(values)}
-    joined["mask"] = torch.cat(masks) if uneven else None
-    if getattr(parts[0], "pooled", None) is not None:
-        whole: list[Any] = [getattr(part, "pooled", None) for part in parts]
-        joined["pooled"] = torch.cat(whole)
-    return type(parts[0])(**joined)
+    kind = type(parts[0])
+    name = "regions" if kind is ImageFeatures else "words"
+    values: list[Tensor] = [getattr(part, name) for part in parts]
+    length = max(value.shape[1] for value in values)
+    tensors = {name: torch.cat([_padded(value, length, (0, 0)) for value in values])}
+    if any(p.mask is not None or v.shape[1] != length for p, v in zip(parts, values, strict=True)):
+        masks = [
+            v.new_ones(v.shape[:2], dtype=torch.bool) if p.mask is None else p.mask
+            for p, v in zip(parts, values, strict=True)
+        ]
+        tensors["mask"] = torch.cat([_padded(mask, length) for mask in masks])
+    pooled = [part.pooled for part in parts if isinstance(part, ImageFeatures)]
+    if pooled and pooled[0] is not None:
+        tensors["pooled"] = torch.cat([x for x in pooled if x is not None])
+    return kind(**tensors)
+
+
+def _padded(places: Tensor, length: int, rest: tuple[int, ...] = ()) -> Tensor:
+    return torch.nn.functional.pad(places, (*rest, 0, length - places.shape[1]))

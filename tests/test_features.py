@@ -32,12 +32,21 @@ def test_shapes_that_do_not_fit_are_named(owner):
     name = "regions" if owner is ImageFeatures else "words"
     with pytest.raises(ValueError, match=rf"{owner.__name__}: {name} must be .* \(2, 3\)"):
         owner(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=rf"{name} of no places, shape \(2, 0, 3\)"):
+    with pytest.raises(ValueError, match=rf"{name} has [KL]=0; pass one masked"):
         owner(torch.zeros(2, 0, 3), torch.ones(2, 0, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"mask has shape \(2, 4\), .* need \(2, 3\)"):
         owner(torch.zeros(2, 3, 5), torch.ones(2, 4, dtype=torch.bool))
     with pytest.raises(TypeError, match=r"must be bool .* got torch.float32"):
         owner(torch.zeros(2, 3, 5), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("owner", [ImageFeatures, TextFeatures])
+def test_arrays_are_refused(owner):
+    name = "regions" if owner is ImageFeatures else "words"
+    with pytest.raises(TypeError, match=rf"{name} must be Tensor, got ndarray of shape \(2, 3"):
+        owner(torch.zeros(2, 3, 4).numpy())
+    with pytest.raises(TypeError, match="mask must be Tensor, got list"):
+        owner(torch.zeros(1, 1, 4), [[True]])
 
 
 def test_pooled_of_another_number_of_images_is_refused():

@@ -83,10 +83,10 @@ SCORERS = {
     "flat attention": lambda: fusion(FREE, "factored", smoothing=(1e-4, 1e-4)),
     "sharp attention": lambda: fusion(FREE, "factored", smoothing=(1e3, 1e3)),
     "sharp reference": lambda: fusion(FREE, "reference", smoothing=(1e3, 1e3)),
-    "regions": lambda: plain(PooledSimilarity(8)),
-    "pooled": lambda: plain(PooledSimilarity(8, "pooled")),
-    "late, words": lambda: plain(LateInteraction(8, 0.7, 0.0)),
-    "late, both": lambda: plain(LateInteraction(8, 0.7, 0.5)),
+    "regions": lambda: plain(PooledSimilarity()),
+    "pooled": lambda: plain(PooledSimilarity("pooled")),
+    "late, words": lambda: plain(LateInteraction(0.7, 0.0)),
+    "late, both": lambda: plain(LateInteraction(0.7, 0.5)),
 }
 # (dtype of features, of autocast)
 PRECISIONS = [

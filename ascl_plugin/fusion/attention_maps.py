@@ -1,37 +1,33 @@
-"""Who looks at whom: the attention weights of one image and one text, both directions."""
+"""The attention weights of one image and one text, in both directions."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, wide
+from ascl_plugin.fusion.parameters import Attention, FusionParameters
 from ascl_plugin.fusion.tile_scores import softmax
-
-if TYPE_CHECKING:
-    from ascl_plugin.fusion.head import CrossAttention, CrossModalFusion, SliceAttention
 
 
 @torch.no_grad()
 def attention_weights(
-    head: CrossModalFusion, image: ImageFeatures, text: TextFeatures
+    head: FusionParameters, image: ImageFeatures, text: TextFeatures
 ) -> tuple[Tensor, Tensor]:
-    """The softmax weights of ACF-R+ equation 6 for one pair, mean over heads, fp32 or wider.
+    """Return the softmax weights of ACF-R+ equation 6 for one pair, mean over heads.
 
     Args:
-        head: of the fusion.
-        image: of one image, K regions.
-        text: of one text, L words.
+        head: the parameters of the fusion.
+        image: features of one image, K regions.
+        text: features of one text, L words.
 
     Returns:
-        regions_to_words: (K, L), row i says how region i divides its attention among the words.
-        words_to_regions: (L, K), row j that of word j among the regions.
-        A row sums to 1; masked places have no weight, and their own rows are 0.
+        regions_to_words: (K, L), row i: the attention of region i among the words.
+        words_to_regions: (L, K), row j: the attention of word j among the regions.
+        A row sums to 1; masked places have no weight, and their own rows are 0. fp32 or wider.
 
     Raises:
-        ValueError: not one image and one text.
+        ValueError: several images or texts, or none.
     """
     if len(image) != 1 or len(text) != 1:
         raise ValueError(
@@ -45,10 +41,8 @@ def attention_weights(
     )
 
 
-def _weights(
-    attention: CrossAttention | SliceAttention, x: Tensor, asking: Tensor, y: Tensor, keys: Tensor
-) -> Tensor:
-    """(M, N): x (M, D), real where `asking` (M,), attends to y (N, D), real where `keys` (N,)."""
+def _weights(attention: Attention, x: Tensor, asking: Tensor, y: Tensor, keys: Tensor) -> Tensor:
+    """Return (M, N): x (M, D), real where `asking`, attends to y (N, D), real where `keys`."""
     slices = attention.num_heads, -1
     query = wide(attention.query(x)).unflatten(-1, slices)
     key = wide(attention.key(y)).unflatten(-1, slices)

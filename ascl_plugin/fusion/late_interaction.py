@@ -1,4 +1,4 @@
-"""Late interaction: each word looks for its best region, and back. A cheap teacher of alignment."""
+"""Late interaction: each word finds its best region, and back. A cheap teacher of alignment."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, wide
-from ascl_plugin.fusion.factored import default_memory
+from ascl_plugin.features import ImageFeatures, TextFeatures, check_kind, wide
+from ascl_plugin.fusion.parameters import check_weights
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
+from ascl_plugin.fusion.tiling import default_memory
 
 Best = tuple[Tensor | None, Tensor | None]
 
@@ -22,15 +23,14 @@ class LateInteraction(nn.Module):
     S_global = cos(G, mean_j w_j)
     S        = u2 S_local + (1 - u2) S_global
 
-    There are no parameters, and one matrix product scores a block of pairs, at a small part of what
-    cross-modal attention costs. Encoders learn from scratch with it in far fewer seconds; attention
-    that starts as a similarity in the joint space, as `CrossModalFusion` does, goes on from there.
-    With u1 = 0 the scorer is that of ColBERT (Khattab and Zaharia, 2020), with u1 = 1/2 that of
+    There are no parameters, and one matrix product scores a block of pairs, at a small part of the
+    cost of cross-modal attention. Encoders learn from scratch with it in far fewer seconds;
+    attention that starts as a similarity in the joint space, as `CrossModalFusion` does, continues
+    from there. With u1 = 0 it is ColBERT's score (Khattab and Zaharia, 2020), with u1 = 1/2 that of
     FILIP (Yao et al., 2022) with its two directions added.
 
     Args:
-        dim: width D; kept for a uniform signature.
-        local_weight: u2, the weight of words and regions against wholes, in [0, 1]; at 1 images
+        local_weight: u2, the weight of the local against the global score, in [0, 1]; at 1 images
             need no pooled feature.
         direction_weight: u1, the weight of region-to-text against word-to-image, in [0, 1].
 
@@ -39,45 +39,48 @@ class LateInteraction(nn.Module):
         wider.
     """
 
-    def __init__(
-        self, dim: int = 1024, local_weight: float = 1.0, direction_weight: float = 0.0
-    ) -> None:
+    def __init__(self, local_weight: float = 1.0, direction_weight: float = 0.0) -> None:
         super().__init__()
-        self.dim = dim
+        check_weights(local_weight=local_weight, direction_weight=direction_weight)
         self.local_weight = local_weight
         self.direction_weight = direction_weight
-        self.whole = PooledSimilarity(dim, "pooled")
+        self.global_score = PooledSimilarity("pooled")
 
-    def forward(self, images: ImageFeatures, texts: TextFeatures, backend: str = "auto") -> Tensor:
-        """Scores of all pairs."""
+    def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Return the scores of all pairs."""
+        check_kind("images", images, ImageFeatures)
+        check_kind("texts", texts, TextFeatures)
         local = self._local(images, texts)
         if self.local_weight == 1:
             return local
-        return self.local_weight * local + (1 - self.local_weight) * self.whole(images, texts)
+        return self.local_weight * local + (1 - self.local_weight) * self.global_score(
+            images, texts
+        )
 
     def _local(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)
         u1, local = self.direction_weight, torch.zeros((), device=v.device)
         by_word, by_region = _Highest.apply(v, w, images.mask, texts.mask, u1 < 1, u1 > 0)
         if u1 < 1:
-            if images.mask is not None:  # where nothing is real, nothing was found
+            if images.mask is not None:  # the best of no real region is 0
                 by_word = by_word.masked_fill(~images.mask.any(1)[:, None, None], 0)
-            shares = _shares(texts)
-            local = (1 - u1) * (wide(by_word) * shares).sum(2)
+            local = (1 - u1) * (wide(by_word) * _shares(texts.words, texts.mask)).sum(2)
         if u1 > 0:
             if texts.mask is not None:
                 by_region = by_region.masked_fill(~texts.mask.any(1), 0)
-            local = local + u1 * (wide(by_region) * _shares(images)[..., None]).sum(1)
+            shares = _shares(images.regions, images.mask)[..., None]
+            local = local + u1 * (wide(by_region) * shares).sum(1)
         return local
 
 
 class _Highest(torch.autograd.Function):
-    """For each word its highest product with regions of each image, and for each region likewise.
+    """The highest product of each word with regions of each image, and of each region with words.
 
-    In: regions (I, K, D), words (T, L, D), their masks or None, and which of both is wanted. Out:
-    maxima over real regions (I, T, L) and over real words (I, K, T), None where not wanted. Written
-    by hand because a maximum passes gradient to one product of many: sums of the rows that were
-    highest take the place of products with matrices of mostly zeros. Of a tie, one gets it.
+    In: regions (I, K, D), words (T, L, D), their masks or None, and a flag for each output. Out:
+    maxima over real regions (I, T, L) and over real words (I, K, T), None where not wanted. The
+    backward pass is written by hand because a maximum passes its gradient to one product of many:
+    sums of the highest rows replace products with matrices of mostly zeros. One product of a tie
+    gets the gradient.
     """
 
     @staticmethod
@@ -112,7 +115,7 @@ class _Highest(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # type: ignore[override]
-        ctx: Any, d_by_word: Any, d_by_region: Any
+        ctx: Any, d_by_word: Tensor, d_by_region: Tensor
     ) -> tuple[Tensor | None, ...]:
         v, w, region, word = ctx.saved_tensors
         regions, words = wide(v.flatten(0, 1)), wide(w.flatten(0, 1))
@@ -131,21 +134,21 @@ class _Highest(torch.autograd.Function):
 
 
 def _highest(products: Tensor, real: Tensor | None, axis: int, recorded: bool) -> Best:
-    """The maximum over an axis where `real`, and if `recorded` its place."""
+    """Return the maximum over an axis where `real`, and if `recorded` its place."""
     if real is not None:
         real = real[:, :, None, None] if axis == 1 else real
         products = products.masked_fill(~real, torch.finfo(products.dtype).min)
     best = products.amax(axis)
     if not recorded:
         return best, None
-    # on a CPU twice as fast as `max`, which gives both
+    # on a CPU twice as fast as `max`, which returns both
     places = torch.arange(products.shape[axis], dtype=torch.int32, device=products.device)
     places = places.view(-1, *[1] * (products.ndim - 1 - axis))
     return best, ((products == best.unsqueeze(axis)) * places).amax(axis)
 
 
 def _passed(x: Tensor, y: Tensor, row: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x (A, D) and y (B, D), where x[a] met y[row[a, c]] with weights[a, c]."""
+    """Return gradients of x (A, D) and y (B, D): x[a] met y[row[a, c]] with weights[a, c]."""
     row, weights = row.contiguous(), wide(weights).contiguous()
     d_x = embedding_bag(row, y, mode="sum", per_sample_weights=weights)
     order = row.flatten().argsort(stable=True)
@@ -158,13 +161,12 @@ def _passed(x: Tensor, y: Tensor, row: Tensor, weights: Tensor) -> tuple[Tensor,
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes of products at once: few enough for a CPU's cache and for memory that it kept."""
+    """Return the bytes of products at once: on a CPU few enough for its cache."""
     return default_memory(device) if device.type == "cuda" else 2**20
 
 
-def _shares(items: ImageFeatures | TextFeatures) -> Tensor:
-    """(N, places) what a place counts for in the mean over those that are real."""
-    values = items.regions if isinstance(items, ImageFeatures) else items.words
+def _shares(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the weights (N, places) of real places in the mean over them."""
     real = wide(values.new_ones(values.shape[:2]))
-    real = real if items.mask is None else real * items.mask
+    real = real if mask is None else real * mask
     return real / real.sum(1, keepdim=True).clamp_min(1)

@@ -1,35 +1,35 @@
-"""What an image or a text brings to a score with anything, made once."""
+"""Images and texts prepared for scoring: everything that depends on one side alone, made once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ascl_plugin.features import ImageFeatures, Items, TextFeatures, wide
-
-if TYPE_CHECKING:
-    from ascl_plugin.fusion.head import CrossAttention, CrossModalFusion, SliceAttention
+from ascl_plugin.fusion.parameters import Attention, FusionParameters
 
 
 @dataclass(frozen=True)
 class Prepared(Items):
-    """What N items of M places bring to a score with anything, H heads of width d = D/H.
+    """N prepared items of M places each, with H heads of width d = D/H.
 
     Args:
-        queries: (N, M, H, d) what places ask with; of projected attention, scale included.
-        toward: (N, M, H, d) what places hold against the values they attended to, x Zo_h^T; None
-            where that is the query.
-        keys: (N, M, H, d) what places answer with.
+        queries: (N, M, H, d) queries of the places; with projected attention, scaled.
+        toward: (N, M, H, d) factors of the products with attended values, x Zo_h^T; None where
+            those are the queries.
+        keys: (N, M, H, d) keys of the places.
         gram: (N, G, M H/G, M H/G) inner products of the values U, per head where heads are
             orthogonal (G = H), of all heads together otherwise (G = 1).
         values: (N, H M, E) the values, mapped by every linear map that acts on their means; None
-            where only local scores are asked for.
+            if only local scores are wanted.
         norms: (N, M) squared norms of the places' features.
-        shares: (N, M) what a place counts for in a mean over places.
+        shares: (N, M) weights of the places in a mean over places.
         mask: (N, M), or None when all places are real.
     """
 
@@ -48,11 +48,11 @@ class Prepared(Items):
 
 @dataclass(frozen=True)
 class PreparedImages(Prepared):
-    """Images, ready to be scored with any prepared texts; `values` are [Xv U, A_1 Xv U].
+    """Images that any prepared texts can be scored with; `values` are [Xv U, A_1 Xv U].
 
     Args:
         pooled: (I, D) Xg G; None as `values`.
-        gate: (I, D) what the pooled feature adds to the gate's logits, A_2 Xg G + c; None likewise.
+        gate: (I, D) the pooled feature's part of the gate's logits, A_2 Xg G + c; None as `values`.
     """
 
     pooled: Tensor | None
@@ -61,13 +61,20 @@ class PreparedImages(Prepared):
 
 @dataclass(frozen=True)
 class PreparedTexts(Prepared):
-    """Texts, ready to be scored with any prepared images; `values` are Xw U."""
+    """Texts that any prepared images can be scored with; `values` are Xw U."""
+
+
+Images = ImageFeatures | PreparedImages
+Texts = TextFeatures | PreparedTexts
+
+
+P = TypeVar("P", bound=Prepared)
 
 
 def prepare_images(
-    head: CrossModalFusion, images: ImageFeatures, with_global: bool = True
+    head: FusionParameters, images: ImageFeatures, with_global: bool = True
 ) -> PreparedImages:
-    """All of a score that depends on images alone; of a local score, unless `with_global`."""
+    """Return everything that scores need of the images; for local scores unless `with_global`."""
     maps = pooled = gate = None
     if with_global:
         assert images.pooled is not None
@@ -77,30 +84,31 @@ def prepare_images(
             maps = torch.cat([x_v, wide(of_values) @ x_v])
             pooled = linear(wide(images.pooled), wide(head.pooled_global.weight))
             gate = linear(pooled, wide(of_pooled), wide(head.gate.bias))
-    side = _prepare(head.image_to_text, head.text_to_image, images.regions, images.mask, maps)
-    return PreparedImages(**side, pooled=pooled, gate=gate)
+    make = partial(PreparedImages, pooled=pooled, gate=gate)
+    return _prepare(make, head.image_to_text, head.text_to_image, images.regions, images.mask, maps)
 
 
 def prepare_texts(
-    head: CrossModalFusion, texts: TextFeatures, with_global: bool = True
+    head: FusionParameters, texts: TextFeatures, with_global: bool = True
 ) -> PreparedTexts:
-    """All of a score that depends on texts alone; of a local score, unless `with_global`."""
+    """Return everything that scores need of the texts; for local scores unless `with_global`."""
     maps = wide(head.text_global.weight) if with_global else None
-    side = _prepare(head.text_to_image, head.image_to_text, texts.words, texts.mask, maps)
-    return PreparedTexts(**side)
+    sides = head.text_to_image, head.image_to_text
+    return _prepare(PreparedTexts, *sides, texts.words, texts.mask, maps)
 
 
 def _prepare(
-    asking: CrossAttention | SliceAttention,
-    answering: CrossAttention | SliceAttention,
+    make: Callable[..., P],
+    asking: Attention,
+    answering: Attention,
     x: Tensor,
     mask: Tensor | None,
     maps: Tensor | None,
-) -> dict[str, Any]:
-    """Fields of `Prepared` for items x (N, M, D); `maps` (E, D) act on means of values."""
+) -> P:
+    """Return `make` of the fields of items x (N, M, D); `maps` (E, D) act on mean values."""
     heads, (n, m) = asking.num_heads, x.shape[:2]
     toward: Tensor | None = None
-    # no autocast: what is made once an item is made well
+    # no autocast: what serves many scores is computed in full precision
     with torch.autocast(x.device.type, enabled=False):
         places = wide(x)
         if isinstance(asking.output, nn.Linear) and isinstance(answering.output, nn.Linear):
@@ -118,20 +126,20 @@ def _prepare(
             by_head = keys.transpose(1, 2)
             gram = by_head @ by_head.transpose(2, 3)
         real = keys.new_ones(n, m) if mask is None else mask.to(keys.dtype)
-        return {
-            "queries": queries.to(x.dtype),
-            "toward": None if toward is None else toward.to(x.dtype),
-            "keys": keys.to(x.dtype),
-            "gram": gram,
-            "values": None if maps is None else _by_head(keys, maps),
-            "norms": places.square().sum(-1),
-            "shares": real / real.sum(1, keepdim=True).clamp_min(1),
-            "mask": mask,
-        }
+        return make(
+            queries=queries.to(x.dtype),
+            toward=None if toward is None else toward.to(x.dtype),
+            keys=keys.to(x.dtype),
+            gram=gram,
+            values=None if maps is None else _by_head(keys, maps),
+            norms=places.square().sum(-1),
+            shares=real / real.sum(1, keepdim=True).clamp_min(1),
+            mask=mask,
+        )
 
 
 def _by_head(slices: Tensor, weight: Tensor) -> Tensor:
-    """Each head's slice (N, M, H, d) through its columns of weight (E, H d): (N, H M, E)."""
+    """Map each head's slice (N, M, H, d) by its columns of weight (E, H d): (N, H M, E)."""
     n, m, heads, _ = slices.shape
     columns = weight.view(len(weight), heads, -1)
     return torch.einsum("nmhd,ehd->nhme", slices, columns).reshape(n, heads * m, -1)

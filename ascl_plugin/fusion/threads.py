@@ -1,4 +1,4 @@
-"""Work side by side: on a CPU, threads of a core each do more than one thread of all cores."""
+"""Work in CPU threads: many threads of one core each outdo one operation on all cores."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST = 8  # threads: each has a tile of its own in memory
+MOST = 8  # threads at most: each has a tile of its own in memory
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`work` of each item, in order, on the CPU threads that torch may use; no gradients.
+    """Return `work` of each item, in order, on the CPU threads that torch may use; no gradients.
 
     Operations on tensors that fit a cache are short, and sharing each of them among cores costs
-    more than it gives. Autocast is in the threads what it is here.
+    more than it gives. Autocast in the threads is as in the caller.
 
     Raises:
-        Whatever `work` raises; items that were not begun are left.
+        Exception: the first error of `work`; items not yet begun are skipped.
     """
     cores = torch.get_num_threads()
     threads = min(cores, MOST, len(items))
@@ -40,4 +40,4 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
         with ThreadPoolExecutor(threads, initializer=begin) as pool:
             return list(pool.map(alone, items))
     finally:
-        torch.set_num_threads(cores)  # threads that are yet to come take what was set last
+        torch.set_num_threads(cores)  # new threads take the number set last

@@ -1,12 +1,12 @@
-"""The same scores for with_global blocks of pairs at once, and W*, V* of a pair never written out.
+"""The scores of whole blocks of pairs at once; W* and V* of a pair are never written out.
 
-A score needs of an attended vector w*_i = sum_hj a_hij U_hj, with U_hj = (y_j Zk_h) Zo_h, only
+With U_hj = (y_j Zk_h) Zo_h, a score needs of an attended vector w*_i = sum_hj a_hij U_hj only
 
     x_i . w*_i   = sum_hj a_hij (x_i Zo_h^T) . (y_j Zk_h)     a second matrix of logits
     |w*_i|^2     = a_i^T (U U^T) a_i                          a Gram matrix made once an item
     mean_i w*_i  = mean_i(a_i) U                          and Xw, Xv, the gate act on U
 
-so what lives per pair are attention weights, H K L of them, and not K D. Without projections the
+so a pair takes H K L attention weights in memory, and not K D numbers. Without projections the
 second matrix is the first one, the Gram matrix falls apart into one a head, and one matrix product
 serves both directions. What belongs to one side is made once (`prepare_images`, `prepare_texts`);
 pairs are scored in tiles, texts of a length together, and nothing loops over single pairs.
@@ -14,34 +14,32 @@ pairs are scored in tiles, texts of a length together, and nothing loops over si
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ascl_plugin.features import wide
+from ascl_plugin.fusion.parameters import FusionParameters
 from ascl_plugin.fusion.prepared import Prepared, PreparedImages, PreparedTexts
 from ascl_plugin.fusion.reference import EPS, cosine
-
-if TYPE_CHECKING:
-    from ascl_plugin.fusion.head import CrossModalFusion
 
 Parts = tuple[Tensor, Tensor]
 FP16_MAX = torch.finfo(torch.float16).max
 
 
 def score_tile(
-    head: CrossModalFusion,
+    head: FusionParameters,
     images: PreparedImages,
     texts: PreparedTexts,
     with_global: bool = True,
     together: tuple[int, int] | None = None,
 ) -> Parts:
-    """S_local and S_global (I, T) of all pairs of a tile.
+    """Return S_local and S_global (I, T) of all pairs of a tile.
 
-    Attention is worked out for `together` = (images, texts) at a time, all at once unless given:
-    its H K L weights a pair want to stay in a cache, the products that make the global score want
-    many pairs.
+    Attention is computed for `together` = (images, texts) at a time, by default all at once: its
+    H K L weights a pair should stay in a cache, and the products of the global score are faster
+    with many pairs.
     """
     height, width = together or (len(images), len(texts))
     columns = texts.split(width)
@@ -55,29 +53,28 @@ def score_tile(
 
 
 def _local(
-    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, with_global: bool
-) -> tuple[Tensor, Any, Any]:
+    head: FusionParameters, images: PreparedImages, texts: PreparedTexts, with_global: bool
+) -> tuple[Tensor, ...]:
     """Return S_local (I, T); if `with_global`, mean weights (T, I, H L) and (I, T, H K) as well."""
     u1 = head.direction_weight
     if images.toward is not None:
-        by_region, over_words = _attend(*_logits(images, texts), images, texts, with_global)
-        by_word, over_regions = _attend(*_logits(texts, images), texts, images, with_global)
-        return u1 * by_region + (1 - u1) * by_word.T, over_words, over_regions
+        by_region, *over_words = _attend(*_logits(images, texts), images, texts, with_global)
+        by_word, *over_regions = _attend(*_logits(texts, images), texts, images, with_global)
+        return u1 * by_region + (1 - u1) * by_word.T, *over_words, *over_regions
     # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
     s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
     logits = _products(texts.keys, images.queries * s_1, ranks=True)
-    by_region, over_words = _attend(_apart(logits), None, images, texts, with_global)
+    by_region, *over_words = _attend(_apart(logits), None, images, texts, with_global)
     turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
-    by_word, over_regions = _attend(
-        _apart(turned.mul_(s_2 / s_1)), None, texts, images, with_global
-    )
-    return u1 / s_1 * by_region + (1 - u1) / s_2 * by_word.T, over_words, over_regions
+    turned = _apart(turned.mul_(s_2 / s_1))
+    by_word, *over_regions = _attend(turned, None, texts, images, with_global)
+    return u1 / s_1 * by_region + (1 - u1) / s_2 * by_word.T, *over_words, *over_regions
 
 
 def global_score(
     over_words: Tensor, over_regions: Tensor, images: PreparedImages, texts: PreparedTexts
 ) -> Tensor:
-    """S_global (I, T) from mean attention over words (T, I, H L) and over regions (I, T, H K)."""
+    """Return S_global (I, T) from mean attention over words (T, I, H L) and regions (I, T, H K)."""
     assert images.values is not None and texts.values is not None
     assert images.pooled is not None and images.gate is not None
     with torch.autocast(over_words.device.type, enabled=False):
@@ -88,10 +85,10 @@ def global_score(
 
 
 def _products(keys: Tensor, queries: Tensor, ranks: bool) -> Tensor:
-    """Keys (B, N, H, d) times queries (A, M, H, d): (H, B, N, A, M), fp32 or wider.
+    """Multiply keys (B, N, H, d) and queries (A, M, H, d): (H, B, N, A, M), fp32 or wider.
 
-    In the precision that autocast asks for, unless the products enter a score as they are (`ranks`)
-    and no gradient is wanted: half precision would change the order of neighbours in a ranking.
+    The precision is that of autocast, unless the products enter a score as they are (`ranks`) and
+    no gradient is wanted: half precision would change the order of neighbors in a ranking.
     """
     (b, n), (a, m) = keys.shape[:2], queries.shape[:2]
     exact = ranks and not torch.is_grad_enabled()
@@ -103,14 +100,14 @@ def _products(keys: Tensor, queries: Tensor, ranks: bool) -> Tensor:
         keys, queries = keys.clamp(-FP16_MAX, FP16_MAX), queries.clamp(-FP16_MAX, FP16_MAX)
     with torch.autocast(keys.device.type, enabled=autocast):
         products = keys.flatten(0, 1).transpose(0, 1) @ queries.flatten(0, 1).permute(1, 2, 0)
-    if dtype == torch.float16:  # a softmax with infinities is not a number
+    if dtype == torch.float16:  # the softmax of infinities is nan
         with torch.no_grad():
             products.clamp_(-FP16_MAX, FP16_MAX)
     return wide(products).view(-1, b, n, a, m)
 
 
 def _logits(x: Prepared, y: Prepared) -> tuple[Tensor, Tensor]:
-    """Logits of projected attention, and products toward the values: (B, H, N, A M) each."""
+    """Return logits of projected attention and products toward the values: (B, H, N, A M) each."""
     assert x.toward is not None
     logits = _products(y.keys, x.queries, ranks=False)
     toward = _products(y.keys, x.toward, ranks=True)
@@ -118,24 +115,25 @@ def _logits(x: Prepared, y: Prepared) -> tuple[Tensor, Tensor]:
 
 
 def _apart(logits: Tensor) -> Tensor:
-    """(H, B, N, A, M) -> (H B, 1, N, A M): heads as items of their own."""
+    """Turn heads into items of their own: (H, B, N, A, M) -> (H B, 1, N, A M)."""
     return logits.flatten(3).flatten(0, 1).unsqueeze(1)
 
 
 def _attend(
     logits: Tensor, toward: Tensor | None, x: Prepared, y: Prepared, with_global: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Every item of x (A of M places) attends to every item of y (B of N places), as y* a place.
+) -> tuple[Tensor, ...]:
+    """Let every item of x (A of M places) attend to every item of y (B of N places): y* a place.
 
     Args:
         logits: (B, H, N, A M), or of heads apart (H B, 1, N, A M).
-        toward: products toward the values, likewise; None: the logits, and with them the cosines,
-            are these products times a scale.
-        x, y: who attends, and to whom.
-        with_global: whether mean attention is wanted.
+        toward: products toward the values, of the same shape; None: the logits, and with them the
+            cosines, are these products times a scale.
+        x, y: the items that attend, and those attended to.
+        with_global: True to return mean attention too.
 
     Returns:
-        mean_i cos(x_i, y*_i) (A, B) over the real places of x; their mean attention (B, A, H N).
+        mean_i cos(x_i, y*_i) (A, B) over the real places of x; then their mean attention
+        (B, A, H N) if `with_global`.
         Masked keys get no weight; an item of y with every key masked has y* = 0.
     """
     b, (a, m) = len(y), x.shares.shape
@@ -154,21 +152,23 @@ def _attend(
                 means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)
         if y.mask is not None:  # an item without keys is attended to as zeros
             there = y.mask.any(1, keepdim=True)
-            dots, means = dots * there, means * there[..., None] if with_global else None
-        # nothing resembles a zero vector, nor pulls at it; rounding may leave its norm below 0
+            dots = dots * there
+            means = means * there[..., None] if with_global else None
+        # the cosine of a zero vector is 0, with gradient 0; rounding may leave its norm below 0
         squared = norms * x.norms.view(a * m)
         cosines = torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())
-        return (cosines.view(b, a, m) * x.shares).sum(-1).T, means
+        local = (cosines.view(b, a, m) * x.shares).sum(-1).T
+        return (local, means) if with_global else (local,)
 
 
 class _Attended(torch.autograd.Function):
-    """From logits to what a score needs of the attended vectors, keeping only what is large once.
+    """The step from logits to products and norms of attended vectors, with few tensors kept.
 
     In: logits and products toward the values (B, H, N, A M), Gram matrices (B, H N, H N), shares of
-    the query's places in its mean (A, M) or, where no mean is wanted, None, mask of keys (B, N) or
-    None. Out: dots (B, A M), squared norms (B, A M), mean attention (B, A, H N) or None. Written by
-    hand because these tensors are where time and memory go: recorded step by step, the same
-    arithmetic takes twice of the one and three times of the other.
+    the query's places in its mean (A, M) or None if no mean is wanted, mask of keys (B, N) or
+    None. Out: dots (B, A M), squared norms (B, A M), mean attention (B, A, H N) or None. The
+    backward pass is written by hand because these tensors take most time and memory: recorded
+    step by step, the same arithmetic takes twice the time and three times the memory.
     """
 
     @staticmethod
@@ -215,7 +215,7 @@ class _Attended(torch.autograd.Function):
 
 
 def softmax(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax of (B, H, N, Q) over N where `mask` (B, N) is True; of no use where nothing is."""
+    """Return the softmax of (B, H, N, Q) over N where `mask` (B, N) is True; else arbitrary."""
     if mask is None:
         return torch.softmax(logits, dim=2)
     lowest = torch.finfo(logits.dtype).min

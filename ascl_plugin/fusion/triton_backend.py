@@ -1,13 +1,13 @@
-"""The factored score on a GPU: what costs most of it in one fused kernel, forward only.
+"""The factored score on a GPU, forward only, with its costly part in one fused kernel.
 
-As `factored`, but the local scores and mean attention of a tile of pairs come of `tiles`, which
-writes no logit to memory. These kernels have been run by Triton's interpreter and compiled for
-GPUs, and never run on one: nothing is claimed of their speed, and on each device their first scores
-are held to those of `factored` before any is given out (`proven`; where it finds a GPU,
-tests/fusion/test_triton.py does so at length).
+As `factored`, but the local scores and mean attention of a tile of pairs come from
+`triton_kernels`, which writes no logit to memory. The kernels have been run by Triton's interpreter
+and compiled for GPUs; no speed is claimed. On each device their first scores are compared with
+those of `factored` before any is returned (`proven`; on a GPU, tests/fusion/test_triton.py compares
+more).
 
-What wants a gradient goes through `factored` instead. Its backward pass works from the attention
-weights of a tile, and those are what a fused kernel does not keep.
+Inputs that require a gradient go through `factored`: its backward pass needs the attention weights
+of a tile, which a fused kernel does not keep.
 """
 
 from __future__ import annotations
@@ -17,21 +17,15 @@ import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.features import ImageFeatures
 from ascl_plugin.fusion import factored
-from ascl_plugin.fusion.prepared import Prepared, PreparedImages, PreparedTexts
+from ascl_plugin.fusion.parameters import FusionParameters
+from ascl_plugin.fusion.prepared import Images, Prepared, PreparedImages, PreparedTexts, Texts
 from ascl_plugin.fusion.tile_scores import Parts, global_score
-
-if TYPE_CHECKING:
-    from ascl_plugin.fusion.head import CrossModalFusion
-
-Images = ImageFeatures | PreparedImages
-Texts = TextFeatures | PreparedTexts
 
 # Numbers of a tile that a thread holds of each of logits, weights and products with Gram matrices.
 # Products that are exact to fp32 take more registers, so their tiles are smaller.
@@ -44,12 +38,12 @@ _PROVEN: dict[tuple, bool] = {}
 
 
 def available(device: torch.device | str, dtype: torch.dtype) -> bool:
-    """Whether kernels run on features of `dtype` on `device`: a GPU, or Triton's interpreter."""
+    """Return True if kernels run on `dtype` on `device`: a GPU, or Triton's interpreter."""
     return _lacking(torch.device(device), dtype) is None
 
 
 def refusal(images: Images, texts: Texts) -> str | None:
-    """Why the kernels cannot score these items; None when they can."""
+    """Return the reason why the kernels cannot score these items, or None."""
     x, y = _places(images), _places(texts)
     dtype = _dtype(x, y)
     lacking = _lacking(x.device, dtype)
@@ -62,17 +56,17 @@ def refusal(images: Images, texts: Texts) -> str | None:
     return None
 
 
-def preferred(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
-    """Whether to use the kernels where nothing was asked for: on a GPU, if no gradient may come."""
+def preferred(head: FusionParameters, images: Images, texts: Texts) -> bool:
+    """Return True if "auto" should use the kernels: on a GPU, if no gradient is required."""
     on_gpu = _places(images).device.type == "cuda"
     return on_gpu and not wants_gradient(head, images, texts) and refusal(images, texts) is None
 
 
-def proven(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
-    """Whether the kernel for such items agreed with `factored` on the first few of them.
+def proven(head: FusionParameters, images: Images, texts: Texts) -> bool:
+    """Return True if the kernel for such items agrees with `factored` on the first few of them.
 
-    Asked once a kind of kernel and device. A kernel that differs, or does not run, is left out with
-    a warning: a slower score is better than a wrong one.
+    Compared once per kind of kernel and device. A kernel that differs, or does not run, is not used
+    and a warning says so: a slower score is better than a wrong one.
     """
     x, y = _places(images), _places(texts)
     dtype = _dtype(x, y)
@@ -84,7 +78,7 @@ def proven(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
             pairs = zip(score_parts(*few), factored.score_parts(*few), strict=True)
             off = max((found - wanted).abs().max().item() for found, wanted in pairs)
             reason = None if off <= TOLERANCE[dtype] else f"scores are off by {off:.1e}"
-        except Exception as error:  # of a compiler, a driver, a launch: whatever it is
+        except Exception as error:  # from the compiler, the driver or the launch
             reason = f"{type(error).__name__}: {error}"
         if reason is not None:
             warnings.warn(f"fusion kernels are not used for {kind}: {reason}", stacklevel=4)
@@ -92,26 +86,26 @@ def proven(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
     return _PROVEN[kind]
 
 
-def wants_gradient(head: CrossModalFusion, images: Images, texts: Texts) -> bool:
-    """Whether a backward pass may come."""
+def wants_gradient(head: FusionParameters, images: Images, texts: Texts) -> bool:
+    """Return True if a backward pass may follow."""
     inputs = (*head.parameters(), *vars(images).values(), *vars(texts).values())
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
 
 def score_parts(
-    head: CrossModalFusion,
+    head: FusionParameters,
     images: Images,
     texts: Texts,
     with_global: bool = True,
     memory: int | None = None,
 ) -> Parts:
-    """S_local and S_global (I, T), tile by tile; through `factored` where a gradient is wanted.
+    """Return S_local and S_global (I, T), tile by tile; by `factored` if a gradient is wanted.
 
     Args:
         head, images, texts, with_global, memory: as `factored.score_parts`.
 
     Raises:
-        ValueError: no GPU, no Triton, or a dtype or number of places that no kernel is made for.
+        ValueError: no GPU, no Triton, or a dtype or number of places that no kernel supports.
     """
     reason = refusal(images, texts)
     if reason is not None:
@@ -121,9 +115,9 @@ def score_parts(
 
 
 def score_tile(
-    head: CrossModalFusion, images: PreparedImages, texts: PreparedTexts, with_global: bool = True
+    head: FusionParameters, images: PreparedImages, texts: PreparedTexts, with_global: bool = True
 ) -> Parts:
-    """`attended.score_tile` in one kernel, but for the matrix products of the global score."""
+    """Score a tile as `tile_scores.score_tile`, all but the global score in one kernel."""
     from ascl_plugin.fusion import triton_kernels as tiles
 
     dtype = _dtype(images.queries, texts.queries)
@@ -148,7 +142,7 @@ def score_tile(
         "PRECISION": _precision(dtype),
         "WITH_GLOBAL": with_global,
         "num_warps": (FEWEST if size <= FEWEST * PER_THREAD[dtype] else MOST) // 32,
-        "num_stages": 1,  # what loads ahead would take is left to a second program
+        "num_stages": 1,  # registers for loads ahead are left to a second program
         "enable_fp_fusion": True,
     }
     blocks = n * -(-m // together)
@@ -174,16 +168,16 @@ def score_tile(
 
 
 def tile_shape(regions: int, words: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Rows for an image's regions, texts of a tile, and columns for the words of each of them."""
+    """Return rows for an image's regions, texts of a tile, and columns for a text's words."""
     rows, columns = max(16, _power_of_two(regions)), max(16, _power_of_two(words))
     together = min(COLUMNS, FEWEST * PER_THREAD[dtype] // rows) // columns
     return rows, max(1, together), columns
 
 
 def _padded(gram: Tensor, heads: int, size: int, dtype: torch.dtype) -> Tensor:
-    """Gram matrices a head, (N, H, size, size), or a pair of heads, (N, H, H, size, size).
+    """Pad Gram matrices: (N, H, size, size) per head, or (N, H, H, size, size) per pair of heads.
 
-    They are bf16 beside features of it, otherwise fp32: fp16 may hold a feature and not its square.
+    They are bf16 beside bf16 features, otherwise fp32: fp16 may hold a feature and not its square.
     """
     if gram.shape[1] != heads:
         gram = gram.unflatten(3, (heads, -1)).unflatten(2, (heads, -1)).squeeze(1).transpose(2, 3)
@@ -193,11 +187,12 @@ def _padded(gram: Tensor, heads: int, size: int, dtype: torch.dtype) -> Tensor:
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest that is no less."""
+    """Return the smallest power of two that is no less."""
     return 1 << max(0, number - 1).bit_length()
 
 
 def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return what keeps kernels from running on `dtype` on `device`, or None."""
     if dtype not in PER_THREAD:
         return f"features are {dtype}, kernels are for fp32, bf16 and fp16"
     if not _installed():
@@ -211,7 +206,7 @@ def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda" or torch.version.cuda is None:
         return f"features are on {device}, not on an NVIDIA GPU"
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return f"{torch.cuda.get_device_name(device)} is of a compute capability below 8.0"
+        return f"{torch.cuda.get_device_name(device)} has a compute capability below 8.0"
     return None
 
 
@@ -221,14 +216,14 @@ def _installed() -> bool:
 
 
 def _places(items: Images | Texts) -> Tensor:
-    """(N, M, ...) what logits are made of."""
+    """Return the factors (N, M, ...) of the logits."""
     if isinstance(items, Prepared):
         return items.queries
     return items.regions if isinstance(items, ImageFeatures) else items.words
 
 
 def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """Of the factors of a logit: what autocast says, else the wider of both."""
+    """Return the dtype of a logit's factors: that of autocast, else the wider of both."""
     dtype = torch.promote_types(x.dtype, y.dtype)
     if dtype in PER_THREAD and torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
@@ -236,13 +231,13 @@ def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of fp32 products: TF32 where torch may use it, else three of it, about as exact as fp32."""
+    """Return the precision of fp32 products: TF32 if torch allows it, else three of them."""
     exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     return "tf32x3" if exact else "tf32"
 
 
 def _programs(device: torch.device) -> int:
-    """As many as registers let run at once."""
+    """Return the number of programs that registers let run at once."""
     if device.type != "cuda":
         return 2
     return 2 * torch.cuda.get_device_properties(device).multi_processor_count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class RetrievalModel(
 
     Args:
         image_encoder, text_encoder, fusion: `{"name": ..., **options}` for `registry.build`.
-        dim: joint width D; handed to the fusion.
+        dim: joint width D; passed to a fusion that takes `dim`.
         feature_norm: of projected regions, words and pooled features: "layer" (zero mean, unit
             variance), "l2" (unit length) or "none". The papers say "normalized" and no more.
         align_local_weight, align_direction_weight: u2 and u1 of the `LateInteraction` that aligns
@@ -70,8 +71,11 @@ class RetrievalModel(
         self.feature_norm = feature_norm
         self.image_encoder = _build("image_encoder", image_encoder)
         self.text_encoder = _build("text_encoder", text_encoder)
-        self.fusion = _build("fusion", {"name": "cross_modal", **(fusion or {}), "dim": dim})
-        self.aligner = LateInteraction(dim, align_local_weight, align_direction_weight)
+        options = {"name": "cross_modal", **(fusion or {})}
+        if "dim" in signature(registry.resolve("fusion", options["name"])).parameters:
+            options["dim"] = dim
+        self.fusion = _build("fusion", options)
+        self.aligner = LateInteraction(align_local_weight, align_direction_weight)
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
         self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)

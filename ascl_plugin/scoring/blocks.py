@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, Items, TextFeatures
-from ascl_plugin.fusion.factored import default_memory, groups, tile_shape
+from ascl_plugin.fusion.tiling import default_memory, groups, tile_shape
 from ascl_plugin.interfaces import HasFusion, PreparingScorer, Scorer
 
 Wanted = Callable[[slice, Tensor], bool]

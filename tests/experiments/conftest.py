@@ -42,7 +42,7 @@ def trained(seed, images=12, per_image=3, fusion=None):
         rows=rows,
         texts=texts,
         caption_to_image=owners,
-        sim=PooledSimilarity(DIM)(encode_images(rows), encode_texts(texts)),
+        sim=PooledSimilarity()(encode_images(rows), encode_texts(texts)),
     )
 
 

@@ -53,7 +53,7 @@ def test_every_model_and_seed_is_in_the_tables(fake_study):
 
 
 def test_what_a_model_or_split_has_not_is_left_out(fake_study):
-    study = fake_study(seeds=[0], per_image=1, fusion=PooledSimilarity(8))
+    study = fake_study(seeds=[0], per_image=1, fusion=PooledSimilarity())
     result = experiment(study, {"models": ["third"]})
     assert "positive text-text" not in result.tables[0].rows[0]
     assert "positive image-text, attended" not in result.tables[0].rows[0]

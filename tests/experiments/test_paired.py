@@ -85,4 +85,4 @@ def test_what_does_not_fit_is_refused(fake_study, few_pairs):
     with pytest.raises(ValueError, match=r"no setting 'images'; there are models, rows"):
         experiment(fake_study(), {"images": 3})
     with pytest.raises(TypeError, match="takes a CrossModalFusion, got LateInteraction"):
-        experiment(fake_study(fusion=LateInteraction(8)), SETTINGS)
+        experiment(fake_study(fusion=LateInteraction()), SETTINGS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, factored
+from ascl_plugin.fusion import CrossModalFusion, factored, tiling
 from ascl_plugin.fusion.prepared import prepare_images
 
 KINDS = ("projected", "parameter-free")
@@ -77,7 +77,7 @@ def test_short_of_memory_less_is_kept():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(factored, "default_kept", lambda device: limit)
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-                pair = sum(factored.pair_bytes(head, 3, 7, 8))
+                pair = sum(tiling.pair_bytes(head, 3, 7, 8))
                 factored.score_parts(head, v, w, memory=16 * pair)
         return sum(sizes)
 
@@ -90,7 +90,7 @@ def test_groups_hold_every_text_once_without_needless_padding(lengths, size):
     mask = torch.arange(12) < torch.tensor(lengths)[:, None]
     words = torch.arange(len(lengths))[:, None, None] * torch.ones(1, 12, 2)
     seen = []
-    for chosen, part in factored.groups(TextFeatures(words, mask), size):
+    for chosen, part in tiling.groups(TextFeatures(words, mask), size):
         assert 1 <= len(chosen) == len(part) <= size
         assert part.words[:, 0, 0].tolist() == chosen.tolist()
         longest = max(max(lengths[i] for i in chosen), 1)
@@ -105,20 +105,20 @@ def test_many_texts_of_a_length_are_grouped_by_length():
     """40 of length 3, 30 of 5, two of 4, in groups of at most 16: no group mixes 3 and 5."""
     lengths = torch.tensor([3, 5] * 30 + [3] * 10 + [4] * 2)
     texts = TextFeatures(torch.zeros(72, 6, 2), torch.arange(6) < lengths[:, None])
-    found = [sorted(set(lengths[c].tolist())) for c, _ in factored.groups(texts, 16)]
+    found = [sorted(set(lengths[c].tolist())) for c, _ in tiling.groups(texts, 16)]
     assert found == [[3]] * 3 + [[4]] + [[5]] * 2
 
 
 def test_padding_in_the_middle_is_masked_not_cut():
     mask = torch.tensor([[True, False, True, False]])
-    ((_, part),) = factored.groups(TextFeatures(torch.zeros(1, 4, 2), mask), 8)
+    ((_, part),) = tiling.groups(TextFeatures(torch.zeros(1, 4, 2), mask), 8)
     assert part.mask.tolist() == [[True, False, True]]
 
 
 @settings(deadline=None, max_examples=50)
 @given(*[st.integers(1, 10**6)] * 2, st.integers(1, 500), st.integers(1, 500))
 def test_a_tile_fits_its_memory(memory, per_pair, images, texts):
-    height, width = factored.tile_shape(memory, per_pair, images, texts)
+    height, width = tiling.tile_shape(memory, per_pair, images, texts)
     assert 1 <= height <= images and 1 <= width <= texts
     assert height * width <= max(1, memory // per_pair)
 

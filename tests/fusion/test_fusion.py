@@ -308,13 +308,47 @@ def test_scores_are_means_of_cosines(backend):
     assert head(images, TextFeatures(torch.eye(4)[None] * 2), backend).item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("attention", KINDS)
+def test_local_scores_need_no_pooled_feature(backend, attention):
+    head, images, texts = make(8, attention=attention, local_weight=1.0)
+    bare = ImageFeatures(images.regions, images.mask)
+    expected = head(images, texts, backend)
+    assert torch.equal(head(bare, texts, backend), expected)
+    with pytest.raises(ValueError, match="S_global needs images with pooled"):
+        head.score_parts(bare, texts, backend)
+    if backend != "reference":
+        prepared = head.prepare_images(bare), head.prepare_texts(texts)
+        torch.testing.assert_close(head(*prepared, backend), expected)
+        with pytest.raises(ValueError, match="S_global needs items prepared by"):
+            head.score_parts(*prepared, backend)
+
+
+def test_arrays_and_tensors_in_place_of_features_are_refused():
+    head, images, texts = make(0)
+    v, w = images.regions, texts.words
+    for call in (head, head.score_parts):
+        with pytest.raises(TypeError, match=r"images must be ImageFeatures or PreparedImages, got "
+                           r"ndarray of shape \(3, 4, 4\)"):  # fmt: skip
+            call(v.numpy(), texts)
+        with pytest.raises(TypeError, match=r"texts must be TextFeatures .* got Tensor of shape"):
+            call(images, w)
+        with pytest.raises(TypeError, match=r"images must be ImageFeatures .* got TextFeatures"):
+            call(texts, images)
+    with pytest.raises(TypeError, match="images must be ImageFeatures, got ndarray"):
+        head.prepare_images(v.numpy())
+    with pytest.raises(TypeError, match="texts must be TextFeatures, got Tensor"):
+        head.prepare_texts(w)
+
+
 def test_errors_say_what_was_got():
     for options, message in (
         ({"dim": 6, "num_heads": 4}, "dim 6 is not divisible by num_heads 4"),
         ({"local_weight": 1.5}, r"local_weight must be in \[0, 1\], got 1.5"),
         ({"direction_weight": -0.1}, "direction_weight must be"),
-        ({"smoothing": (4.0, 0.0)}, "smoothing must be two numbers above 0"),
-        ({"smoothing": (torch.nan, 9.0)}, "smoothing must be two numbers above 0"),
+        ({"smoothing": (4.0, 0.0)}, "smoothing must be two numbers in"),
+        ({"smoothing": (torch.nan, 9.0)}, "smoothing must be two numbers in"),
+        ({"gate_bias": torch.nan}, "gate_bias must be finite, got nan"),
         ({"attention": "free"}, "'projected' or 'parameter-free', got 'free'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -325,7 +359,7 @@ def test_errors_say_what_was_got():
         (ImageFeatures(wide, None, images.pooled), texts, "dim 4 got regions of width 6"),
         (images, TextFeatures(wide), "dim 4 got words of width 6"),
         (ImageFeatures(images.regions, None, wide[:, 0]), texts, "dim 4 got pooled of width 6"),
-        (ImageFeatures(images.regions), texts, "dim 4 got pooled of width none"),
+        (ImageFeatures(images.regions), texts, "S_global needs images with pooled"),
     ):
         with pytest.raises(ValueError, match=message):
             head(v, w)

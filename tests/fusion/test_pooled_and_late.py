@@ -26,23 +26,36 @@ def test_pooled_similarity_by_hand():
         torch.tensor([[0.0, 2]]),
     )
     texts = TextFeatures(torch.tensor([[[3.0, 4], [-9, 9]]]), torch.tensor([[True, False]]))
-    by_regions = PooledSimilarity(2)(images, texts)
+    by_regions = PooledSimilarity()(images, texts)
     assert by_regions.item() == pytest.approx(7 / (5 * math.sqrt(2)))
-    assert PooledSimilarity(2, image="pooled")(images, texts).item() == pytest.approx(0.8)
+    assert PooledSimilarity(image="pooled")(images, texts).item() == pytest.approx(0.8)
     for dtype, wanted in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
         v = ImageFeatures(images.regions.to(dtype), images.mask)
-        assert PooledSimilarity(2)(v, TextFeatures(texts.words.to(dtype))).dtype == wanted
+        assert PooledSimilarity()(v, TextFeatures(texts.words.to(dtype))).dtype == wanted
+
+
+def test_options_and_inputs_that_do_not_fit_are_refused():
+    for options in ({"local_weight": 7.0}, {"direction_weight": -0.1}, {"local_weight": math.nan}):
+        ((name, value),) = options.items()
+        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], got {value}"):
+            LateInteraction(**options)
     with pytest.raises(ValueError, match="'regions' or 'pooled', got 'cls'"):
-        PooledSimilarity(2, image="cls")
+        PooledSimilarity("cls")
+    images, texts = ImageFeatures(torch.ones(1, 2, 4)), TextFeatures(torch.ones(1, 2, 4))
     with pytest.raises(ValueError, match="images without pooled"):
-        PooledSimilarity(2, image="pooled")(ImageFeatures(images.regions), texts)
+        PooledSimilarity("pooled")(images, texts)
+    for scorer in (LateInteraction(), PooledSimilarity()):
+        with pytest.raises(TypeError, match=r"images must be ImageFeatures, got ndarray of shape"):
+            scorer(images.regions.numpy(), texts)
+        with pytest.raises(TypeError, match=r"texts must be TextFeatures, got Tensor of shape"):
+            scorer(images, texts.words)
 
 
 def test_pooled_similarity_of_nothing_is_zero_with_finite_gradient():
     words = torch.ones(2, 3, 4, requires_grad=True)
     mask = torch.tensor([[False] * 3, [True] * 3])
     regions = torch.zeros(1, 2, 4, requires_grad=True)
-    scores = PooledSimilarity(4)(ImageFeatures(regions), TextFeatures(words, mask))
+    scores = PooledSimilarity()(ImageFeatures(regions), TextFeatures(words, mask))
     assert scores.tolist() == [[0, 0]]
     scores.sum().backward()
     assert words.grad.isfinite().all() and regions.grad.isfinite().all()
@@ -58,20 +71,20 @@ def test_late_interaction_by_hand():
         torch.tensor([[[2.0, 0], [0, 5], [-1, 0]]]), torch.tensor([[True, True, False]])
     )
     texts = TextFeatures(torch.tensor([[[3.0, 4], [-1, 0], [9, 0]]]), torch.tensor([[1, 1, 0]]) > 0)
-    assert LateInteraction(2)(images, texts).item() == pytest.approx(0.4)
+    assert LateInteraction()(images, texts).item() == pytest.approx(0.4)
     # regions: (2, 0)'s best word is (3, 4) at 3/5, (0, 5)'s too at 4/5; the masked ones have no say
-    other = LateInteraction(2, direction_weight=1.0)(images, texts).item()
+    other = LateInteraction(direction_weight=1.0)(images, texts).item()
     assert other == pytest.approx(0.7)
-    both_ways = LateInteraction(2, direction_weight=0.25)(images, texts).item()
+    both_ways = LateInteraction(direction_weight=0.25)(images, texts).item()
     assert both_ways == pytest.approx(0.25 * 0.7 + 0.75 * 0.4)
     # the pooled feature (0, 2) against the mean word (1, 2): 2 / sqrt(5)
     images = ImageFeatures(images.regions, images.mask, torch.tensor([[0.0, 2]]))
-    weighed = LateInteraction(2, local_weight=0.25)(images, texts).item()
+    weighed = LateInteraction(local_weight=0.25)(images, texts).item()
     assert weighed == pytest.approx(0.25 * 0.4 + 0.75 * 2 / math.sqrt(5))
     both = TextFeatures(texts.words[:, :2])
-    assert LateInteraction(2)(images, both).item() == pytest.approx(0.4)
+    assert LateInteraction()(images, both).item() == pytest.approx(0.4)
     whole = ImageFeatures(images.regions)
-    assert LateInteraction(2)(whole, both).item() == pytest.approx((0.8 + 1) / 2)
+    assert LateInteraction()(whole, both).item() == pytest.approx((0.8 + 1) / 2)
 
 
 @settings(deadline=None, max_examples=15)
@@ -86,7 +99,7 @@ def test_late_interaction_is_of_the_pair_alone(seed, images, texts, masks):
         return values, torch.arange(places) < lengths if masks else None
 
     v, w = ImageFeatures(*drawn(images, 3)), TextFeatures(*drawn(texts, 5))
-    found = LateInteraction(4)(v, w)
+    found = LateInteraction()(v, w)
     assert found.shape == (images, texts)
     for i in range(images):
         for t in range(texts):
@@ -100,11 +113,11 @@ def test_late_interaction_of_nothing_is_finite():
     words = torch.zeros(2, 3, 4, requires_grad=True)
     mask = torch.tensor([[False] * 3, [True] * 3])
     regions = torch.ones(1, 2, 4, requires_grad=True)
-    scores = LateInteraction(4)(ImageFeatures(regions), TextFeatures(words, mask))
+    scores = LateInteraction()(ImageFeatures(regions), TextFeatures(words, mask))
     assert scores.tolist() == [[0, 0]]
     scores.sum().backward()
     assert words.grad.isfinite().all() and regions.grad.isfinite().all()
-    half = LateInteraction(4)(
+    half = LateInteraction()(
         ImageFeatures(regions.bfloat16()), TextFeatures(words.bfloat16(), mask)
     )
     assert half.dtype == torch.float32
@@ -134,7 +147,7 @@ def test_late_interaction_has_the_gradient_of_plain_maxima(seed, u1, memory):
     (regions, real_regions), (words, real_words) = drawn(3, 4), drawn(5, 6)
     weights = torch.randn(3, 5, generator=generator, dtype=torch.float64)
     found = []
-    for scorer in (LateInteraction(4, direction_weight=u1), lambda v, w: _plain_local(v, w, u1)):
+    for scorer in (LateInteraction(direction_weight=u1), lambda v, w: _plain_local(v, w, u1)):
         v, w = regions.clone().requires_grad_(), words.clone().requires_grad_()
         with mock.patch.object(late, "_memory", lambda device: memory):
             scores = scorer(ImageFeatures(v, real_regions), TextFeatures(w, real_words))
@@ -143,5 +156,5 @@ def test_late_interaction_has_the_gradient_of_plain_maxima(seed, u1, memory):
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
     images, texts = ImageFeatures(regions, real_regions), TextFeatures(words, real_words)
-    again = LateInteraction(4, direction_weight=u1)(images, texts)
+    again = LateInteraction(direction_weight=u1)(images, texts)
     torch.testing.assert_close(again, found[0][0].detach(), rtol=0, atol=1e-12)

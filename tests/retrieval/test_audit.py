@@ -31,9 +31,9 @@ def noise(items, seed=0, dim=8):
     [
         CrossModalFusion(8, 2),
         CrossModalFusion(8, 2, attention="parameter-free"),
-        LateInteraction(8),
-        PooledSimilarity(8),
-        PooledSimilarity(8, image="pooled"),
+        LateInteraction(),
+        PooledSimilarity(),
+        PooledSimilarity(image="pooled"),
     ],
 )
 def test_honest_scorers_pass(scorer):
@@ -75,7 +75,7 @@ def test_exact_scores_of_candidates_pass():
 
 def positional(images, texts):
     """Looks for the pairing by position."""
-    sim = PooledSimilarity(8)(images, texts)
+    sim = PooledSimilarity()(images, texts)
     return sim + 0.01 * torch.eye(*sim.shape)
 
 
@@ -88,14 +88,14 @@ def test_a_score_by_position_is_found_out():
 def test_a_score_that_looks_at_the_rest_of_the_batch_is_found_out(axis):
     """A softmax over the gallery shuffles with it, but a pair alone gets 1."""
     with pytest.raises(AuditError, match=r"score 1.0000 alone and 0.\d+ in the batch"):
-        audit(lambda v, w: PooledSimilarity(8)(v, w).softmax(axis), *noise(10))
+        audit(lambda v, w: PooledSimilarity()(v, w).softmax(axis), *noise(10))
 
 
 def test_a_matrix_of_another_shape_or_of_nan_is_found_out():
     with pytest.raises(AuditError, match=r"shape \(10, 9\) for 10 images, 10 texts"):
-        audit(lambda v, w: PooledSimilarity(8)(v, w)[:, :-1], *noise(10))
+        audit(lambda v, w: PooledSimilarity()(v, w)[:, :-1], *noise(10))
     with pytest.raises(AuditError):
-        audit(lambda v, w: PooledSimilarity(8)(v, w) * torch.nan, *noise(10))
+        audit(lambda v, w: PooledSimilarity()(v, w) * torch.nan, *noise(10))
 
 
 def paired(images, texts):

@@ -104,7 +104,7 @@ def test_the_paired_row_stands_beside_honest_ones():
     assert {name: found[name] for name in honest} == honest
     assert found["paired (leaks)"]["rsum"] == 600 > honest["initial"]["rsum"]
     assert found["intervals"].keys() == {"initial", "reranked", "paired (leaks)"}
-    evaluator = Paired(PooledSimilarity(8))
+    evaluator = Paired(PooledSimilarity())
     with pytest.raises(TypeError, match=r"of CrossModalFusion; .* is PooledSimilarity"):
         evaluator.evaluate(ROWS, protocol="paired")
     assert evaluator.scored == 0

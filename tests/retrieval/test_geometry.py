@@ -114,7 +114,7 @@ def test_own_vectors_are_those_of_the_equations(attention):
 
 
 def test_a_model_without_attention_has_no_vectors_of_a_pair():
-    model = SimpleNamespace(fusion=PooledSimilarity(8))
+    model = SimpleNamespace(fusion=PooledSimilarity())
     images, texts = ImageFeatures(torch.ones(1, 2, 8)), TextFeatures(torch.ones(1, 2, 8))
     assert own_distances(model, images, texts, torch.tensor([0])) is None
 

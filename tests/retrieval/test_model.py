@@ -81,7 +81,7 @@ def test_aligned_blocks_are_of_late_interaction():
     images = model.encode_images(batch)
     for name, prefix in (("sim", ""), ("positive_sim", "positive_")):
         texts = model.encode_texts(batch, prefix)
-        torch.testing.assert_close(blocks[name], LateInteraction(8, 0.5)(images, texts))
+        torch.testing.assert_close(blocks[name], LateInteraction(0.5)(images, texts))
 
 
 def test_every_parameter_learns_from_the_loss():
@@ -215,9 +215,11 @@ def test_a_component_that_there_is_not_is_named():
         RetrievalModel(GRID, {**WORDS, "depth": 2})
 
 
-def test_the_joint_width_is_the_models(frozen_pixels):
-    model = RetrievalModel(GRID, WORDS, {"name": "pooled"}, dim=16)
-    assert model.fusion.dim == model.word_projection.out_features == 16
+@pytest.mark.parametrize("fusion", ["pooled", "late", "cross_modal"])
+def test_the_joint_width_is_the_models(frozen_pixels, fusion):
+    """It reaches a fusion with weights, and is no option of those without."""
+    model = RetrievalModel(GRID, WORDS, {"name": fusion}, dim=16)
+    assert model.word_projection.out_features == 16
     images = model.encode_images(batch_of(model))
     scores = model.fusion(images, TextFeatures(torch.randn(2, 3, 16)))
     assert scores.shape == (3, 2)

@@ -31,8 +31,8 @@ SCORERS = [
     CrossModalFusion(4, 2),
     CrossModalFusion(4, 2, attention="parameter-free"),
     CrossModalFusion(4, 2, local_weight=1.0),
-    LateInteraction(4),
-    PooledSimilarity(4),
+    LateInteraction(),
+    PooledSimilarity(),
 ]
 
 
@@ -138,7 +138,7 @@ def test_the_device_is_that_of_the_weights_else_of_the_images():
     meta, cpu = torch.device("meta"), torch.device("cpu")
     assert device_of(nn.Linear(1, 1, device=meta)) == meta
     assert device_of(nn.BatchNorm1d(1, affine=False, device=meta)) == meta
-    assert device_of(LateInteraction(1), meta) == meta
+    assert device_of(LateInteraction(), meta) == meta
     assert device_of(print) == cpu
     images = ImageFeatures(torch.zeros(1, 1, 1, device=meta))
     assert PreparedScorer(print, images).device == meta

@@ -46,7 +46,7 @@ class Killed(LateInteraction):
 def test_a_run_goes_on_with_what_is_missing_and_then_is_read(tmp_path):
     v, w = make()
     path = tmp_path / "deep" / "sims.npy"
-    whole = LateInteraction(4)(v, w)
+    whole = LateInteraction()(v, w)
     with pytest.raises(KeyboardInterrupt):
         score_matrix(Killed(3), v, w, (2, 4), path=path)
     part = np.load(path.with_name("sims.npy.part"), mmap_mode="r")
@@ -71,7 +71,7 @@ def test_it_may_go_on_in_other_blocks(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         score_matrix(Killed(3), v, w, (2, 4), path=tmp_path / "sims.npy")
     found = score_matrix(Killed(), v, w, (5, 3), path=tmp_path / "sims.npy")
-    torch.testing.assert_close(found, LateInteraction(4)(v, w), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, LateInteraction()(v, w), rtol=0, atol=1e-6)
 
 
 def test_the_bar_goes_on_where_it_was(tmp_path, capsys):
@@ -147,14 +147,14 @@ def test_scores_of_other_inputs_are_refused(tmp_path, finished):
         other.gate.bias[0] += 1
     refused("of another scorer", other, v, w)
     refused("of another scorer", CrossModalFusion(4, 2, local_weight=0.5), v, w)
-    refused("of another scorer", LateInteraction(4), v, w)
+    refused("of another scorer", LateInteraction(), v, w)
     pairing = [0, 1, 2, 3, 4, 5, 5, 5]
     refused("of another scorer", head, v, w, protocol="paired", caption_to_image=pairing)
     assert score_matrix(head, v, w, path=path).shape == (6, 8)
 
 
 def test_what_nobody_knows_or_can_read_is_refused(tmp_path):
-    head, (v, w) = LateInteraction(4), make()
+    head, (v, w) = LateInteraction(), make()
     path = tmp_path / "sims.npy"
     score_matrix(head, v, w, path=path)
     record = tmp_path / "sims.npy.json"
@@ -180,9 +180,9 @@ def test_what_nobody_knows_or_can_read_is_refused(tmp_path):
 def test_other_files_and_nothing_to_score_are_refused(tmp_path):
     v, w = make()
     with pytest.raises(ValueError, match=r"sims.npz: scores are written as .npy"):
-        score_matrix(LateInteraction(4), v, w, path=tmp_path / "sims.npz")
+        score_matrix(LateInteraction(), v, w, path=tmp_path / "sims.npz")
     with pytest.raises(ValueError, match=r"nothing to score, \(images, texts\) is \[0, 8\]"):
-        score_matrix(LateInteraction(4), v[:0], w, path=tmp_path / "sims.npy")
+        score_matrix(LateInteraction(), v[:0], w, path=tmp_path / "sims.npy")
     assert not list(tmp_path.iterdir())
 
 

@@ -139,7 +139,7 @@ def test_a_pairing_that_is_none_is_refused():
         with pytest.raises(ValueError, match=message):
             paired(v, w, owners)
     with pytest.raises(TypeError, match="takes a CrossModalFusion, got LateInteraction"):
-        PairedProtocol(LateInteraction(8))
+        PairedProtocol(LateInteraction())
     with pytest.raises(ValueError, match="pass its head and protocol='paired'"):
         score_matrix(paired, v, w)
     with pytest.raises(ValueError, match='protocol="paired" goes with'):

@@ -17,8 +17,8 @@ from ascl_plugin.scoring.pairs import score_pairs
 SCORERS = [
     CrossModalFusion(4, 2),
     CrossModalFusion(4, 2, attention="parameter-free"),
-    LateInteraction(4),
-    PooledSimilarity(4),
+    LateInteraction(),
+    PooledSimilarity(),
 ]
 
 
@@ -103,4 +103,4 @@ def test_pairs_that_are_none_are_refused():
         (torch.tensor([0, 1]), one, "2 rows for 1 columns"),
     ):
         with pytest.raises(ValueError, match=message):
-            score_pairs(LateInteraction(4), v, w, rows, columns)
+            score_pairs(LateInteraction(), v, w, rows, columns)

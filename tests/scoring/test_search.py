@@ -28,8 +28,8 @@ needs_faiss = pytest.mark.skipif(
 SCORERS = [
     CrossModalFusion(8, 2),
     CrossModalFusion(8, 2, attention="parameter-free"),
-    LateInteraction(8),
-    PooledSimilarity(8),
+    LateInteraction(),
+    PooledSimilarity(),
 ]
 
 
@@ -111,8 +111,8 @@ def test_results_are_the_best_of_the_candidates_of_both_directions(images, texts
 )
 def test_any_index_of_faiss(index, options):
     v, w = aligned(90, 90)
-    found = search(PooledSimilarity(8), v, w, 40, 5, index=index, index_options=options)
-    exact = score_matrix(PooledSimilarity(8), v, w, topk=5)
+    found = search(PooledSimilarity(), v, w, 40, 5, index=index, index_options=options)
+    exact = score_matrix(PooledSimilarity(), v, w, topk=5)
     assert list_recall(found.i2t_ids, exact.i2t_ids) > 95
     assert list_recall(found.t2i_ids, exact.t2i_ids) > 95
 
@@ -124,8 +124,8 @@ def test_an_index_that_looks_into_one_cell_of_five_finds_one_and_leaves_the_rest
     rows, columns = candidate_pairs(axes, axes, 3, "IVF5,Flat")
     assert rows.tolist() == columns.tolist() == [0, 1, 2, 3, 4]
     v, w = aligned(5, 5)
-    found = search(LateInteraction(8), v, w, 3, 2, embeddings=(axes, axes), index="IVF5,Flat")
-    sim = LateInteraction(8)(v, w)
+    found = search(LateInteraction(), v, w, 3, 2, embeddings=(axes, axes), index="IVF5,Flat")
+    sim = LateInteraction()(v, w)
     for ids, scores in ((found.i2t_ids, found.i2t_scores), (found.t2i_ids, found.t2i_scores)):
         assert ids.tolist() == [[i, -1] for i in range(5)]
         torch.testing.assert_close(scores[:, 0], sim.diagonal(), rtol=0, atol=1e-5)
@@ -136,7 +136,7 @@ def test_an_index_that_looks_into_one_cell_of_five_finds_one_and_leaves_the_rest
 def test_vectors_of_ones_own():
     """They alone choose: with one candidate, image i gets text 4 - i, and text t image 4 - t."""
     v, w = aligned(5, 5)
-    found = search(LateInteraction(8), v, w, 1, 1, embeddings=(torch.eye(5), torch.eye(5).flip(0)))
+    found = search(LateInteraction(), v, w, 1, 1, embeddings=(torch.eye(5), torch.eye(5).flip(0)))
     assert found.i2t_ids.tolist() == found.t2i_ids.tolist() == [[4], [3], [2], [1], [0]]
 
 
@@ -172,10 +172,10 @@ def test_what_makes_no_sense_is_refused():
         ({"index_options": "nprobes=1"}, "faiss cannot make an index 'Flat' 'nprobes=1'"),
     ):
         with pytest.raises(ValueError, match=message):
-            search(LateInteraction(8), v, w, **options)
+            search(LateInteraction(), v, w, **options)
 
 
 def test_without_faiss_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r'pip install "ascl-plugin\[search\]"'):
-        search(LateInteraction(8), *aligned())
+        search(LateInteraction(), *aligned())

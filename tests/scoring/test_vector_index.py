@@ -66,7 +66,7 @@ def test_search_takes_them_in_place_of_indexes_of_its_own(tmp_path):
     texts = TextFeatures(
         torch.randn(50, 4, 8, generator=generator), torch.ones(50, 4, dtype=torch.bool)
     )
-    model = LateInteraction(8)
+    model = LateInteraction()
     write_shards(image_embeddings(images).split(7), tmp_path / "images")
     write_shards(text_embeddings(texts).split(20), tmp_path / "texts")
     shards = open_shards(tmp_path / "images"), open_shards(tmp_path / "texts")

@@ -1,0 +1,108 @@
+"""The parameters and options of the cross-modal fusion head, apart from the scoring with them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+class CrossAttention(nn.Module):
+    """Parameters of one direction of the multi-head attention (ACF-R+, equation 6).
+
+    Keys and values share one projection. It starts orthogonal with Zq = Zk and Zo = Zk^T, so that
+    before any training a query attends to what it resembles and the attended vector lies in the
+    space of what was attended to; from there every matrix is free.
+
+    Args:
+        dim: width D of queries and keys.
+        num_heads: H; must divide D.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = 1 / math.sqrt(dim / num_heads)
+        self.query = nn.Linear(dim, dim, bias=False)  # Zq of all heads, side by side
+        self.key = nn.Linear(dim, dim, bias=False)  # Zk, for keys and values
+        self.output = nn.Linear(dim, dim, bias=False)  # Zo
+        nn.init.orthogonal_(self.key.weight)
+        with torch.no_grad():
+            self.query.weight.copy_(self.key.weight)
+            self.output.weight.copy_(self.key.weight.T)
+
+
+class SliceAttention(nn.Module):
+    """Attention without parameters: heads are slices of D, logits are products times `scale`."""
+
+    def __init__(self, num_heads: int, scale: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = scale
+        self.query = self.key = self.output = nn.Identity()
+
+
+Attention = CrossAttention | SliceAttention
+
+
+def check_weights(**weights: float) -> None:
+    """Raise ValueError if a weight is outside [0, 1]."""
+    for name, weight in weights.items():
+        if not 0 <= weight <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {weight}")
+
+
+class FusionParameters(nn.Module):
+    """Layers and options of `CrossModalFusion`, which describes them."""
+
+    def __init__(
+        self,
+        dim: int = 1024,
+        num_heads: int = 8,
+        local_weight: float = 0.8,
+        direction_weight: float = 0.5,
+        attention: str = "projected",
+        smoothing: tuple[float, float] = (4.0, 9.0),
+        gate_bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is not divisible by num_heads {num_heads}")
+        check_weights(local_weight=local_weight, direction_weight=direction_weight)
+        if not all(0 < factor < math.inf for factor in smoothing):
+            raise ValueError(f"smoothing must be two numbers in (0, inf), got {smoothing}")
+        if not math.isfinite(gate_bias):
+            raise ValueError(f"gate_bias must be finite, got {gate_bias}")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.local_weight = local_weight
+        self.direction_weight = direction_weight
+        self.attention = attention
+        self.image_to_text: Attention
+        self.text_to_image: Attention
+        if attention == "projected":
+            self.image_to_text = CrossAttention(dim, num_heads)
+            self.text_to_image = CrossAttention(dim, num_heads)
+        elif attention == "parameter-free":
+            self.image_to_text = SliceAttention(num_heads, smoothing[0])
+            self.text_to_image = SliceAttention(num_heads, smoothing[1])
+        else:
+            raise ValueError(
+                f"attention must be 'projected' or 'parameter-free', got {attention!r}"
+            )
+        self.text_global = nn.Linear(dim, dim, bias=False)  # Xw
+        self.image_global = nn.Linear(dim, dim, bias=False)  # Xv
+        self.pooled_global = nn.Linear(dim, dim, bias=False)  # Xg
+        self.gate = nn.Linear(2 * dim, dim)  # A, c
+        for projection in (self.text_global, self.image_global, self.pooled_global):
+            nn.init.eye_(projection.weight)
+        with torch.no_grad():
+            self.gate.bias.add_(gate_bias)
+
+    def extra_repr(self) -> str:
+        """Return the options, for `print(model)`."""
+        return (
+            f"dim={self.dim}, num_heads={self.num_heads}, attention={self.attention!r}, "
+            f"local_weight={self.local_weight}, direction_weight={self.direction_weight}"
+        )

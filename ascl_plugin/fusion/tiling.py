@@ -1,0 +1,89 @@
+"""The sizes of tiles of pairs, and texts in groups of similar length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+
+import torch
+from torch import Tensor
+
+from ascl_plugin.features import TextFeatures
+from ascl_plugin.fusion.parameters import FusionParameters
+from ascl_plugin.fusion.prepared import PreparedTexts, Texts
+
+
+def default_memory(device: torch.device) -> int:
+    """Return the bytes for a tile: an eighth of a GPU's free memory, on a CPU 64 MiB.
+
+    A CPU attends in parts that fit its caches, and returns the memory of large tensors to the
+    system after each, to ask for it again. Measured by `benchmarks/fusion.py --table tiles`.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 8
+    return 64 * 2**20
+
+
+def default_kept(device: torch.device) -> int:
+    """Return the bytes that tiles may keep for backward: half of a GPU's free memory, or 1 GiB."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**30
+
+
+def pair_bytes(head: FusionParameters, regions: int, words: int, itemsize: int) -> tuple[int, int]:
+    """Return the most bytes that a pair takes to attend, and to fuse what was attended to.
+
+    Four tensors of H K L weights; mean weights and eight vectors of width D.
+    """
+    weights = head.num_heads * regions * words
+    means = head.num_heads * (regions + words)
+    return 4 * weights * itemsize, (means + 8 * head.dim) * itemsize
+
+
+def tile_shape(memory: int, per_pair: int, images: int, texts: int) -> tuple[int, int]:
+    """Return images and texts of a tile of at most `memory` bytes, four texts an image if any."""
+    pairs = max(1, memory // per_pair)
+    height = min(images, max(1, math.isqrt(pairs // 4)))
+    width = min(texts, max(1, pairs // max(1, height)))
+    return max(1, min(images, pairs // max(1, width))), max(1, width)
+
+
+def groups(texts: Texts, size: int) -> Iterator[tuple[Tensor, Texts]]:
+    """Yield (places, texts at those places), at most `size` at a time, with padding cut.
+
+    Short texts come first. Texts of one length make groups of their own, which need no mask, unless
+    they are so few that a group would be small.
+    """
+    if isinstance(texts, PreparedTexts) or texts.mask is None:
+        values = texts.queries if isinstance(texts, PreparedTexts) else texts.words
+        places = torch.arange(len(texts), device=values.device).split(size)
+        yield from zip(places, texts.split(size), strict=True)
+        return
+    order = texts.ends.argsort(stable=True)
+    lengths = texts.ends[order].tolist()
+    stops = list(_stops(lengths, size))
+    sizes = [stop - start for start, stop in pairwise([0, *stops])]
+    # sorted and split at once: the gradient of a part taken out alone is as large as all of them
+    columns = (x.split(sizes) for x in (order, texts.words[order], texts.mask[order]))
+    for stop, chosen, words, mask in zip(stops, *columns, strict=True):
+        longest = max(1, lengths[stop - 1])
+        mask = mask[:, :longest]
+        yield chosen, TextFeatures(words[:, :longest], None if mask.all() else mask)
+
+
+def _stops(lengths: list[int], size: int) -> Iterator[int]:
+    """Yield the ends of groups: runs of one length in even parts, small runs together."""
+    runs = [len(list(run)) for _, run in groupby(lengths)]
+    stop = together = 0
+    for run in runs:
+        if together and (run * 4 >= size or together + run > size):
+            yield stop
+            together = 0
+        if run * 4 >= size:
+            parts = -(-run // size)
+            yield from (stop + (i + 1) * run // parts for i in range(parts))
+        else:
+            together += run
+        stop += run
+    if together:
+        yield stop
