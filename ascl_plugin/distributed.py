@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,16 +67,16 @@ def gather_features(features: F) -> F:
     """Return the features of all ranks; words (regions) are padded to the longest. Collective."""
     if world_size() == 1:
         return features
-    pooled = features.pooled if isinstance(features, ImageFeatures) else None
-    values = features.regions if isinstance(features, ImageFeatures) else features.words
+    name = "regions" if isinstance(features, ImageFeatures) else "words"
+    values: Tensor = getattr(features, name)
     counts, lengths = _all_shapes(values)
     short = max(lengths) - values.shape[1]
     mask = features.mask
     if mask is None:
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-    values = _AllGather.apply(pad(values, (0, 0, 0, short)), counts)
     # some backends cannot gather bool
     mask = _AllGather.apply(pad(mask, (0, short)).to(torch.uint8), counts).bool()
-    if pooled is None:
-        return type(features)(values, mask)
-    return type(features)(values, mask, _AllGather.apply(pooled, counts))
+    gathered = {name: _AllGather.apply(pad(values, (0, 0, 0, short)), counts), "mask": mask}
+    if isinstance(features, ImageFeatures) and features.pooled is not None:
+        gathered["pooled"] = _AllGather.apply(features.pooled, counts)
+    return replace(features, **gathered)

@@ -123,21 +123,9 @@ class TextFeatures(Items):
 
 
 def check_features(images: object, texts: object) -> None:
-    """Refuse anything but features.
-
-    Raises:
-        TypeError: images are no `ImageFeatures`, or texts no `TextFeatures`.
-    """
-    for name, value, kind, of in (
-        ("images", images, ImageFeatures, "regions (I, K, D)"),
-        ("texts", texts, TextFeatures, "words (T, L, D)"),
-    ):
-        if not isinstance(value, kind):
-            shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
-            raise TypeError(
-                f"{name} must be {kind.__name__}, made of a tensor of {of}; got "
-                f"{type(value).__name__}{shape}"
-            )
+    """Raise TypeError unless the arguments `images` and `texts` are features."""
+    check_kind("images", images, ImageFeatures)
+    check_kind("texts", texts, TextFeatures)
 
 
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:

@@ -135,9 +135,7 @@ class CrossModalFusion(FusionParameters):
             if items.pooled is not None:
                 widths["pooled"] = items.pooled.shape[-1]
             elif with_global:
-                raise ValueError(
-                    "S_global needs images with pooled: pass it, or set local_weight=1"
-                )
+                raise ValueError("S_global needs images with pooled; pass it or set local_weight=1")
         for name, width in widths.items():
             if width != self.dim:
                 raise ValueError(f"fusion of dim {self.dim} got {name} of width {width}")

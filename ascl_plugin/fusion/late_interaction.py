@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, check_kind, wide
+from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, wide
 from ascl_plugin.fusion.parameters import check_weights
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.fusion.tiling import default_memory
@@ -48,8 +48,7 @@ class LateInteraction(nn.Module):
 
     def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         """Return the scores of all pairs."""
-        check_kind("images", images, ImageFeatures)
-        check_kind("texts", texts, TextFeatures)
+        check_features(images, texts)
         local = self._local(images, texts)
         if self.local_weight == 1:
             return local

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, check_kind, mean_of_places, wide
+from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places, wide
 
 
 class PooledSimilarity(nn.Module):
@@ -27,8 +27,7 @@ class PooledSimilarity(nn.Module):
 
     def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         """Return scores (I, T), fp32 or wider, of each image's vector and each mean word."""
-        check_kind("images", images, ImageFeatures)
-        check_kind("texts", texts, TextFeatures)
+        check_features(images, texts)
         if self.image == "regions":
             image = mean_of_places(wide(images.regions), images.mask)
         elif images.pooled is not None:

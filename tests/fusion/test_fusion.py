@@ -13,7 +13,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion import head as fusion_head
 
-# fp64 and gradients: not the kernels, which test_kernels.py holds to the same equations
+# fp64 and gradients: not the kernels, which test_triton.py holds to the same equations
 BACKENDS = [name for name in fusion_head.BACKENDS if name != "triton"]
 FAST = sorted(set(BACKENDS) - {"reference"})
 KINDS = ("projected", "parameter-free")

@@ -157,6 +157,11 @@ def test_kernels_are_preferred_on_a_gpu_without_gradients(monkeypatch):
     assert kernels.preferred(fusion.requires_grad_(False), images, texts)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert not kernels.preferred(fusion, images, texts)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    reason = kernels.refusal(images, texts)
+    assert reason == "Tesla T4 has a compute capability below 8.0"
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -173,15 +178,6 @@ def test_asked_for_where_they_cannot_run_kernels_say_why(wanted, monkeypatch):
         monkeypatch.setattr(kernels, "_installed", lambda: False)
         with pytest.raises(ValueError, match="triton is not installed"):
             fusion(images, texts, backend="triton")
-
-
-def test_old_gpus_are_named(monkeypatch):
-    monkeypatch.setattr(kernels, "_installed", lambda: True)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    lacking = kernels._lacking(torch.device("cuda"), torch.float16)
-    assert lacking == "Tesla T4 is of a compute capability below 8.0"
 
 
 def test_importing_needs_no_triton():

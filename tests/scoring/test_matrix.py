@@ -199,7 +199,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
             {"texts": np.zeros((9, 5, 4))},
             r"texts must be TextFeatures.* ndarray of shape \(9, 5",
         ),
-        ({"texts": ["a text"]}, r"texts must be TextFeatures, made of .*; got list"),
+        ({"texts": ["a text"]}, "texts must be TextFeatures, got list"),
         ({"model": 3}, r"expected a scorer \(images, texts\) -> \(I, T\).*got int"),
     ],
 )
