@@ -1,7 +1,7 @@
 """Components by name, by dotted path, or from another installed package.
 
-Three ways to name a component of a kind ("loss", "fusion", "collator", "rerank",
-"image_encoder", "image_inputs", "text_encoder"):
+Three ways to name a component of a kind ("loss", "fusion", "rerank", "image_encoder",
+"image_inputs", "text_encoder"):
 
 * a registered name: ``build("loss", "ascl", temperature=.05)``
 * a dotted path: ``build("loss", "mypkg.losses:MyLoss", margin=.2)``
@@ -14,26 +14,38 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
 
 GROUP = "ascl_plugin.components"
 
+Component = Callable[..., Any]
+C = TypeVar("C", bound=Component)
+
 # Our own names are dotted paths too, so that naming a component is what imports it: the base
 # install never touches an adapter's dependencies.
-_BUILT_IN: dict[str, dict[str, str]] = {
+BUILT_IN: dict[str, dict[str, str]] = {
     "loss": {
         "ascl": "ascl_plugin.losses:AsymmetryLoss",
         "triplet": "ascl_plugin.losses:TripletLoss",
     },
-    "collator": {"asymmetry": "ascl_plugin.asymmetry.collator:AsymmetryCollator"},
     "fusion": {
         "cross_modal": "ascl_plugin.fusion:CrossModalFusion",
         "late": "ascl_plugin.fusion:LateInteraction",
         "pooled": "ascl_plugin.fusion:PooledSimilarity",
     },
+    "rerank": {
+        "bidirectional": "ascl_plugin.reranking.bidirectional:bidirectional",
+        "csls": "ascl_plugin.reranking.hubness:csls",
+        "dual_softmax": "ascl_plugin.reranking.hubness:dual_softmax",
+        "inverted_softmax": "ascl_plugin.reranking.hubness:inverted_softmax",
+        "k_reciprocal": "ascl_plugin.reranking.k_reciprocal:k_reciprocal",
+        "nnn": "ascl_plugin.reranking.hubness:nnn",
+        "none": "ascl_plugin.reranking.hubness:none",
+        "qb_norm": "ascl_plugin.reranking.hubness:qb_norm",
+    },
     "image_inputs": {"region_files": "ascl_plugin.adapters.regions.inputs:RegionInputs"},
-    "rerank": {"bidirectional": "ascl_plugin.reranking:rerank"},
     "image_encoder": {
         "grid": "ascl_plugin.retrieval.encoders:GridEncoder",
         "region_files": "ascl_plugin.adapters.regions.inputs:PrecomputedRegions",
@@ -51,13 +63,13 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "open_clip": "ascl_plugin.adapters.towers.open_clip_words:OpenClipWords",
     },
 }
-_registered: dict[tuple[str, str], Callable[..., Any]] = {}
+_registered: dict[tuple[str, str], Component] = {}
 
 
-def register(kind: str, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Class decorator that makes a component available under `name`; the last one wins."""
+def register(kind: str, name: str) -> Callable[[C], C]:
+    """Return a decorator that makes a class or function available under `name`; the last wins."""
 
-    def add(component: Callable[..., Any]) -> Callable[..., Any]:
+    def add(component: C) -> C:
         _registered[kind, name] = component
         return component
 
@@ -65,30 +77,30 @@ def register(kind: str, name: str) -> Callable[[Callable[..., Any]], Callable[..
 
 
 def available(kind: str) -> list[str]:
-    """Names that ``build(kind, name)`` knows, sorted; entry points are listed, not imported."""
-    names = set(_BUILT_IN.get(kind, {})) | set(_installed(kind))
+    """Return the names that ``build(kind, name)`` knows, sorted. Imports no entry point."""
+    names = {*BUILT_IN.get(kind, ()), *_installed(kind)}
     return sorted(names | {name for k, name in _registered if k == kind})
 
 
 def kinds() -> list[str]:
-    """Every kind of which at least one component is known."""
-    found = set(_BUILT_IN) | {kind for kind, _ in _registered}
+    """Return every kind of which at least one component is known, sorted."""
+    found = set(BUILT_IN) | {kind for kind, _ in _registered}
     return sorted(found | {e.name.split(".", 1)[0] for e in entry_points(group=GROUP)})
 
 
-def resolve(kind: str, name: str) -> Callable[..., Any]:
-    """The component itself, not built.
+def resolve(kind: str, name: str) -> Component:
+    """Return the component itself, not built.
 
     Raises:
-        KeyError: nothing of that kind has that name; the message lists what there is.
+        KeyError: no component of that kind has that name; the message lists the names.
         ImportError: a dotted path or entry point that cannot be imported.
     """
     if (kind, name) in _registered:
         return _registered[kind, name]
     if ":" in name:
         return _from_path(name)
-    if name in _BUILT_IN.get(kind, {}):
-        return _from_path(_BUILT_IN[kind][name])
+    if name in BUILT_IN.get(kind, {}):
+        return _from_path(BUILT_IN[kind][name])
     installed = _installed(kind)
     if name in installed:
         entry = installed[name]
@@ -104,13 +116,13 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     )
 
 
-def refuse_import(kind: str, name: Any, where: str) -> None:
-    """Nothing, for a component that is registered, ours, or an installed package's entry point.
+def refuse_import(kind: str, name: object, where: str) -> None:
+    """Refuse a name from a file if it is a dotted path, which could import any code.
 
-    A dotted path names any code on the machine, so one that came in a file is not followed unasked.
+    Registered names, built-in names and entry points pass.
 
     Raises:
-        ValueError: a dotted path, or no name at all; `where` says which file has it.
+        ValueError: a dotted path, or not a name at all; the message names the file, `where`.
     """
     if not isinstance(name, str):
         raise ValueError(f"{where}: {kind} is {repr(name)[:80]}, expected a name")
@@ -121,20 +133,16 @@ def refuse_import(kind: str, name: Any, where: str) -> None:
         )
 
 
-def build(kind: str, name: str, **options: Any) -> Any:
-    """``resolve(kind, name)(**options)``.
-
-    A function-like component (a re-ranker) is returned as a partial over the options.
+def build(kind: str, name: str, **options: object) -> Any:
+    """Return ``resolve(kind, name)(**options)``; of kind "rerank" a partial of `rerank`.
 
     Raises:
         KeyError, ImportError: as `resolve`.
-        TypeError: an option the component does not take.
+        TypeError: an option that the component does not take.
     """
     component = resolve(kind, name)
-    if kind == "rerank":
-        from functools import partial
-
-        return partial(component, **options)
+    if kind == "rerank":  # a method is a plain function; `rerank` checks and converts around it
+        return partial(_from_path("ascl_plugin.reranking:rerank"), method=component, **options)
     try:
         return component(**options)
     except TypeError as error:
@@ -143,13 +151,13 @@ def build(kind: str, name: str, **options: Any) -> Any:
         raise
 
 
-def _installed(kind: str) -> dict[str, Any]:
+def _installed(kind: str) -> dict[str, EntryPoint]:
     prefix = f"{kind}."
     found = entry_points(group=GROUP)
     return {e.name.removeprefix(prefix): e for e in found if e.name.startswith(prefix)}
 
 
-def _from_path(path: str) -> Callable[..., Any]:
+def _from_path(path: str) -> Component:
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -14,8 +14,8 @@ from ascl_plugin.asymmetry import generate_negatives
 from ascl_plugin.fusion import LateInteraction, factored
 from ascl_plugin.fusion.pooled import PooledSimilarity
 from ascl_plugin.losses import TripletLoss
+from ascl_plugin.registry import available
 from ascl_plugin.reranking import rerank_candidates
-from ascl_plugin.reranking.methods import METHODS
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -244,7 +244,7 @@ def matrices(dtype):
 
 
 def methods():
-    for method in METHODS:
+    for method in available("rerank"):
         temperatures = (1e-4, 0.05, 1e3) if method in TEMPERED else (None,)
         for temperature in temperatures:
             yield method, {} if temperature is None else {"temperature": temperature}
@@ -272,7 +272,7 @@ def test_the_order_is_that_of_the_same_scores_on_another_scale(method, dtype):
     assert np.array_equal(small.t2i * scale, large.t2i)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", available("rerank"))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_score_is_refused(method, value):
     sim = np.zeros((3, 4))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from ascl_plugin import registry
 from ascl_plugin.commands.score_files import (
     SUFFIXES,
     check_suffix,
@@ -23,33 +23,32 @@ from ascl_plugin.commands.score_files import (
 )
 from ascl_plugin.disk import write_text
 from ascl_plugin.metrics.recall import retrieval_metrics
-from ascl_plugin.report.tables import RESULT_COLUMNS, markdown_table, results_table
-from ascl_plugin.reranking.methods import METHODS, Reranked, rerank
-from ascl_plugin.reranking.options import ARRAYS, options_of
+from ascl_plugin.reranking.methods import Reranked, find_method, rerank
+from ascl_plugin.reranking.options import ARRAYS, RerankOptions, options_of
 from ascl_plugin.reranking.tune import tune_rerank
 from ascl_plugin.scores import Array, as_tensor, check_scores
 
 _MEANING = {
-    "k": "first results of each query to reorder",
+    "k": "number of first results of each query to reorder",
     "reverse_k": "positions from this one on count as equal; not given: no limit",
-    "text_neighbors": "texts that speak for a text, itself included",
-    "mix": "0 to 1, how much the initial rank says beside the reverse position",
+    "text_neighbors": "number of texts whose positions count for a text, itself included",
+    "mix": "0 to 1, weight of the initial rank beside the reverse position",
     "temperature": "of the softmax, in units of the score",
-    "neighbors": "scores of the bank in a gallery item's mean",
-    "alpha": "how much of that mean is taken off",
-    "activation_k": "first results of a query of the bank that count as hubs",
+    "neighbors": "number of scores of the bank in a gallery item's mean",
+    "alpha": "share of that mean that is subtracted",
+    "activation_k": "number of first results of each query of the bank that count as hubs",
     "k1": "length of the lists that are compared",
-    "k2": "lists that are averaged",
+    "k2": "number of lists that are averaged",
     "initial_weight": "0 to 1, weight of the initial distance",
-    "text_embeddings": "(texts, width), whose cosines say which texts are neighbours",
-    "image_embeddings": "(images, width), likewise for images",
+    "text_embeddings": "(texts, width), for neighbours of a text by cosine",
+    "image_embeddings": "(images, width), for neighbours of an image by cosine",
     "bank_i2t": "(images of the bank, texts), scores of other images with the same texts",
     "bank_t2i": "(images, texts of the bank), scores of the same images with other texts",
 }
 
 
-def add_rerank(commands: Any) -> None:
-    """Add the sub-command and its options, those of the methods as their signatures have them."""
+def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command, with the options of all built-in methods."""
     formats = ", ".join(SUFFIXES)
     command = commands.add_parser(
         "rerank",
@@ -69,13 +68,13 @@ def add_rerank(commands: Any) -> None:
         "--output",
         type=Path,
         metavar="OUT",
-        help="its suffix decides the format (default: SIMS with .reranked before the suffix); with "
-        "--method all a Markdown file for the table (default: none is written)",
+        help="result file, its suffix decides the format (default: SIMS with .reranked before the "
+        "suffix); with --method all a Markdown file for the table (default: none)",
     )
     command.add_argument(
         "--method",
-        choices=[*sorted(METHODS), "all"],
-        default=inspect.signature(rerank).parameters["method"].default,
+        choices=[*registry.available("rerank"), "all"],
+        default="bidirectional",
         help="all: compare them in a table, which needs a pairing (default: %(default)s)",
     )
     command.add_argument(
@@ -111,45 +110,43 @@ def add_rerank(commands: Any) -> None:
 
 
 def _defaults() -> dict[str, dict[str, Any]]:
-    """Option -> method -> its default; label groups are no option of a command."""
-    shared = inspect.signature(rerank).parameters
+    """Return option -> built-in method -> default; label groups are not an option of a command."""
     found: dict[str, dict[str, Any]] = {}
-    for method, function in METHODS.items():
-        for name in options_of(function):
-            own = shared.get(name) or inspect.signature(function).parameters[name]
-            if name != "caption_groups":
-                found.setdefault(name, {})[method] = own.default
+    for method in registry.BUILT_IN["rerank"]:
+        for name, default in options_of(find_method(method)[1]).items():
+            if name in _MEANING:
+                found.setdefault(name, {})[method] = default
     return found
 
 
 def _run(args: argparse.Namespace) -> int:
     output = _output(args)
     sim = _read(args.sims, "sim", "(images, texts)")
-    options = {name: getattr(args, name) for name in _defaults()}
-    options = {name: value for name, value in options.items() if value is not None}
-    for name in set(ARRAYS).intersection(options):
-        options[name] = _read(options[name], name, _MEANING[name].partition(",")[0])
+    given = {name: getattr(args, name) for name in _MEANING if getattr(args, name) is not None}
+    for name in given.keys() & set(ARRAYS):
+        given[name] = _read(given[name], name, _MEANING[name].partition("), ")[0] + ")")
+    options = cast(RerankOptions, given)
     owners = _pairing(args, sim)
     if not args.tune and args.method != "all":
-        return _rerank(sim, owners, args.method, options, output)
+        return _rerank(sim, owners, {"method": args.method, **options}, output)
     if owners is None:
-        what = "--tune" if args.tune else "--method all"
-        raise ValueError(f"{what} needs --caption_to_image or --captions_per_image")
+        needing = "--tune" if args.tune else "--method all"
+        raise ValueError(f"{needing} needs --caption_to_image or --captions_per_image")
     if args.tune:
         return _tune(sim, owners, args.method, options)
     return _compare(sim, owners, options, args.output)
 
 
-def _rerank(
-    sim: Array, owners: np.ndarray | None, method: str, options: dict[str, Any], output: Path
-) -> int:
+def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, output: Path) -> int:
+    from ascl_plugin.report.tables import results_table
+
     before = after = None
     with _bar(2 if owners is None else 4) as step:
         if owners is not None:
-            step("recall before")  # first, for this is where a wrong pairing is found
+            step("recall before")  # first, because it checks the pairing
             before = retrieval_metrics(sim, owners)
         step("re-rank")
-        result = rerank(sim, method=method, **options)
+        result = rerank(sim, **options)
         step("write")
         written = write_reranked(output, {"i2t": result.i2t, "t2i": result.t2i})
         if owners is not None:
@@ -159,19 +156,24 @@ def _rerank(
         print(f"wrote {path}")
     if before is not None and after is not None:
         print(results_table({"before": before, "after": after}))
-        print(f"\n{method} is {'transductive' if result.transductive else 'not transductive'}")
+        kind = "transductive" if result.transductive else "not transductive"
+        print(f"\n{result.method} is {kind}")
     return 0
 
 
-def _compare(sim: Array, owners: np.ndarray, options: dict[str, Any], output: Path | None) -> int:
-    """Every method with those of the options that it has."""
+def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Path | None) -> int:
+    """Print a table of every method, each with those of the options that it has."""
+    from ascl_plugin.report.tables import RESULT_COLUMNS, markdown_table
+
     rows = []
-    with _bar(len(METHODS)) as step:
-        for method in sorted(METHODS, key=lambda name: (name != "none", name)):
+    methods = registry.available("rerank")
+    with _bar(len(methods)) as step:
+        for method in sorted(methods, key=lambda name: (name != "none", name)):
             step(method)
-            known = options_of(METHODS[method])
+            known = options_of(find_method(method)[1])
+            own = {n: v for n, v in options.items() if n in known} | {"method": method}
             start = time.perf_counter()
-            result = rerank(sim, method=method, **{n: options[n] for n in options if n in known})
+            result = rerank(sim, **cast(RerankOptions, own))
             seconds = time.perf_counter() - start
             metrics = _recall(result, owners)
             rows.append(
@@ -187,7 +189,9 @@ def _compare(sim: Array, owners: np.ndarray, options: dict[str, Any], output: Pa
     return 0
 
 
-def _tune(sim: Array, owners: np.ndarray, method: str, options: dict[str, Any]) -> int:
+def _tune(sim: Array, owners: np.ndarray, method: str, options: RerankOptions) -> int:
+    from ascl_plugin.report.tables import results_table
+
     if method != "bidirectional":
         raise ValueError(f"--tune chooses options of bidirectional, not of {method}")
     given = [f"--{name} FILE" for name in ARRAYS if name in options]
@@ -205,7 +209,7 @@ def _recall(result: Reranked, owners: np.ndarray) -> dict[str, float]:
 
 
 def _output(args: argparse.Namespace) -> Path:
-    """Where the result goes, checked before any work."""
+    """Return the result file, checked before any work."""
     output = args.output or args.sims.with_suffix(f".reranked{args.sims.suffix}")
     if args.method != "all":
         check_suffix(output)
@@ -219,7 +223,7 @@ def _output(args: argparse.Namespace) -> Path:
 
 
 def _read(path: Path, name: str, axes: str) -> Array:
-    """Array `name` of a file, checked here so that messages name the file."""
+    """Return array `name` of a file, checked here so that messages name the file."""
     values = read_array(path, name)
     check_scores(as_tensor(values, str(path), axes), str(path))
     return values
@@ -241,7 +245,7 @@ def _pairing(args: argparse.Namespace, sim: Array) -> np.ndarray | None:
 
 @contextmanager
 def _bar(steps: int) -> Iterator[Callable[[str], object]]:
-    """A call names the step that begins; shown in a terminal, and where there is tqdm."""
+    """Yield a function that names the next step in a bar, if tqdm and a terminal are there."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -16,10 +16,10 @@ from ascl_plugin.scores import row_chunks
 def bidirectional(
     scores: Tensor,
     *,
-    k: int,
-    reverse_k: int | None,
-    text_neighbors: int,
-    text_embeddings: Tensor | None,
+    k: int = 20,
+    reverse_k: int | None = None,
+    text_neighbors: int = 1,
+    text_embeddings: Tensor | None = None,
     mix: float = 0.0,
     caption_groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,12 @@
-"""The options of a re-ranking method: which it has, and what their values may be."""
+"""The options of the re-ranking methods: their types, and checks of their values."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -14,58 +14,77 @@ from torch import Tensor
 
 from ascl_plugin.scores import Array, as_tensor, check_scores
 
-ARRAYS = ("image_embeddings", "text_embeddings", "bank_i2t", "bank_t2i", "caption_groups")
+
+class Method(Protocol):
+    """A re-ranking method: a function whose options are keyword-only, each with a default.
+
+    It takes scores (I, T), finite and not to be modified, and returns the new scores of both
+    directions, (I, T) each. `rerank` passes it the options that its caller gave; arrays arrive as
+    tensors on the device of the scores.
+    """
+
+    def __call__(self, scores: Tensor, /, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Return both directions re-ranked."""
 
 
-def options_of(method: Callable[..., Any]) -> list[str]:
-    """Names of the options of a method: its keyword-only arguments."""
+class RerankOptions(TypedDict, total=False):
+    """The keyword arguments of `rerank`, see there."""
+
+    method: str | Method
+    k: int | None
+    reverse_k: int | None
+    text_neighbors: int | None
+    text_embeddings: Array | None
+    mix: float | None
+    caption_groups: Array | Iterable[int] | None
+    temperature: float | None
+    neighbors: int | None
+    alpha: float | None
+    activation_k: int | None
+    k1: int | None
+    k2: int | None
+    initial_weight: float | None
+    bank_i2t: Array | None
+    bank_t2i: Array | None
+    image_embeddings: Array | None
+
+
+# name -> its axes, which of them must match an axis of sim, and of which items that is
+_AXES = {
+    "image_embeddings": ("(images, width)", 0, "images"),
+    "text_embeddings": ("(texts, width)", 0, "texts"),
+    "bank_i2t": ("(images of the bank, texts)", 1, "texts"),
+    "bank_t2i": ("(images, texts of the bank)", 0, "images"),
+}
+ARRAYS = (*_AXES, "caption_groups")
+
+
+def options_of(method: Method) -> dict[str, Any]:
+    """Return the options of a method and their defaults, in the order of its signature."""
     parameters = inspect.signature(method).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def select_options(
-    name: str,
-    method: Callable[..., Any],
-    shared: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    further: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What the method is to be called with.
-
-    Args:
-        name: of the method, for messages.
-        method: its function.
-        shared: options that every call has, whether its method knows them or not.
-        defaults: of the shared ones; one left at its default is dropped where it is not known.
-        further: options of this call alone.
+def check_known(name: str, method: Method, given: Iterable[str]) -> None:
+    """Refuse options that a method does not have.
 
     Raises:
-        TypeError: an option that the method does not have.
+        TypeError: names the method and its options.
     """
     known = options_of(method)
-    unknown = [option for option in further if option not in known]
-    unknown += [
-        option
-        for option, value in shared.items()
-        if option not in known and not (value is defaults[option] or _same(value, defaults[option]))
-    ]
-    if unknown:
-        raise TypeError(
-            f"rerank: method {name!r} has no option {unknown[0]!r}; "
-            f"it has {', '.join(known) or 'none'}"
-        )
-    return {option: value for option, value in {**shared, **further}.items() if option in known}
-
-
-def _same(value: Any, default: Any) -> bool:
-    return isinstance(value, Real) and isinstance(default, Real) and value == default
+    for option in given:
+        if option not in known:
+            raise TypeError(
+                f"rerank: method {name!r} has no option {option!r}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
 
 
 def check_count(name: str, value: object) -> None:
-    """Refuse what is no integer from 1 on.
+    """Refuse a value that is not an integer of at least 1.
 
     Raises:
-        ValueError: naming the option.
+        ValueError: names the option.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"rerank: {name} must be an integer of at least 1, got {value!r}")
@@ -78,10 +97,10 @@ def check_number(
     at_least: float = -math.inf,
     at_most: float = math.inf,
 ) -> None:
-    """Refuse what is no finite number within the bounds.
+    """Refuse a value that is not a finite number within the bounds.
 
     Raises:
-        ValueError: naming the option.
+        ValueError: names the option and the bounds.
     """
     if (
         isinstance(value, Real)
@@ -100,41 +119,33 @@ def check_number(
 
 
 def array_option(name: str, values: Any, scores: Tensor) -> Tensor:
-    """An option that is an array, as a tensor on the device of the scores.
+    """Return one of the options `ARRAYS` as a tensor on the device of the scores.
 
     Args:
-        name: image_embeddings (I, E), text_embeddings (T, E), bank_i2t (B, T), bank_t2i (I, B) or
-            caption_groups (T,).
-        values: what was given.
+        name: the name of the option.
+        values: the array that was given.
         scores: (I, T).
 
     Raises:
-        TypeError: no array, or not of floats (integers for caption_groups).
-        ValueError: of another shape, or not finite.
+        TypeError: not an array, or not of floats (for caption_groups: of integers).
+        ValueError: a shape that does not fit the scores, NaN or infinity.
     """
     images, texts = scores.shape
     if name == "caption_groups":
         return _groups(values, texts).to(scores.device)
-    axes, axis = {
-        "image_embeddings": ("(images, width)", 0),
-        "text_embeddings": ("(texts, width)", 0),
-        "bank_i2t": ("(images of the bank, texts)", 1),
-        "bank_t2i": ("(images, texts of the bank)", 0),
-    }[name]
-    what, wanted = (
-        ("texts", texts) if name in ("text_embeddings", "bank_i2t") else ("images", images)
-    )
+    axes, axis, items = _AXES[name]
+    wanted = texts if items == "texts" else images
     tensor = as_tensor(values, name, axes)
     if tensor.shape[axis] != wanted:
         raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}, sim has {wanted} {what}: "
+            f"{name} has shape {tuple(tensor.shape)}, sim has {wanted} {items}: "
             f"it must be {axes}, with one {('row', 'column')[axis]} for each"
         )
     check_scores(tensor, name)
     return tensor.to(scores.device)
 
 
-def _groups(values: Array, texts: int) -> Tensor:
+def _groups(values: Any, texts: int) -> Tensor:
     groups = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     if groups.dtype.is_floating_point or groups.dtype.is_complex or groups.dtype == torch.bool:
         raise TypeError(f"caption_groups must hold integers, got {groups.dtype}")

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+from ascl_plugin import registry
 from ascl_plugin.commands import rerank as command
 from ascl_plugin.commands.main import main
 from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.registry import available
 from ascl_plugin.reranking import rerank, tune_rerank
-from ascl_plugin.reranking.methods import METHODS
 
 OWNERS = np.arange(12) // 2
 
@@ -59,7 +60,7 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", available("rerank"))
 def test_each_method_and_its_options(path, sim, method):
     options = [word for n, v in GIVEN[method].items() for word in (f"--{n}", str(v))]
     assert main(["rerank", str(path), "--method", method, *options]) == 0
@@ -67,6 +68,15 @@ def test_each_method_and_its_options(path, sim, method):
     for found, matrix in zip(written(path), wanted, strict=True):
         np.testing.assert_array_equal(found, matrix)
     assert method == "none" or not np.array_equal(wanted.t2i, rerank(sim, method=method).t2i)
+
+
+def test_a_registered_method(path, sim, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register("rerank", "mine")(lambda scores, *, alpha=1.0: (scores * alpha, -scores))
+    assert main(["rerank", str(path), "--method", "mine", "--alpha", ".5"]) == 0
+    np.testing.assert_array_equal(written(path)[0], sim / 2)
+    assert main(["rerank", str(path), "--method", "all", "--captions_per_image", "2"]) == 0
+    assert "mine" in {row["method"] for row in cells(capsys.readouterr().out)}
 
 
 def test_banks_and_embeddings_come_from_files(path, sim, tmp_path):
@@ -110,7 +120,7 @@ def test_all_methods_in_a_table(path, sim, capsys, tmp_path):
     assert main(argv) == 0
     out = capsys.readouterr().out
     rows = {row["method"]: row for row in cells(out)}
-    assert sorted(rows) == sorted(METHODS) and next(iter(rows)) == "none"
+    assert sorted(rows) == available("rerank") and next(iter(rows)) == "none"
     options = {"csls": {"neighbors": 2}, "nnn": {"neighbors": 2}, "bidirectional": {"k": 3}}
     for method, row in rows.items():
         result = rerank(sim, method=method, **options.get(method, {}))

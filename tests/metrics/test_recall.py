@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin import scores as similarity
 from ascl_plugin.metrics.recall import ranks, retrieval_metrics
 from ascl_plugin.reranking import rerank
 
@@ -84,7 +83,7 @@ def test_equals_a_full_sort(data, shape, ties, dtype, chunk):
     few, many = st.integers(-1, 1).map(float), st.floats(-9, 9, width=16) | st.just(-np.inf)
     sim = data.draw(hnp.arrays(dtype, (images, len(owners)), elements=few if ties else many))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "CHUNK_SCORES", chunk)
+        patch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
         i2t, t2i = ranks(sim, np.array(owners, dtype=np.int32))
     assert (i2t.tolist(), t2i.tolist()) == naive_ranks(sim, owners)
 

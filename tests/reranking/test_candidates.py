@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin import scores as similarity
 from ascl_plugin.reranking import RerankedLists, rerank, rerank_candidates
 from ascl_plugin.reranking.neighbors import overlapping_texts
 
@@ -74,7 +73,7 @@ def test_short_lists_are_the_matrix_with_a_limit(
     embeddings = np.random.default_rng(seed).normal(size=(sim.shape[1], 3))
     shared = {"text_neighbors": neighbors, "text_embeddings": embeddings, "mix": mix}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "CHUNK_SCORES", chunk)
+        patch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
         found = rerank_candidates(*lists_of(sim, length, reverse), k, reverse_k, **shared)
     limit = max(sim.shape) if reverse_k is None else reverse_k
     i2t, t2i = filled_in(sim, found)
@@ -179,7 +178,7 @@ def test_overlapping_texts_are_those_of_highest_cosine(sim, length, count, chunk
     ids, scores = top_lists(sim.T, length)
     ids[0, 1:], scores[0, 1:] = -1, np.nan
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "CHUNK_SCORES", chunk)
+        patch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
         found = overlapping_texts(
             torch.from_numpy(ids), torch.from_numpy(scores), len(sim), count
         ).numpy()
@@ -296,7 +295,7 @@ def test_errors_say_what_and_where(lists, options, error, message):
 
 
 def test_the_place_of_an_error_does_not_depend_on_chunks(monkeypatch):
-    monkeypatch.setattr(similarity, "CHUNK_SCORES", 1)
+    monkeypatch.setattr("ascl_plugin.scores.CHUNK_SCORES", 1)
     with pytest.raises(ValueError, match="i2t_ids holds 0 twice at row 1"):
         rerank_candidates(**changed("i2t_ids", 0))
     with pytest.raises(ValueError, match="t2i_ids holds 2 at row 2, column 1"):

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin import scores as similarity
 from ascl_plugin.ranking import positions, top_candidates
 from ascl_plugin.reranking import rerank
 from ascl_plugin.reranking.bidirectional import new_order
@@ -98,7 +97,7 @@ def test_equals_the_equations(sim, k, reverse_k, text_neighbors, mix, embedded, 
     embeddings = torch.randn(texts, 3, generator=torch.Generator().manual_seed(k))
     embeddings = embeddings if embedded else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "CHUNK_SCORES", chunk)
+        patch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
         result = rerank(scores, k, reverse_k, text_neighbors, embeddings, mix=mix)
         groups = nearest_texts(scores, min(text_neighbors, texts), embeddings).tolist()
     i2t, t2i = twin(scores.tolist(), k, reverse_k, groups, mix)
@@ -209,7 +208,7 @@ def test_neighbours_are_the_nearest_profiles(sim, count):
 def test_chunks_do_not_change_the_neighbours(monkeypatch):
     scores = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
     wanted = nearest_texts(scores, 4)
-    monkeypatch.setattr(similarity, "CHUNK_SCORES", 70)
+    monkeypatch.setattr("ascl_plugin.scores.CHUNK_SCORES", 70)
     assert torch.equal(nearest_texts(scores, 4), wanted)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from ascl_plugin import build
-from ascl_plugin import scores as similarity
-from ascl_plugin.reranking import Reranked, rerank
+from ascl_plugin import available, build, register, registry
+from ascl_plugin.reranking import Reranked, rerank, tune_rerank
+from ascl_plugin.reranking.options import RerankOptions, options_of
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -79,18 +79,71 @@ def test_method_none_copies():
     assert sim.all() and np.array_equal(result.t2i, sim)
 
 
-def test_no_argument_takes_labels():
-    names = set(inspect.signature(rerank).parameters)
-    assert names == {
-        "sim", "k", "reverse_k", "text_neighbors", "text_embeddings", "method", "options"
-    }  # fmt: skip
+def test_every_option_is_a_keyword_that_a_type_checker_knows():
+    """The signature and `RerankOptions` name the options of all methods, and no labels."""
+    parameters = inspect.signature(rerank).parameters
+    names = {
+        option
+        for method in registry.BUILT_IN["rerank"]
+        for option in options_of(registry.resolve("rerank", method))
+    }
+    assert set(parameters) == {"sim", "method"} | names
+    assert set(RerankOptions.__annotations__) == {"method"} | names
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     with pytest.raises(TypeError, match="caption_to_image"):
         rerank(np.eye(2), caption_to_image=[0, 1])
+
+
+def lift(scores, *, alpha=0.5, bank_i2t=None, bank_t2i=None):
+    """A method of a user: both directions by the score, minus alpha of the other way round."""
+    return scores - alpha * scores.flip(1), scores - alpha * scores.flip(0)
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})
+    register("rerank", "mine")(lift)
+
+
+def test_a_registered_method_is_one_like_ours(mine):
+    sim = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    assert "mine" in available("rerank") and "csls" in available("rerank")
+    result = rerank(sim, method="mine", alpha=0.25)
+    np.testing.assert_allclose(result.i2t, sim - 0.25 * sim[:, ::-1])
+    assert result.t2i.dtype == np.float32
+    assert (result.method, result.transductive, result.oracle) == ("mine", True, False)
+    assert not rerank(sim, method="mine", bank_i2t=sim, bank_t2i=sim).transductive
+    assert np.array_equal(rerank(sim, method=lift).t2i, rerank(sim, method="mine").t2i)
+    with pytest.raises(TypeError, match="'mine' has no option 'k'; it has alpha, bank_i2t, bank"):
+        rerank(sim, method="mine", k=3)
+    tuned = tune_rerank(sim, [0, 1, 2, 3, 0], {"alpha": [0.1, 0.2]}, method="mine")
+    assert [t.options for t in tuned.trials[1:]] == [
+        {"method": "mine", "alpha": alpha} for alpha in (0.1, 0.2)
+    ]
+
+
+def test_what_a_method_returns_is_looked_at(mine):
+    register("rerank", "mine")(lambda scores: (scores, scores.T))
+    with pytest.raises(ValueError, match=r"'mine' returned shapes \(2, 3\) and \(3, 2\)"):
+        rerank(np.ones((2, 3)), method="mine")
+
+
+def test_a_name_is_never_imported_as_a_path():
+    """Options come from files of saved runs, too."""
+    with pytest.raises(ValueError, match="no method 'os:getcwd'; there are bidirectional"):
+        rerank(np.eye(2), method="os:getcwd")
 
 
 def test_built_by_name():
     sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
     assert build("rerank", "bidirectional", k=2)(sim).t2i.tolist() == sim.tolist()
+    built, wanted = (
+        build("rerank", "csls", neighbors=2)(sim),
+        rerank(sim, method="csls", neighbors=2),
+    )
+    assert built.i2t.tolist() == wanted.i2t.tolist() and built.method == "csls"
+    path = build("rerank", "ascl_plugin.reranking.hubness:nnn", alpha=0.5)
+    assert path(sim).i2t.tolist() == rerank(sim, method="nnn", alpha=0.5).i2t.tolist()
 
 
 def holding(value, row, column, shape=(4, 5)):
@@ -133,7 +186,7 @@ def test_errors_say_what_and_where(sim, options, error, message):
 
 
 def test_the_place_of_a_nan_does_not_depend_on_chunks(monkeypatch):
-    monkeypatch.setattr(similarity, "CHUNK_SCORES", 5)
+    monkeypatch.setattr("ascl_plugin.scores.CHUNK_SCORES", 5)
     with pytest.raises(ValueError, match="row 2, column 3"):
         rerank(holding(np.nan, 2, 3))
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin import scores as similarity
 from ascl_plugin.reranking import rerank
+from ascl_plugin.scores import as_tensor
 
 options = {
     "k": st.integers(1, 13),
@@ -141,7 +141,7 @@ def test_a_memory_map_is_read_where_it_is(tmp_path, recwarn):
     sim = np.random.default_rng(0).normal(size=(7, 12)).astype(np.float32)
     np.save(tmp_path / "sim.npy", sim)
     mapped = np.load(tmp_path / "sim.npy", mmap_mode="r")
-    assert similarity.as_tensor(mapped, "sim").data_ptr() == mapped.ctypes.data
+    assert as_tensor(mapped, "sim").data_ptr() == mapped.ctypes.data
     for neighbors in (1, 3):
         found, wanted = (rerank(x, 5, text_neighbors=neighbors) for x in (mapped, sim))
         np.testing.assert_array_equal(found.i2t, wanted.i2t)

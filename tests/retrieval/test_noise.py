@@ -11,7 +11,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.metrics import protocols
 from ascl_plugin.metrics.statistics import chance_interval
-from ascl_plugin.reranking.methods import METHODS
+from ascl_plugin.registry import available
 
 pytest.importorskip("yaml", reason="extra `recipes`")
 from ascl_plugin.retrieval.evaluator import Evaluator
@@ -74,7 +74,7 @@ def outside(results, gallery=IMAGES):
     return found
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", available("rerank"))
 @pytest.mark.parametrize("protocol", ["full", "coco_1k"])
 def test_honest_protocols_stay_at_chance(evaluators, protocol, method, monkeypatch):
     monkeypatch.setattr(protocols, "FOLD_IMAGES", IMAGES // 5)
