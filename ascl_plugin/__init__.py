@@ -1,33 +1,36 @@
 """Asymmetry-sensitive image-text retrieval, as components that work alone and together.
 
-* `AsymmetryLoss`, `TripletLoss`: losses over score matrices, for any model.
-* `AsymmetryCollator`: batches with generated positives, and seeds of generated negatives.
+* `AsymmetryLoss`, `TripletLoss`: losses over score matrices, for any model; as functions,
+  `asymmetry_loss`, `triplet_loss`. `gather_features`: features of all ranks, with gradients.
+* `AsymmetryCollator`: batches with generated positives, and seeds of generated negatives;
+  `generate_negatives` makes these.
 * `CrossModalFusion`: scores images against texts by regions and words, and as wholes; it takes
-  `ImageFeatures` and `TextFeatures`.
+  `ImageFeatures` and `TextFeatures`. `LateInteraction`, `PooledSimilarity`: cheaper scorers.
 * `rerank`: both directions of retrieval from a score matrix alone; returns `Reranked`.
 * `rerank_candidates`: the same from top-K lists alone; returns `RerankedLists`.
 * `tune_rerank`: options for `rerank` that gain on a validation split.
-* `retrieval_metrics`, `score_matrix`: recalls and ranks; scores of large sets in tiles.
+* `retrieval_metrics`, `score_matrix`, `search`: recalls and ranks; scores of large sets in tiles;
+  the best of a large gallery. `audit`: refuses a scorer that sees more than its pair.
 * `register`, `build`, `available`: components by name, also those of other packages.
 * `RetrievalModel`: encoders and fusion in one; needs ``pip install "ascl-plugin[recipes]"``.
 
 Everything but the last needs torch and numpy alone. See docs/components.md.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ascl_plugin._version import __version__
-from ascl_plugin.asymmetry.collator import AsymmetryCollator
+from ascl_plugin.asymmetry import AsymmetryCollator, generate_negatives
+from ascl_plugin.distributed import gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion.head import CrossModalFusion
-from ascl_plugin.losses.modules import AsymmetryLoss, TripletLoss
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
+from ascl_plugin.losses import AsymmetryLoss, TripletLoss, asymmetry_loss, triplet_loss
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available, build, register
-
-# From here on `ascl_plugin.rerank` is the function; its package is still imported by name
-# (`from ascl_plugin.reranking.methods import ...`).
 from ascl_plugin.reranking import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
+from ascl_plugin.retrieval.audit import audit
 from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.search import search
 
 if TYPE_CHECKING:
     from ascl_plugin.retrieval.model import RetrievalModel as RetrievalModel
@@ -38,26 +41,39 @@ __all__ = [
     "AsymmetryLoss",
     "CrossModalFusion",
     "ImageFeatures",
+    "LateInteraction",
+    "PooledSimilarity",
     "Reranked",
     "RerankedLists",
     "TextFeatures",
     "TripletLoss",
     "__version__",
+    "asymmetry_loss",
+    "audit",
     "available",
     "build",
+    "gather_features",
+    "generate_negatives",
     "register",
     "rerank",
     "rerank_candidates",
     "retrieval_metrics",
     "score_matrix",
+    "search",
+    "triplet_loss",
     "tune_rerank",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`RetrievalModel`, imported when it is asked for."""
+def __getattr__(name: str) -> object:
+    """Import `RetrievalModel` when it is asked for."""
     if name == "RetrievalModel":
         from ascl_plugin.retrieval.model import RetrievalModel
 
         return RetrievalModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, `RetrievalModel` among them."""
+    return sorted([*__all__, "RetrievalModel"])
