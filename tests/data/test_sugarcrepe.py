@@ -59,7 +59,7 @@ def test_one_file_and_no_pictures(folder):
         ({"7": entry(filename="../../x.jpg")}, ValueError, "entry '7': path .* leaves"),
         ({"7": entry(filename="/x.jpg")}, ValueError, "entry '7': path .* leaves"),
         ({"7": entry(filename="none.jpg")}, FileNotFoundError, "entry '7': image 'none.jpg'"),
-        ({"7": "x"}, ValueError, "entry '7': expected an object, got str"),
+        ({"7": "x"}, ValueError, "entry '7': expected an object with 'caption', got str"),
         ([entry()], ValueError, "got list"),
         ({}, ValueError, "no entries"),
         ("{", ValueError, "not JSON"),
