@@ -22,17 +22,16 @@ anew. Nothing in the wording gives them away, only the picture does.
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ascl_plugin.data.descriptions import captions_of, variants_of
 from ascl_plugin.data.drawing import COLOURS, GROUNDS, UNSEEN, Item, draw, png
-from ascl_plugin.data.rows import ROW
-from ascl_plugin.data.sentences import JOINERS, OPENINGS, Mention, Sentence
+from ascl_plugin.data.rows import ROW, SPLITS
+from ascl_plugin.data.sentences import Mention, Sentence
 from ascl_plugin.data.shapes import NOUNS
 
 try:
@@ -63,17 +62,16 @@ _SIZES = {"large": 0.37, "small": 0.26}
 _PITCH = (1 - _SIZES["large"]) / 2
 _JITTER = {"large": 0.0, "small": 0.02}
 _ROWS, _COLUMNS = {0: "top", 2: "bottom"}, {0: "left", 2: "right"}
-_WORDS_MIN, _WORDS_MAX = 6, 16
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture shows.
+    """The content of a picture.
 
     Attributes:
-        groups: Complete mentions, nothing left out.
-        cells: For each group, the (column, row) cells of its members in the 3 x 3 layout.
-        ground: A key of `GROUNDS`.
+        groups: complete mentions, nothing left out.
+        cells: for each group, the (column, row) cells of its members in the 3 x 3 layout.
+        ground: a key of `GROUNDS`.
     """
 
     groups: tuple[Mention, ...]
@@ -81,7 +79,7 @@ class Scene:
     ground: str
 
     def facts(self) -> set[str]:
-        """The information set A of the picture."""
+        """Return the information set A of the picture."""
         return Sentence(self.groups, self.ground, "", "and").facts()
 
 
@@ -91,17 +89,19 @@ def make(split: str, size: int, seed: int = 0, image_size: int = 96) -> datasets
     Scene number n depends on `seed`, `split` and n alone: a smaller size is a prefix of a larger.
 
     Args:
-        split: Name of the split, such as "train", "val" or "test"; other names give other scenes.
-        size: Number of scenes, at least 1.
-        seed: Other seeds give other scenes.
-        image_size: Side of the square pictures in pixels, at least 48.
+        split: "train", "val" or "test".
+        size: number of scenes, at least 1.
+        seed: seed of the drawing.
+        image_size: side of the square pictures in pixels, at least 48.
 
     Returns:
         One row per scene with the columns of `COLUMNS`; `image` holds {"bytes": PNG, "path": None}.
 
     Raises:
-        ValueError: `size` or `image_size` is too small.
+        ValueError: an unknown split; `size` or `image_size` is too small.
     """
+    if split not in SPLITS:
+        raise ValueError(f"drawn scenes have no split {split!r}; they have {', '.join(SPLITS)}")
     if size < 1:
         raise ValueError(f"size is {size}; a split needs at least 1 scene")
     if image_size < 48:
@@ -112,13 +112,8 @@ def make(split: str, size: int, seed: int = 0, image_size: int = 96) -> datasets
     return datasets.Dataset.from_list(rows, features=COLUMNS)
 
 
-def is_true(facts_b: Collection[str], facts_a: Collection[str]) -> bool:
-    """Whether a text with facts B is true of an image with facts A: B is a subset of A."""
-    return set(facts_b) <= set(facts_a)
-
-
 def ceiling(dataset: datasets.Dataset) -> dict[str, float]:
-    """The best expected R@1 that the captions allow, since a caption can be true of several scenes.
+    """Return the best expected R@1 that the captions allow: some are true of several scenes.
 
     A caption t is true of n(t) scenes of the dataset, its own among them. To a scorer that knows of
     each caption and image only what they say and show, these scenes are equally likely to be its
@@ -130,7 +125,7 @@ def ceiling(dataset: datasets.Dataset) -> dict[str, float]:
       probability 1 / n(t). The mean over images of this greatest 1 / n(t).
 
     Args:
-        dataset: Rows with `facts` and `caption_facts`.
+        dataset: rows with `facts` and `caption_facts`.
 
     Returns:
         `i2t_r1` and `t2i_r1`, in percent.
@@ -151,13 +146,13 @@ def ceiling(dataset: datasets.Dataset) -> dict[str, float]:
     return {"i2t_r1": 100 * float(best.mean()), "t2i_r1": 100 * float(certainty.mean())}
 
 
-def _row(split: str, number: int, seed: int, image_size: int) -> dict[str, Any]:
+def _row(split: str, number: int, seed: int, image_size: int) -> dict[str, object]:
     rng = random.Random(f"{seed}/{split}/{number}")
     scene = _scene(rng)
-    captions = _captions(rng, scene)
-    variants = _variants(rng, scene, captions[0])
+    captions = captions_of(rng, scene.groups, scene.ground)
+    variants = variants_of(rng, scene.groups, captions[0])
     image_id = f"scene-{split}-{number:05d}"
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "image_id": image_id,
         "image": {"bytes": _picture(rng, scene, image_size), "path": None},
         "captions": [caption.words() for caption in captions],
@@ -227,76 +222,3 @@ def _picture(rng: random.Random, scene: Scene, image_size: int) -> bytes:
             down = 0.5 + (y - 1) * _PITCH + rng.uniform(-reach, reach)
             items.append(Item(group.noun, group.colour, across, down, _SIZES[group.size]))
     return png(draw(items, scene.ground, image_size, rng))
-
-
-def _captions(rng: random.Random, scene: Scene) -> list[Sentence]:
-    """Five sentences with five different information sets that together mention every group.
-
-    Each is about another two or three of the groups, as far as there are five such choices. The
-    first leaves out at least one group, so that a true one can still be added to it.
-    """
-    choices = [some for size in (2, 3) for some in itertools.combinations(scene.groups, size)]
-    while True:
-        rng.shuffle(choices)
-        chosen = (choices * 2)[:5]
-        if len(chosen[0]) == len(scene.groups) or set(scene.groups) != set().union(*chosen):
-            continue
-        captions = [_sentence(rng, scene, some) for some in chosen]
-        if len({frozenset(caption.facts()) for caption in captions}) == len(captions):
-            return captions
-
-
-def _sentence(rng: random.Random, scene: Scene, groups: tuple[Mention, ...]) -> Sentence:
-    while True:
-        order = rng.sample(groups, len(groups))
-        sentence = Sentence(
-            tuple(_mention(rng, group, 0.8 if len(groups) == 2 else 0.4) for group in order),
-            scene.ground if rng.random() < 0.5 else "",
-            rng.choice(OPENINGS),
-            rng.choice(JOINERS),
-        )
-        if _WORDS_MIN <= len(sentence.words().split()) <= _WORDS_MAX:
-            return sentence
-
-
-def _mention(rng: random.Random, group: Mention, detail: float) -> Mention:
-    """Say the size and the place, or one of two places, with probability `detail` each."""
-    places = group.places if rng.random() < detail else ()
-    if len(places) == 2 and rng.random() < 0.3:
-        places = (rng.choice(places),)
-    colour = group.colour if rng.random() < 0.95 else ""
-    return replace(
-        group, colour=colour, size=group.size if rng.random() < detail else "", places=places
-    )
-
-
-def _elsewhere(rng: random.Random, places: tuple[str, ...]) -> tuple[str, ...]:
-    """As many places, drawn anew."""
-    if len(places) == 2:
-        return rng.choice(list(_ROWS.values())), rng.choice(list(_COLUMNS.values()))
-    return (rng.choice(("left", "right", "top", "bottom", "middle")),) if places else ()
-
-
-def _variants(rng: random.Random, scene: Scene, caption: Sentence) -> dict[str, Sentence]:
-    said = {mention.noun for mention in caption.mentions}
-    present = [group.noun for group in scene.groups]
-    left_out = rng.choice([group for group in scene.groups if group.noun not in said])
-    added = _mention(rng, left_out, 0.5)
-    absent = replace(
-        added,
-        noun=rng.choice([noun for noun in NOUNS if noun not in present]),
-        colour=rng.choice(list(COLOURS)) if added.colour else "",
-        places=_elsewhere(rng, added.places),
-    )
-    at = rng.randint(0, len(caption.mentions))
-    dropped = rng.randrange(len(caption.mentions))
-
-    def with_added(mention: Mention) -> Sentence:
-        return replace(caption, mentions=(*caption.mentions[:at], mention, *caption.mentions[at:]))
-
-    kept = tuple(m for k, m in enumerate(caption.mentions) if k != dropped)
-    return {
-        "negative": with_added(absent),
-        "richer": with_added(added),
-        "shorter": replace(caption, mentions=kept),
-    }

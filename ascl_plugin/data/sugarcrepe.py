@@ -12,7 +12,6 @@ from pathlib import Path
 from ascl_plugin.data.image_paths import ImagePaths
 from ascl_plugin.data.json_file import field, load_json
 from ascl_plugin.data.rows import clean_captions
-from ascl_plugin.interfaces import Row
 
 #: Where COCO's validation images may lie below an image root.
 FOLDERS = ("", "val2017", "images/val2017", "images")
@@ -20,7 +19,7 @@ FOLDERS = ("", "val2017", "images/val2017", "images")
 
 def read_sugarcrepe(
     path: str | Path, image_root: str | Path | None = None, pictures: bool = True
-) -> dict[str, list[Row]]:
+) -> dict[str, list[dict[str, object]]]:
     """Read files of ``{"0": {"filename", "caption", "negative_caption"}, ...}``.
 
     Images are found in `image_root` under ``val2017/``, ``images/val2017/``, ``images/`` or
@@ -50,14 +49,14 @@ def read_sugarcrepe(
     return {file.stem: _rows(file, ImagePaths(root if pictures else None)) for file in files}
 
 
-def _rows(path: Path, paths: ImagePaths) -> list[Row]:
+def _rows(path: Path, paths: ImagePaths) -> list[dict[str, object]]:
     content = load_json(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(
             f'{path}: expected {{"0": {{"filename", "caption", "negative_caption"}}, ...}}, got '
             f"{'no entries' if content == {} else type(content).__name__}"
         )
-    rows = []
+    rows: list[dict[str, object]] = []
     for key, entry in content.items():
         where = f"{path}: entry {key[:80]!r}"
         said = [field(entry, name, where) for name in ("caption", "negative_caption")]
