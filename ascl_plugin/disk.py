@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, errors that name them, and checksums."""
+"""Atomic writes of files and folders, errors that name the path, and checksums."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ _CHUNK = 2**20
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong inside names `path` and says how to go on.
+    """Raise errors of the block as an OSError that names `path` and the cure.
 
     Raises:
-        OSError: a full disk, a read-only one, a limit; also where a library has an error of its
-            own for that (torch.save: RuntimeError, safetensors: SafetensorError).
+        OSError: a full disk, a read-only one, a limit; also where a library has its own error for
+            that (torch.save: RuntimeError, safetensors: SafetensorError).
     """
     try:
         yield
-    except (OSError, RuntimeError, _safetensor_error()) as error:
-        told: BaseException = error
-        while told.__context__ is not None and not isinstance(told, OSError):
-            told = told.__context__  # torch.save says "unexpected pos", what is below says why
-        reason = (str(told).strip().splitlines() or [type(told).__name__])[0]
+    except Exception as error:
+        of_safetensors = type(error).__name__ == "SafetensorError"  # the base install has none
+        if not isinstance(error, OSError | RuntimeError) and not of_safetensors:
+            raise
+        cause: BaseException = error
+        while cause.__context__ is not None and not isinstance(cause, OSError):
+            cause = cause.__context__  # torch.save says "unexpected pos", its cause says why
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise OSError(
-            f"{path} cannot be written ({reason}); what was written before is whole: with room and "
-            "permission there, the same command goes on (a training run: with --resume)"
+            f"{path} cannot be written ({reason}); earlier files are whole: with room and "
+            "permission there, the same command continues (a training run: with --resume)"
         ) from error
 
 
 @contextmanager
 def written(path: Path, shared: bool = False) -> Iterator[Path]:
-    """A name aside to write a file or a folder to; left without an error, that becomes `path`.
+    """Yield a temporary name to write a file or folder to; rename it to `path` after the block.
 
-    Killed at any moment, `path` is the old or the new one, or, where it is a folder, `put_back`
-    makes it the old one. What a kill leaves, `.NAME.writing`, is hidden; the next to write `path`
-    removes it. Only write inside: what goes wrong there is told as that `path` cannot be written.
+    If the process is killed, `path` is the old or the new one; if it is a folder, `put_back` brings
+    the old one back. A kill can leave a hidden `.NAME.writing`, which the next write removes. Only
+    write inside the block: its errors are raised as "`path` cannot be written".
 
     Args:
         path: its folder is made when missing.
         shared: other processes may write it at the same time: each gets a name of its own, which
-            nobody removes after a kill.
+            stays after a kill.
 
     Raises:
-        OSError: as of `writing`; `path` is as it was.
+        OSError: see `writing`; `path` is unchanged.
     """
     own = f".{secrets.token_hex(4)}" if shared else ""
     aside = path.with_name(f".{path.name}{own}.writing")
@@ -60,21 +63,21 @@ def written(path: Path, shared: bool = False) -> Iterator[Path]:
             yield aside
             into_place(aside, path)
     except BaseException:
-        _remove(aside)  # it may be what fills the disk
+        _remove(aside)  # it may fill the disk
         raise
 
 
 def write_text(path: Path, text: str, shared: bool = False) -> None:
-    """A text as a file in UTF-8, `written`."""
+    """Write a text as UTF-8, see `written`."""
     with written(path, shared) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def into_place(aside: Path, path: Path) -> None:
-    """Brings a file, or all files of a folder, to the disk, and then gives it the name `path`."""
+    """Flush a file, or all files of a folder, to the disk, then rename it to `path`."""
     for file in aside.rglob("*") if aside.is_dir() else [aside]:
         if not file.is_dir():
-            with open(file, "rb+") as handle:  # before the name is: a power cut leaves no empty
+            with open(file, "rb+") as handle:  # first: a power cut leaves no empty file
                 os.fsync(handle.fileno())
     if not (aside.is_dir() and path.exists()):
         os.replace(aside, path)
@@ -91,7 +94,7 @@ def into_place(aside: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder; never is there a half of one by its name."""
+    """Remove a folder at once; half of it never has its name."""
     removed = path.with_name(f".{path.name}.removed")
     _remove(removed)
     os.replace(path, removed)
@@ -99,7 +102,7 @@ def remove_folder(path: Path) -> None:
 
 
 def put_back(folder: Path) -> None:
-    """Ends what a kill left half done in a folder that nobody else writes to."""
+    """Complete or undo interrupted writes in a folder that no other process writes to."""
     for old in folder.glob(".*.old"):
         path = folder / old.name[1 : -len(".old")]
         if path.exists():
@@ -112,16 +115,16 @@ def put_back(folder: Path) -> None:
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Writes `SHA256SUMS` of the files named, as `sha256sum -c` reads it."""
+    """Write `SHA256SUMS` of the named files, as `sha256sum -c` reads it."""
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in names]
     (folder / SUMS).write_text("".join(lines))
 
 
 def check_sums(folder: Path) -> None:
-    """Sees that the files of a folder are what `write_sums` saw; of no `SHA256SUMS`, nothing.
+    """Check the files of a folder against its `SHA256SUMS`, if there is one.
 
     Raises:
-        ValueError: one is not, or is gone; the message names it.
+        ValueError: a file differs or is missing; the message names it.
     """
     sums = folder / SUMS
     if not sums.is_file():
@@ -151,11 +154,3 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
-
-
-def _safetensor_error() -> type[Exception]:
-    try:
-        from safetensors import SafetensorError
-    except ImportError:
-        return OSError
-    return SafetensorError

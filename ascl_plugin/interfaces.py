@@ -6,7 +6,7 @@ Any object with these members will do; nothing has to inherit from them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Union, overload, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: One image with its captions, by column name; see `ascl_plugin.data.rows`.
 Row = Mapping[str, Any]
+
+#: Rows of a split, or some of them in a list.
+AnyRows = Union["Rows", Sequence[Row]]
 
 #: A component as configurations and saved models name it: ``{"name": ..., **options}``.
 ComponentSpec = Mapping[str, object]
@@ -103,6 +106,16 @@ class Fingerprinted(Protocol):
 
 
 @runtime_checkable
+class FromFiles(Protocol):
+    """A stand-in for an image encoder: the model's features come from files."""
+
+    from_files: bool
+    num_regions: int
+    region_dim: int
+    pooled_dim: int
+
+
+@runtime_checkable
 class CountsCut(Protocol):
     """A text encoder that knows which texts it cuts."""
 
@@ -137,3 +150,34 @@ class HasFusion(Protocol):
 
     @property
     def fusion(self) -> Scorer: ...
+
+
+class SplitEvaluator(Protocol):
+    """A model that encodes and scores rows of a split, such as `retrieval.evaluator.Evaluator`."""
+
+    @property
+    def model(self) -> HasFusion: ...
+
+    @property
+    def tile(self) -> tuple[int, int] | None: ...
+
+    def encode_images(self, rows: AnyRows) -> ImageFeatures:
+        """Return the features of the rows' images."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Return the features of the texts."""
+        ...
+
+    def score(self, rows: AnyRows, texts: Sequence[str]) -> Tensor:
+        """Return the scores (I, T) of all rows with all texts."""
+        ...
+
+    def pairs(
+        self,
+        rows: AnyRows,
+        texts: Sequence[str],
+        index: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return the scores (T,) of text t with row index[t], by default row t."""
+        ...

@@ -1,4 +1,4 @@
-"""Arrays in `.npy` and `.npz` files: nothing is unpickled, and no header is believed unmeasured."""
+"""Arrays in `.npy` and `.npz` files: nothing is unpickled, headers are checked against sizes."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-# numpy reads a header as a Python literal, and says in many ways that it is none
+# errors of numpy for a header that is no Python literal
 _NO_HEADER = (ValueError, SyntaxError, TokenError, RecursionError, MemoryError, TypeError)
 _NO_ZIP = (
     ValueError, OSError, EOFError, RuntimeError, KeyError, MemoryError, zipfile.BadZipFile,
     zlib.error,
 )  # fmt: skip
-_CHUNK = 2**24  # bytes unpacked at once
 
 
 class NpyHeader(NamedTuple):
-    """What a `.npy` file says of itself.
+    """The header of a `.npy` file.
 
     Attributes:
         shape, dtype: of the array.
-        by_column: whether it is stored column by column.
+        by_column: True if it is stored column by column.
         offset: bytes before the first number.
-        nbytes: of all numbers.
+        nbytes: bytes of all numbers.
     """
 
     shape: tuple[int, ...]
@@ -41,8 +40,8 @@ class NpyHeader(NamedTuple):
     nbytes: int
 
 
-def read_header(file: BinaryIO, size: int) -> NpyHeader:
-    """The header of a `.npy` file of `size` bytes, read from its start.
+def read_header(file: IO[bytes], size: int) -> NpyHeader:
+    """Read the header of a `.npy` file of `size` bytes from its start.
 
     Raises:
         ValueError: no such header; Python objects; sizes below 0; more numbers than the file holds.
@@ -65,12 +64,7 @@ def read_header(file: BinaryIO, size: int) -> NpyHeader:
 
 
 class NpyFile:
-    """A float array in a `.npy` file, row by row.
-
-    No file stays open, so a copy works in any process.
-
-    Args:
-        path: of the file.
+    """A float array in a `.npy` file, read row by row; no file stays open between reads.
 
     Attributes:
         shape, dtype: of the whole array.
@@ -93,7 +87,7 @@ class NpyFile:
             raise ValueError(f"{path}: shape {self.shape} has rows of no numbers")
 
     def row(self, index: int, count: int | None = None) -> np.ndarray:
-        """Row `index` of the first axis; of its own first axis, the first `count`."""
+        """Return row `index`; of a row with several axes, at most `count` along its first."""
         inner = self.shape[1:]
         if count is not None:
             inner = (min(count, inner[0]), *inner[1:])
@@ -101,7 +95,7 @@ class NpyFile:
         return self._read(start, inner)
 
     def first(self, count: int) -> np.ndarray:
-        """The first `count` rows."""
+        """Return the first `count` rows."""
         return self._read(self.offset, (min(count, self.shape[0]), *self.shape[1:]))
 
     def _read(self, start: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -112,8 +106,8 @@ class NpyFile:
         return values.reshape(shape)
 
 
-def map_npy(path: str | Path, mode: Any = "c") -> np.memmap:
-    """The array of a `.npy` file, mapped: `mode` as of `np.memmap`, "c" copies what is written to.
+def map_npy(path: str | Path, mode: Literal["r", "r+", "c"] = "c") -> np.memmap:
+    """Map the array of a `.npy` file; `mode` is that of `np.memmap`, "c" for copy-on-write.
 
     Raises:
         FileNotFoundError: no such file.
@@ -122,19 +116,19 @@ def map_npy(path: str | Path, mode: Any = "c") -> np.memmap:
     header = _header_of(Path(path))
     if not header.nbytes:
         raise ValueError(f"{path}: shape {header.shape} has no numbers in it")
-    order: Any = "F" if header.by_column else "C"
+    order: Literal["F", "C"] = "F" if header.by_column else "C"
     return np.memmap(path, header.dtype, mode, header.offset, header.shape, order)
 
 
 def read_npz(
     path: str | Path, names: Sequence[str] | None = None, limit: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Arrays of an `.npz` by name; others in it, pickles among them, are left alone.
+    """Return arrays of an `.npz` by name; other members, such as pickles, are not read.
 
     Args:
-        path: of the file.
-        names: of the arrays wanted, as far as they are there; None: all.
-        limit: bytes an array may unpack to; None: any.
+        path: path of the file.
+        names: names of the arrays wanted, as far as they are there; None: all.
+        limit: maximum number of bytes that an array may unpack to; None: any.
 
     Raises:
         FileNotFoundError: no such file.
@@ -158,21 +152,14 @@ def read_npz(
     return found
 
 
-def _unpacked(file: Any, size: int, name: str) -> np.ndarray:
+def _unpacked(file: IO[bytes], size: int, name: str) -> np.ndarray:
     try:
-        header = read_header(file, size)
+        read_header(file, size)
+        file.seek(0)
+        values = npy.read_array(file, allow_pickle=False)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    # room that is claimed and never written to costs no memory
-    values = np.empty(header.shape, header.dtype, "F" if header.by_column else "C")
-    flat: Any = values.ravel("K").view(np.uint8)
-    room, filled = memoryview(flat), 0
-    while filled < header.nbytes:
-        got = file.readinto(room[filled : filled + _CHUNK])
-        if not got:
-            raise ValueError(f"{name}: cut short")
-        filled += got
-    file.read(1)  # at the end the sum of all bytes is checked
+    file.read(1)  # zipfile compares the checksum at the end
     return values
 
 

@@ -1,4 +1,4 @@
-"""Rows shared out over the processes of a group, and brought together again in order."""
+"""Rows split over the ranks of a process group, and gathered again in order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WAYS = ("one", "split", "own")
 
 @dataclass(frozen=True)
 class Shares:
-    """Which rows are whose.
+    """Rows of each rank; methods other than properties are collective.
 
     Args:
-        counts: rows of each process that takes part, in order of rank.
-        rank: number of this process among them.
-        device: one that the group's backend sends from.
+        counts: number of rows of each participating rank, in order.
+        rank: rank of this process.
+        device: a device that the group's backend sends from.
     """
 
     counts: tuple[int, ...]
@@ -31,22 +31,22 @@ class Shares:
 
     @property
     def total(self) -> int:
-        """Rows of all processes."""
+        """Number of rows of all ranks."""
         return sum(self.counts)
 
     @property
     def own(self) -> slice:
-        """Rows of this process."""
+        """Rows of this rank."""
         ends = list(accumulate(self.counts))
         return slice(ends[self.rank] - self.counts[self.rank], ends[self.rank])
 
     def exchange(self, rows: Tensor) -> None:
-        """Fills in the rows (total, ...) of the other processes, in place, on the CPU."""
+        """Fill in the rows of other ranks in place; `rows` (total, ...) is on the CPU."""
         for source, share in enumerate(rows.split(list(self.counts))):
             self.send(share, source)
 
     def send(self, values: Tensor, source: int) -> None:
-        """Values of process `source` to all others, in place, on the CPU."""
+        """Broadcast values of rank `source` in place, on the CPU."""
         if len(self.counts) == 1 or not values.numel():
             return
         for chunk in values.split(max(1, CHUNK * len(values) // values.nbytes)):
@@ -55,27 +55,27 @@ class Shares:
             chunk.copy_(sent)
 
     def agree(self, message: str | None) -> str | None:
-        """What the first process found wrong, or None, on every process; all wait for it."""
+        """Broadcast rank 0's error message, or None."""
         if len(self.counts) == 1:
             return message
-        said = [message]
-        dist.broadcast_object_list(said, 0, device=self.device)
-        return said[0]
+        messages = [message]
+        dist.broadcast_object_list(messages, 0, device=self.device)
+        return messages[0]
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait for all ranks."""
         if len(self.counts) > 1:
             dist.barrier()
 
 
 def shares(way: str, rows: int, device: torch.device) -> Shares:
-    """Who scores what.
+    """Return the shares of the ranks. Collective if `way` is "own".
 
     Args:
         way: "one" (this process, all rows), "split" (even, consecutive shares of the same rows) or
-            "own" (every process the rows it has).
-        rows: here.
-        device: to send from.
+            "own" (each rank's own rows).
+        rows: number of rows here.
+        device: a device that the group's backend sends from.
 
     Raises:
         ValueError: another word.
@@ -89,13 +89,13 @@ def shares(way: str, rows: int, device: torch.device) -> Shares:
         ends = [rows * r // world for r in range(world + 1)]
         counts = [b - a for a, b in pairwise(ends)]
     else:
-        everybody = torch.zeros(world, dtype=torch.int64, device=device)
-        everybody[dist.get_rank()] = rows
-        dist.all_reduce(everybody)
-        counts = everybody.tolist()
+        of_ranks = torch.zeros(world, dtype=torch.int64, device=device)
+        of_ranks[dist.get_rank()] = rows
+        dist.all_reduce(of_ranks)
+        counts = of_ranks.tolist()
     return Shares(tuple(counts), dist.get_rank(), device)
 
 
 def is_main() -> bool:
-    """Whether this process is the first of its group, or alone."""
+    """Return True on rank 0, and without a process group."""
     return world_size() == 1 or dist.get_rank() == 0

@@ -1,4 +1,4 @@
-"""Yaml that is read: plain values alone, of a size that fits what a person writes."""
+"""Reading yaml: plain values only, no larger than a person would write."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MAX_NUMBER = 400  # characters: the longest float there is has 326
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a yaml file holds; nothing in it is executed.
+    """Return the content of a yaml file; nothing in it is executed.
 
     Raises:
         OSError: the file is not there.
-        ValueError: as of `parse_yaml`; a file of more than `MAX_BYTES`, or that is no UTF-8.
+        ValueError: see `parse_yaml`; a file of more than `MAX_BYTES`, or that is no UTF-8.
     """
     with open(path, "rb") as file:
         raw = file.read(MAX_BYTES + 1)
@@ -34,11 +34,11 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that a yaml text stands for.
+    """Return the value of a yaml text.
 
     Raises:
-        ValueError: no yaml; a value that yaml has no word for; aliases that lead to themselves or
-            to more than `MAX_VALUES` values; `where` is named.
+        ValueError: no yaml; a tag that is not plain yaml; aliases that contain themselves or more
+            than `MAX_VALUES` values; the message names `where`.
     """
     try:
         node = yaml.compose(text, yaml.SafeLoader)
@@ -46,13 +46,13 @@ def parse_yaml(text: str, where: str) -> Any:
             return None
         _size(node, {})
         return yaml.safe_load(text)
-    # PyYAML's own errors, and what a date of month 13 or an empty `!!int` raise within it
+    # PyYAML's own errors, and any that a date of month 13 or an empty `!!int` raises inside it
     except Exception as error:
         raise ValueError(f"{where} is not yaml: {error}") from error
 
 
 def mapping(text: str | None) -> dict[str, Any]:
-    """Options written as yaml on one line, as ``{min_size: 400}``; None: no options.
+    """Return options written as yaml on one line, as ``{min_size: 400}``; None: no options.
 
     Raises:
         ValueError: anything else.
@@ -67,7 +67,7 @@ def mapping(text: str | None) -> dict[str, Any]:
 
 
 def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Values below a node, each alias as often as it stands there."""
+    """Return the number of values below a node; each use of an alias counts."""
     if id(node) in known:
         size = known[id(node)]
         if size is None:

@@ -1,10 +1,10 @@
-"""The asymmetry benchmark: does a scorer mind what a caption adds, leaves out, or tells more of?
+"""The asymmetry benchmark: how scores react to what a caption adds, leaves out or gets wrong.
 
-The claim of the papers' Figure 1, which they never measure. `asymmetry_benchmark` needs, for an
-image, a caption and three variants of it, as scenes bring them: `negative` (one absent object
-added: Asymmetry-I), `richer` (one present object added: Asymmetry-II) and `shorter` (one object
-less: Asymmetry-III). `variant_benchmark` takes those of `asymmetry.captions.variants`, of any
-captions, `sugarcrepe_benchmark` pairs from files.
+It measures the claim of the papers' Figure 1. `asymmetry_benchmark` needs three variants of a
+caption, which scenes have: `negative` (an absent object added: Asymmetry-I), `richer` (a present
+one added: Asymmetry-II) and `shorter` (one object less: Asymmetry-III). `variant_benchmark` takes
+those of `asymmetry.captions.variants`, of any captions; `sugarcrepe_benchmark` takes pairs from
+files.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.asymmetry.captions.variants import AMOUNTS, POSITIVES, Variants
+from ascl_plugin.interfaces import Row, Rows, SplitEvaluator
 from ascl_plugin.metrics.recall import text_ranks
 
 VARIANTS = ("negative", "richer", "shorter")
 
-# name of an accuracy -> the positive and the negative of `Variants` it holds against each other
+# name of an accuracy -> the positive and the negative of `Variants` that it compares
 CONTESTS = {
     "add": ("caption", "add"),
     "replace": ("caption", "replace"),
@@ -31,53 +32,56 @@ CONTESTS = {
 }
 
 
-def asymmetry_benchmark(evaluator: Any, rows: Any, sim: Tensor, index: np.ndarray) -> dict:
-    """Accuracies and recalls in percent over the rows.
+def asymmetry_benchmark(
+    evaluator: SplitEvaluator, rows: Rows, sim: Tensor, index: np.ndarray
+) -> dict[str, float]:
+    """Return accuracies and recalls in percent over the rows.
 
     Args:
-        evaluator: scores single pairs (`pairs`).
+        evaluator: scores rows and texts.
         rows: with `captions`, `negative`, `richer`, `shorter`; variants are of caption 0.
         sim: (I, T) scores of all images and captions.
         index: (T,) image of each caption, captions of an image in their order.
 
     Returns:
         * `asym1_caption`: share of images whose caption outscores its negative,
-        * `asym1_richer`: share whose richer caption outscores the negative, which is the same
-          sentence but for one noun; chance 50, and length tells nothing,
+        * `asym1_richer`: share whose richer caption outscores the negative; the two differ in one
+          noun, so that chance is 50 and length does not help,
         * `asym1_shorter`: share whose shorter caption outscores the negative,
-        * `richer_r1`, `shorter_r1`: share of images that are first among all images for their
-          richer, shorter caption (ties count against),
-        * `caption_r1`: the same of caption 0 itself.
+        * `caption_r1`, `richer_r1`, `shorter_r1`: share of images that are first among all images
+          for their caption 0, richer, shorter caption (ties count against).
     """
     first = np.unique(index, return_index=True)[1]
     caption = sim[np.arange(len(rows)), first]
     score = {k: evaluator.pairs(rows, rows[k][:]) for k in VARIANTS}
-    result = {
-        "asym1_caption": _share(caption > score["negative"]),
-        "asym1_richer": _share(score["richer"] > score["negative"]),
-        "asym1_shorter": _share(score["shorter"] > score["negative"]),
-        "caption_r1": _first(sim[:, first]),
+    square = {k: evaluator.score(rows, rows[k][:]) for k in ("richer", "shorter")}
+    return {
+        "asym1_caption": _percent(caption > score["negative"]),
+        "asym1_richer": _percent(score["richer"] > score["negative"]),
+        "asym1_shorter": _percent(score["shorter"] > score["negative"]),
+        **{
+            f"{kind}_r1": _percent(text_ranks(scores, torch.arange(len(rows))) == 1)
+            for kind, scores in {"caption": sim[:, first], **square}.items()
+        },
     }
-    for kind in ("richer", "shorter"):
-        result[f"{kind}_r1"] = _first(evaluator.score(rows, rows[kind][:]))
-    return result
 
 
-def variant_benchmark(evaluator: Any, rows: Any, variants: Sequence[Variants]) -> dict[str, Any]:
-    """What a scorer makes of variants of captions.
+def variant_benchmark(
+    evaluator: SplitEvaluator, rows: Rows, variants: Sequence[Variants]
+) -> dict[str, Any]:
+    """Return how a scorer ranks variants of captions.
 
     Args:
-        evaluator: scores single pairs (`pairs`) and matrices (`score`).
+        evaluator: scores rows and texts.
         rows: all images, I.
-        variants: of captions of some of them.
+        variants: variants of captions of some of them.
 
     Returns:
-        * `negatives`: kind -> `accuracy` (percent of `texts` captions that outscore their
-          negative; chance 50, a tie counts against). Two kinds more hold other true texts against
-          `add`, whose length tells a caption from it: `add, richer`, in which the other sentence
-          has as many phrases, and `add, shorter`.
+        * `negatives`: kind -> `accuracy`, the percentage of `texts` captions that outscore their
+          negative (chance 50, ties count against). Two more kinds compare other true texts with
+          `add`, whose length gives it away: `add, richer` (as many phrases), and `add, shorter`.
         * `positives`: kind -> `rank_metrics` of the image among all.
-        * `amounts`: what is done -> `changes` with how much of it is done.
+        * `amounts`: kind of edit -> `changes` with the number of edits.
     """
     asked: dict[tuple[int, str], int] = {}
     for one in variants:
@@ -94,25 +98,25 @@ def variant_benchmark(evaluator: Any, rows: Any, variants: Sequence[Variants]) -
         return found[asked[one.row, text]].item()
 
     wins: dict[str, list[bool]] = {name: [] for name in CONTESTS}
-    series: dict[str, list[list[float]]] = {done: [] for done in AMOUNTS}
+    series: dict[str, list[list[float]]] = {edit: [] for edit in AMOUNTS}
     for one in variants:
         for name, (true, false) in CONTESTS.items():
             if true in one.positives and false in one.negatives:
                 right, wrong = one.positives[true], one.negatives[false]
                 wins[name].append(score(one, right) > score(one, wrong))
-        for done, texts in one.amounts.items():
-            series[done].append([score(one, text) for text in texts])
+        for edit, texts in one.amounts.items():
+            series[edit].append([score(one, text) for text in texts])
     return {
         "negatives": {name: accuracy(hits) for name, hits in wins.items() if hits},
         "positives": _positives(evaluator, rows, variants),
-        "amounts": {done: changes(scores) for done, scores in series.items() if scores},
+        "amounts": {edit: changes(scores) for edit, scores in series.items() if scores},
     }
 
 
 def sugarcrepe_benchmark(
-    evaluator: Any, pairs: Mapping[str, Sequence[Mapping[str, Any]]]
+    evaluator: SplitEvaluator, pairs: Mapping[str, Sequence[Row]]
 ) -> dict[str, dict[str, float]]:
-    """`accuracy` by kind of caption against negative caption, of rows of `read_sugarcrepe`."""
+    """Return the `accuracy` of captions against negatives, by kind, of `read_sugarcrepe`'s rows."""
     result = {}
     for kind, rows in pairs.items():
         images = {row["image_id"]: row for row in rows}
@@ -125,39 +129,37 @@ def sugarcrepe_benchmark(
 
 
 def accuracy(hits: Sequence[bool]) -> dict[str, float]:
-    """`accuracy` in percent and `texts`, the number of them."""
+    """Return `accuracy` in percent, and `texts`, the number of hits and misses."""
     return {"accuracy": 100 * float(np.mean(hits)), "texts": len(hits)}
 
 
 def rank_metrics(sim: Tensor, image: Sequence[int]) -> dict[str, float]:
-    """Recalls in percent, median and mean rank of each text's image; ties count against.
+    """Return recalls in percent, median and mean rank of each text's image; ties count against.
 
     Args:
-        sim: (I, T).
+        sim: (I, T) scores.
         image: (T,) row of each text's image.
     """
-    ranks = text_ranks(sim, torch.as_tensor(image)).numpy()
-    result = {f"r{k}": 100 * float((ranks <= k).mean()) for k in (1, 5, 10)}
-    return result | {
-        "medr": float(np.median(ranks)),
-        "meanr": float(ranks.mean()),
+    ranks = text_ranks(sim, torch.as_tensor(image))
+    return {f"r{k}": _percent(ranks <= k) for k in (1, 5, 10)} | {
+        "medr": float(np.median(ranks.numpy())),
+        "meanr": ranks.double().mean().item(),
         "texts": len(ranks),
     }
 
 
-def changes(scores: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    """How scores change with how much is done to a caption, against the caption's own score.
+def changes(scores: Sequence[Sequence[float]]) -> list[dict[str, float | None]]:
+    """Return how scores change with the number of edits of a caption.
 
     Args:
-        scores: for each caption its own score, then that with it done once, twice, ..., as often
-            as could be done.
+        scores: for each caption its score, then its scores after one edit, two, ...
 
     Returns:
-        For each amount from 0: `amount`; `texts` that have it; `mean` of score minus own score and
-        its `deviation` over texts (None of a single one); `falls`, the share in percent that
-        scores less than the caption.
+        For each number of edits from 0: `amount`; `texts` with so many; `mean` of the score minus
+        the caption's own, and its `deviation` over texts (None for a single one); `falls`, the
+        percentage that scores less than the caption.
     """
-    result = []
+    result: list[dict[str, float | None]] = []
     for amount in range(max(map(len, scores), default=0)):
         change = np.array([own[amount] - own[0] for own in scores if len(own) > amount])
         result.append(
@@ -172,7 +174,9 @@ def changes(scores: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
     return result
 
 
-def _positives(evaluator: Any, rows: Any, variants: Sequence[Variants]) -> dict[str, Any]:
+def _positives(
+    evaluator: SplitEvaluator, rows: Rows, variants: Sequence[Variants]
+) -> dict[str, dict[str, float]]:
     with_kind = {k: [one for one in variants if k in one.positives] for k in POSITIVES}
     sim = evaluator.score(rows, [one.positives[k] for k, of in with_kind.items() for one in of])
     parts = sim.split([len(of) for of in with_kind.values()], dim=1)
@@ -183,11 +187,5 @@ def _positives(evaluator: Any, rows: Any, variants: Sequence[Variants]) -> dict[
     }
 
 
-def _share(hits: Tensor) -> float:
+def _percent(hits: Tensor) -> float:
     return 100 * hits.float().mean().item()
-
-
-def _first(square: Tensor) -> float:
-    """Share of texts (columns) whose own image (same number) beats every other, in percent."""
-    own = square.diagonal()
-    return _share((square >= own).sum(0) == 1)

@@ -1,56 +1,49 @@
-"""What any scorer must pass before its numbers mean anything.
+"""An audit that every scorer must pass before its numbers mean anything.
 
-A score that sees the pairing it is scored on (published evaluation code attends a test caption over
-its own image before comparing) can be far above chance on noise. Three properties rule that out.
+A score that sees the pairing it is evaluated on can be far above chance on noise. (Published code
+lets a test caption attend to its own image before it is compared.) Three properties rule that out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.interfaces import Rows, Scorer, SplitEvaluator
 from ascl_plugin.metrics.recall import retrieval_metrics
-from ascl_plugin.scoring.matrix import Scorer, score_matrix
+from ascl_plugin.scoring.matrix import score_matrix
 
 SAMPLE = 32  # images of a split, each with one of its captions
 TOLERANCE = 1e-4  # largest difference that counts as rounding
 
 
 class AuditError(AssertionError):
-    """A scorer whose scores depend on more than the one image and the one text."""
-
-
-class AuditFindings(NamedTuple):
-    """A passed audit: the largest differences it met, in units of the score."""
-
-    shuffled: float
-    alone: float
+    """The scores depend on more than one image and one text."""
 
 
 @torch.no_grad()
 def audit(
     scorer: Scorer, images: ImageFeatures, texts: TextFeatures, tolerance: float = TOLERANCE
-) -> AuditFindings:
-    """Checks that a scorer is a function of one image and one text.
+) -> float:
+    """Check that a scorer is a function of one image and one text.
 
     (a) Shuffling images and texts shuffles the score matrix and nothing else.
     (b) A pair scored alone gets the score it gets in the batch.
 
     Args:
         scorer: `(images, texts) -> (I, T)`.
-        images, texts: a sample; a few dozen of each are enough. Image i and text i are taken to be
-            a pair, so that a scorer which looks for the pairing by position is found out.
+        images, texts: a sample; a few dozen of each are enough. Text i must belong to image i, to
+            reveal a scorer that finds the pairing by position.
         tolerance: largest difference that counts as rounding.
 
     Returns:
-        The largest differences found, none above the tolerance.
+        The largest difference found, in units of the score.
 
     Raises:
-        AuditError: which property fails, and by how much.
+        AuditError: a property fails; the message says which, and by how much.
     """
     sim = scorer(images, texts)
     if sim.shape != (len(images), len(texts)):
@@ -63,7 +56,7 @@ def audit(
     moved = (scorer(images[rows], texts[columns]) - sim[rows][:, columns]).abs().max().item()
     if not moved <= tolerance:
         raise AuditError(f"shuffling images and texts changes scores by {moved:.3g}")
-    worst = 0.0
+    worst = moved
     for i in range(min(len(images), 8)):
         for t in {i % len(texts), (i + 1) % len(texts)}:
             alone = scorer(images[i : i + 1], texts[t : t + 1])[0, 0]
@@ -74,17 +67,16 @@ def audit(
                     "batch: the score depends on what else is there"
                 )
             worst = max(worst, off)
-    return AuditFindings(moved, worst)
+    return worst
 
 
 @torch.no_grad()
 def chance_recall(
     scorer: Scorer, images: ImageFeatures, texts: TextFeatures
 ) -> tuple[float, float]:
-    """I2T R@1 of the scorer on features that carry no pairing, and chance, both in percent.
+    """Return I2T R@1 of the scorer on features without any pairing, and chance, in percent.
 
-    (c) of the audit: pass pure noise, image i "paired" with text i; an honest scorer stays near
-    chance, one that sees the pairing does not.
+    (c) of the audit: pass noise, text i "belonging" to image i. An honest scorer stays near chance.
     """
     sim = scorer(images, texts)
     recall = retrieval_metrics(sim, torch.arange(len(texts)))["i2t_r1"]
@@ -95,17 +87,17 @@ class SplitAudit:
     """The audit of a model on a sample of a split, and of entries of its score matrix.
 
     Args:
-        evaluator: an `Evaluator`; the sample is encoded and scored as the whole split is.
+        evaluator: encodes and scores the sample as it does the split.
         rows: the split.
         texts: (T,) all its captions.
         caption_to_image: (T,) int64.
-        seed: of the sample: `SAMPLE` images, one caption of each.
+        seed: seed of the sample: `SAMPLE` images with one caption each.
     """
 
     def __init__(
         self,
-        evaluator: Any,
-        rows: Any,
+        evaluator: SplitEvaluator,
+        rows: Rows,
         texts: Sequence[str],
         caption_to_image: Tensor,
         seed: int = 0,
@@ -122,26 +114,26 @@ class SplitAudit:
         self.largest = 0.0
 
     def check_scorer(self) -> None:
-        """`audit` of tiled scoring, on the sample; AuditError as there."""
+        """Audit the scores in tiles, on the sample; see `audit`."""
         evaluator = self.evaluator
 
         def tiled(images: ImageFeatures, texts: TextFeatures) -> Tensor:
             return score_matrix(evaluator.model, images, texts, evaluator.tile)
 
         images, texts = evaluator.encode_images(self.rows), evaluator.encode_texts(self.texts)
-        self.largest = max(self.largest, *audit(tiled, images, texts))
+        self.largest = max(self.largest, audit(tiled, images, texts))
 
     @torch.no_grad()
     def check_matrix(self, sim: Tensor) -> None:
-        """Holds entries of the score matrix against pairs that are encoded and scored alone.
+        """Compare entries of the score matrix with pairs that are encoded and scored alone.
 
-        They are, of each image of the sample, its caption's and that of another image's caption.
+        Each image of the sample is compared with its own caption and with another image's.
 
         Args:
-            sim: (I, T) of the whole split.
+            sim: (I, T) scores of the whole split.
 
         Raises:
-            AuditError: an entry that differs; the message names it.
+            AuditError: an entry differs; the message names it.
         """
         evaluator = self.evaluator
         images = [evaluator.encode_images([row]) for row in self.rows]
@@ -159,7 +151,7 @@ class SplitAudit:
                 self.largest = max(self.largest, off)
 
     def report(self) -> dict[str, float]:
-        """What was looked at, and the largest difference so far, in units of the score."""
+        """Return the size of the sample, and the largest difference in units of the score."""
         return {
             "images": len(self.images),
             "texts": len(self.captions),

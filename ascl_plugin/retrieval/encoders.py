@@ -1,8 +1,6 @@
-"""Two small encoders that train from scratch in minutes: for the embedded data, and as examples.
+"""Two small encoders that train from scratch in minutes: for drawn scenes, and as examples.
 
-An image encoder turns pixels into `ImageFeatures` and says how pixels are made of a picture; a text
-encoder turns token ids into `TextFeatures` and says how they are made of a string. Adapters offer
-the same members for pretrained ones.
+Both show the protocols of `ascl_plugin.interfaces`; adapters have pretrained encoders.
 """
 
 from __future__ import annotations
@@ -26,15 +24,15 @@ PAD, UNKNOWN = 0, 1
 
 
 class GridEncoder(nn.Module):
-    """Convolutions down to a grid of cells; the cells are the regions.
+    """A convolutional encoder whose regions are the cells of a grid.
 
     Two convolutions without overlap (4 x 4 pixels, then 4 x 4 of those) make a cell of 16 x 16
-    pixels, a third lets it see its eight neighbours. On drawn scenes this learns to tell objects
-    apart in far fewer steps, each of them cheaper, than the usual four 3 x 3 layers of stride 2.
+    pixels; a third adds its eight neighbours. On drawn scenes this learns to tell objects apart in
+    far fewer and cheaper steps than the usual four 3 x 3 layers of stride 2.
 
     Args:
         width: channels of a cell, D_v; a multiple of 8.
-        grid: cells a side; K = grid squared. The picture is resized to 16 * grid pixels a side.
+        grid: cells per side, K = grid^2. Pictures are resized to 16 * grid pixels per side.
 
     Shapes:
         pixel_values (I, 3, 16 grid, 16 grid) in [-1, 1] -> regions (I, K, D_v), pooled (I, D_v).
@@ -48,7 +46,7 @@ class GridEncoder(nn.Module):
             raise ValueError(f"width of the grid encoder must be a multiple of 8, got {width}")
         self.grid = grid
         self.region_dim = self.pooled_dim = width
-        # GroupNorm: unlike batch norm it lets no picture see its neighbours in the batch
+        # GroupNorm: unlike batch norm it is independent of the rest of the batch
         self.cells = nn.Sequential(
             nn.Conv2d(3, width // 2, 4, stride=4),
             nn.ReLU(inplace=True),
@@ -65,7 +63,7 @@ class GridEncoder(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def preprocess(self, picture: Image) -> Tensor:
-        """PIL picture -> (3, S, S) in [-1, 1]."""
+        """Return a picture as pixels (3, S, S) in [-1, 1]."""
         side = 16 * self.grid
         if picture.size != (side, side):
             picture = picture.resize((side, side))
@@ -73,19 +71,19 @@ class GridEncoder(nn.Module):
         return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """The grid's cells, row by row, and their mean."""
+        """Return the cells of the grid, row by row, and their mean."""
         regions = self.neighbours(self.cells(pixel_values) + self.position)
         regions = regions.flatten(2).transpose(1, 2)
         return ImageFeatures(regions, None, regions.mean(1))
 
 
 class WordTransformer(nn.Module):
-    """A small transformer over words of a vocabulary built from the captions.
+    """A small transformer over the words of a vocabulary.
 
     Args:
-        vocabulary: the known words; everything else is one unknown word.
+        vocabulary: known words; all others share one id.
         width: D_w.
-        layers, num_heads: of the transformer.
+        layers, num_heads: sizes of the transformer.
         max_words: longer texts are cut.
 
     Shapes:
@@ -117,13 +115,13 @@ class WordTransformer(nn.Module):
 
     @staticmethod
     def vocabulary(captions: Iterable[str], minimum: int = 1) -> list[str]:
-        """Words that occur at least `minimum` times, most frequent first, ties in alphabet."""
+        """Return words that occur at least `minimum` times, by frequency, then by alphabet."""
         counts = Counter(word for caption in captions for word in words_of(caption))
         kept = [word for word, count in counts.items() if count >= minimum]
         return sorted(kept, key=lambda word: (-counts[word], word))
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Strings -> `input_ids`, `attention_mask`, padded to the longest; no word -> unknown."""
+        """Return `input_ids` and `attention_mask`; a text without a word is one unknown word."""
         rows = [
             [self.ids.get(w, UNKNOWN) for w in words_of(text)][: self.max_words] or [UNKNOWN]
             for text in texts
@@ -134,16 +132,16 @@ class WordTransformer(nn.Module):
         return {"input_ids": ids, "attention_mask": ids != PAD}
 
     def count_cut(self, texts: Sequence[str]) -> int:
-        """How many of `texts` are longer than `max_words`."""
+        """Return the number of texts that are longer than `max_words`."""
         return sum(len(words_of(text)) > self.max_words for text in texts)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        """Words in their context; padding is masked."""
+        """Return words in context; padding is masked."""
         mask = attention_mask.bool()
         words = self.embed(input_ids) + self.position[: input_ids.shape[1]]
         return TextFeatures(self.layers(words, src_key_padding_mask=~mask), mask)
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words of a text, punctuation left out."""
+    """Return the lower-case words of a text, without punctuation."""
     return _WORD.findall(text.lower())

@@ -1,8 +1,8 @@
-"""A model on a split: features, scores, recall before and after re-ranking, in one table."""
+"""Evaluation of a model on a split: features, scores, recall before and after re-ranking."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,16 @@ from torch import Tensor
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.interfaces import AnyRows, Rows
 from ascl_plugin.metrics.protocols import block, folds, query_results
 from ascl_plugin.metrics.statistics import confidence_intervals
 from ascl_plugin.reranking import rerank
 from ascl_plugin.reranking.neighbors import ROW as ORACLE_ROW
 from ascl_plugin.retrieval.asymmetry_benchmark import VARIANTS, asymmetry_benchmark
 from ascl_plugin.retrieval.audit import SplitAudit
-from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
+from ascl_plugin.retrieval.inputs import BatchImages, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.scoring.blocks import device_of
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.paired_protocol import ROW as PAIRED_ROW
 from ascl_plugin.scoring.pairs import score_pairs
@@ -26,20 +28,20 @@ from ascl_plugin.shares import shares
 
 
 class Evaluator:
-    """Encodes and scores rows with a model; every process of a group takes a share of the images.
+    """A model that encodes and scores rows; each rank takes a share of the images.
 
     Args:
-        model: in the mode and on the device it is to be used.
-        images, texts: how rows and strings become inputs.
+        model: used in its mode, on its device.
+        images, texts: conversion of rows and strings to inputs.
         batch_size: rows, or texts, encoded at once.
-        tile: images and texts scored at once; None takes what `score_matrix` has room for.
+        tile: images and texts scored at once; None: see `score_matrix`.
         progress: show a bar.
     """
 
     def __init__(
         self,
         model: RetrievalModel,
-        images: ImageInputs,
+        images: BatchImages,
         texts: TextInputs,
         batch_size: int = 64,
         tile: tuple[int, int] | None = None,
@@ -54,12 +56,12 @@ class Evaluator:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Device of the model."""
+        return device_of(self.model)
 
     @torch.no_grad()
-    def encode_images(self, rows: Sequence[Any]) -> ImageFeatures:
-        """Features of the images of the rows."""
+    def encode_images(self, rows: AnyRows) -> ImageFeatures:
+        """Return the features of the rows' images."""
         parts = []
         for start in range(0, len(rows), self.batch_size):
             batch = [rows[i] for i in range(start, min(start + self.batch_size, len(rows)))]
@@ -68,23 +70,23 @@ class Evaluator:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Features of the texts."""
+        """Return the features of the texts."""
         parts = []
         for start in range(0, len(texts), self.batch_size):
             inputs = self.texts(texts[start : start + self.batch_size])
             parts.append(self.model.encode_texts(to_inputs(inputs, self.device)))
         return concatenate(parts)
 
-    def score(self, rows: Any, texts: Sequence[str]) -> Tensor:
-        """S (I, T) on the CPU, the same on every process; each encodes and scores its share."""
+    def score(self, rows: AnyRows, texts: Sequence[str]) -> Tensor:
+        """Return S (I, T) on the CPU. Collective: each rank encodes and scores a share."""
         own = shares("split", len(rows), self.device).own
         chosen = [rows[i] for i in range(own.start, own.stop)]
         images = self.encode_images(chosen or [rows[0]])[: len(chosen)]
         words = self.encode_texts(texts)
         return score_matrix(self.model, images, words, self.tile, self.progress, processes="own")
 
-    def paired_score(self, rows: Any, texts: Sequence[str], caption_to_image: Tensor) -> Tensor:
-        """S (I, T) as `score`, but as published: the pairing leaks into it (`PairedProtocol`).
+    def paired_score(self, rows: AnyRows, texts: Sequence[str], caption_to_image: Tensor) -> Tensor:
+        """Return S (I, T) as published: the pairing leaks into it (`PairedProtocol`). Collective.
 
         Raises:
             TypeError: the model's fusion is no `CrossModalFusion`.
@@ -101,56 +103,58 @@ class Evaluator:
             caption_to_image=caption_to_image,
         )
 
-    def pairs(self, rows: Any, texts: Sequence[str], index: Sequence[int] | None = None) -> Tensor:
-        """S (T,) of text t with row index[t], t by default, alone; each as in the matrix."""
+    def pairs(
+        self, rows: AnyRows, texts: Sequence[str], index: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return S (T,) of text t with row index[t], by default row t; as in the matrix."""
         images, words = self.encode_images(rows), self.encode_texts(texts)
         columns = torch.arange(len(words))
         of_text = columns if index is None else torch.as_tensor(index)
         return score_pairs(self.model, images, words, of_text, columns)
 
     @staticmethod
-    def texts_of(rows: Any) -> list[str]:
-        """Every text that `evaluate` of these rows encodes: captions, and variants if there are."""
+    def texts_of(rows: Rows) -> list[str]:
+        """Return every text that `evaluate` encodes: captions, and variants if there are any."""
         columns = [name for name in VARIANTS if name in getattr(rows, "column_names", ())]
         return caption_to_image(rows)[0] + [text for name in columns for text in rows[name]]
 
     def evaluate(
         self,
-        rows: Any,
-        rerank_options: dict[str, Any] | None = None,
+        rows: Rows,
+        rerank_options: Mapping[str, Any] | None = None,
         oracle: bool = False,
         protocol: str = "full",
         intervals: bool = False,
         sim: Tensor | None = None,
         audited: bool = False,
     ) -> dict[str, Any]:
-        """Metrics of a split.
+        """Return the metrics of a split. Collective.
 
         Args:
             rows: a split, with all captions of each row.
-            rerank_options: of `rerank`; None leaves re-ranking out.
+            rerank_options: options of `rerank`; None: no re-ranking.
             oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
             protocol: "full" or "coco_1k" (see `protocol_metrics`); re-ranking sees one fold.
-                "paired": full, with a row beside it of the published scores, which leak.
-            intervals: also `"intervals"`, those of `confidence_intervals` for each row.
-            sim: (I, T) what `score` gave for these rows and their captions, where it is at hand.
-            audited: hold the scorer and the honest matrix to the audit (`SplitAudit`) first.
+                "paired": full, and a row of the published scores, which leak.
+            intervals: also return `"intervals"`: `confidence_intervals` of each row.
+            sim: (I, T) scores of these rows and their captions, if `score` was called before.
+            audited: first audit the scorer and the honest matrix (`SplitAudit`).
 
         Returns:
-            `{"initial": metrics}`, with `"reranked"`, `"oracle: label groups"`, `"paired (leaks)"`
-            and `"audit"` if asked for, and `"asymmetry"` where the rows bring variants of a caption
-            (see `asymmetry_benchmark`).
+            `{"initial": metrics}`; on request `"reranked"`, `"oracle: label groups"`,
+            `"paired (leaks)"` and `"audit"`; and `"asymmetry"` if the rows have variants of a
+            caption (see `asymmetry_benchmark`).
 
         Raises:
-            ValueError: caption_groups among the options, and no `oracle`; a protocol that does not
+            ValueError: caption_groups among the options without `oracle`; a protocol that does not
                 fit the rows.
-            TypeError: "paired", of a model without `CrossModalFusion`.
+            TypeError: "paired" for a model without `CrossModalFusion`.
             AuditError: the audit failed.
         """
         paired = protocol == "paired"
         if paired and not isinstance(self.model.fusion, CrossModalFusion):
             raise TypeError(
-                'protocol "paired" is of CrossModalFusion; the fusion of this model is '
+                'protocol "paired" needs a CrossModalFusion; the fusion of this model is '
                 f"{type(self.model.fusion).__name__}"
             )
         protocol = "full" if paired else protocol
@@ -193,10 +197,10 @@ class Evaluator:
 def _reranked(
     sim: Tensor,
     parts: Sequence[tuple[slice, Tensor]],
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both directions re-ranked within each part of the matrix; all other scores are 0."""
+    """Re-rank both directions within each part of the matrix; all other scores are 0."""
     found = []
     for rows, columns in parts:
         labels = {} if groups is None else {"caption_groups": groups[columns].numpy() - rows.start}
@@ -210,15 +214,15 @@ def _reranked(
     return i2t, t2i
 
 
-def without_labels(rerank_options: dict[str, Any], oracle: bool) -> dict[str, Any]:
-    """The options of honest re-ranking: those given but caption_groups.
+def without_labels(rerank_options: Mapping[str, Any], oracle: bool) -> dict[str, Any]:
+    """Return the options of honest re-ranking: all but caption_groups.
 
     Raises:
-        ValueError: caption_groups is among them, and the oracle was not asked for.
+        ValueError: caption_groups is among them, and the oracle was not requested.
     """
     if rerank_options.get("caption_groups") is not None and not oracle:
         raise ValueError(
-            "caption_groups is among the options of re-ranking: it tells the labels that recall is "
-            "measured by. Take it out, or add --oracle for a row with them beside the honest one"
+            "caption_groups is among the options of re-ranking: it has the labels that recall is "
+            "measured by. Remove it, or add --oracle for a row with them beside the honest one"
         )
     return {k: v for k, v in rerank_options.items() if k != "caption_groups"}

@@ -1,20 +1,18 @@
-"""How vectors lie on the sphere: distances of pairs that belong together, and of different items.
+"""Geometry of embeddings: distances of pairs that belong together, and of different items.
 
 Alignment and uniformity are those of Wang and Isola (2020); mean and variance of the Euclidean
 distances are what both papers' Figure 4 shows (AsCL, section 3.4; ACF-R+, section 4.5).
 
-Cross-modal fusion scores a pair, and no vector of one side alone enters that score. So the vectors
-here are a model's features before attention, each side alone: `image_embeddings` (the mean of the
-projected regions, or the projected whole-image feature) and `text_embeddings` (the mean of the
-projected words), at unit length. Only `own_distances` looks past attention.
+Cross-modal fusion scores a pair; no vector of one side alone enters that score. So the vectors here
+are features before attention, of unit length: `image_embeddings` and `text_embeddings` of
+`scoring.search`. Only `own_distances` compares vectors after attention.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,16 +20,20 @@ from tqdm.auto import tqdm
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.interfaces import HasFusion
+from ascl_plugin.scoring.paired_protocol import with_local_weight
 from ascl_plugin.scoring.pairs import score_pairs
 
 _PAIRS = 2**12  # pairs of positives whose vectors are held at once
 
 
 class Distances(NamedTuple):
-    """Of many pairs (x, y), with d = ||x - y||.
+    """Statistics of the distances d = ||x - y|| of many pairs (x, y).
 
-    `mean` and `variance` (divided by the number of pairs) of d; `alignment`, the mean of d^2, low
-    where positives lie close; `uniformity`, log mean exp(-2 d^2), low where items lie spread out.
+    Attributes:
+        mean, variance: of d; the variance is divided by the number of pairs.
+        alignment: mean of d^2, low if positives are close.
+        uniformity: log mean exp(-2 d^2), low if items are spread out.
     """
 
     pairs: int
@@ -42,7 +44,7 @@ class Distances(NamedTuple):
 
 
 def positives(images: Tensor, texts: Tensor, caption_to_image: Tensor) -> Distances:
-    """Distances of every text from its image.
+    """Return the distances of every text from its image.
 
     Args:
         images: (I, D) vectors.
@@ -69,7 +71,7 @@ def positives(images: Tensor, texts: Tensor, caption_to_image: Tensor) -> Distan
 
 
 def siblings(texts: Tensor, caption_to_image: Tensor) -> Distances | None:
-    """Distances of every two texts of one image; None where no image has two.
+    """Return the distances of every two texts of one image; None if no image has two.
 
     Args:
         texts: (T, D) vectors.
@@ -94,17 +96,17 @@ def siblings(texts: Tensor, caption_to_image: Tensor) -> Distances | None:
 def differences(
     vectors: Tensor, groups: Tensor | None = None, tile: int = 1024, progress: bool = False
 ) -> Distances:
-    """Distances of every two different items, never more than a tile of pairs at once.
+    """Return the distances of every two different items, a tile of pairs at a time.
 
     Args:
         vectors: (N, D).
-        groups: (N,) int64: items of one group, as the captions of an image, are not different.
-            None: all are.
+        groups: (N,) int64; items of one group, such as captions of an image, are not compared.
+            None: every item is its own group.
         tile: items on each side of a tile.
         progress: show a bar if it takes longer than 2 seconds.
 
     Raises:
-        ValueError: shapes that do not fit, no two items that differ.
+        ValueError: shapes that do not fit; all items in one group.
     """
     groups = torch.arange(len(vectors)) if groups is None else groups
     _check("vectors", vectors, groups)
@@ -127,25 +129,24 @@ def differences(
 
 
 def own_distances(
-    model: Any, images: ImageFeatures, texts: TextFeatures, caption_to_image: Tensor
+    model: HasFusion, images: ImageFeatures, texts: TextFeatures, caption_to_image: Tensor
 ) -> Distances | None:
-    """Distances of V_g from W_g, as each text and its image attend to each other.
+    """Return the distances of V_g from W_g when each text and its image attend to each other.
 
-    These are the pair's own vectors, of unit length, whose cosine is S_global. They exist for a
-    pair alone, so there are no two images, or texts, to compare by them.
+    These unit vectors, whose cosine is S_global, exist for a pair only: two images, or two texts,
+    cannot be compared by them.
 
     Args:
-        model: of which `fusion` is a `CrossModalFusion`; of another one the result is None.
+        model: None is returned unless its `fusion` is a `CrossModalFusion`.
         images, texts: features.
         caption_to_image: (T,) int64 on the CPU.
 
     Raises:
-        ValueError: as `score_pairs`.
+        ValueError: see `score_pairs`.
     """
     if not isinstance(model.fusion, CrossModalFusion):
         return None
-    head = copy.copy(model.fusion)
-    head.local_weight = 0.0  # S is S_global
+    head = with_local_weight(model.fusion, 0.0)  # S is S_global
     cosines = score_pairs(head, images, texts, caption_to_image, torch.arange(len(texts)))
     return _gather(iter([(2 - 2 * cosines.double()).clamp_min(0).sqrt()]))
 
@@ -158,7 +159,7 @@ def _distances_of(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor) -> Distan
 
 
 def _gather(parts: Iterator[Tensor]) -> Distances | None:
-    """Of distances (P,) float64, part after part; None where there are none."""
+    """Return the statistics of distances (P,) float64 given in parts; None if there are none."""
     count, sums = 0, torch.zeros(3, dtype=torch.float64)
     for d in parts:
         count += d.numel()

@@ -105,7 +105,7 @@ def test_the_paired_row_stands_beside_honest_ones():
     assert found["paired (leaks)"]["rsum"] == 600 > honest["initial"]["rsum"]
     assert found["intervals"].keys() == {"initial", "reranked", "paired (leaks)"}
     evaluator = Paired(PooledSimilarity())
-    with pytest.raises(TypeError, match=r"of CrossModalFusion; .* is PooledSimilarity"):
+    with pytest.raises(TypeError, match=r"needs a CrossModalFusion; .* is PooledSimilarity"):
         evaluator.evaluate(ROWS, protocol="paired")
     assert evaluator.scored == 0
 

@@ -122,14 +122,15 @@ def test_features_from_a_cache_are_taken_as_the_encoders_own():
     torch.testing.assert_close(model(cached)["sim"], model(batch)["sim"])
 
 
-def test_saved_and_loaded_it_scores_the_same(tmp_path):
+def test_saved_and_loaded_it_scores_the_same(tmp_path, capsys):
     model = make(dim=12, feature_norm="l2").eval()
     model.save_pretrained(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
-    assert json.loads((tmp_path / "config.json").read_text())["dim"] == 12
-    assert json.loads(model.config_json())["image_encoder"] == GRID
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["dim"] == 12 and config["image_encoder"] == GRID
     torch.manual_seed(99)
     loaded = RetrievalModel.from_pretrained(str(tmp_path))
+    assert not capsys.readouterr().out
     assert not loaded.training and loaded.text_encoder.ids == model.text_encoder.ids
     batch = batch_of(model)
     for name, block in model(batch).items():
@@ -213,6 +214,8 @@ def test_a_component_that_there_is_not_is_named():
         RetrievalModel({"name": "gird"}, WORDS)
     with pytest.raises(TypeError, match=r"text_encoder 'transformer'.*'depth'"):
         RetrievalModel(GRID, {**WORDS, "depth": 2})
+    with pytest.raises(ValueError, match=r"text_encoder: expected .*'name'.* got \{'width': 8\}"):
+        RetrievalModel(GRID, {"width": 8})
 
 
 @pytest.mark.parametrize("fusion", ["pooled", "late", "cross_modal"])
