@@ -13,6 +13,7 @@ from ascl_plugin.experiments.results import Result, Table
 from ascl_plugin.experiments.study import Study, Trained
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
+from ascl_plugin.interfaces import Scorer
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.metrics.statistics import chance_interval, over_seeds
@@ -137,7 +138,7 @@ def noise_like(
     )
 
 
-def both_ways(head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures) -> Metrics:
+def both_ways(head: Scorer, images: ImageFeatures, texts: TextFeatures) -> Metrics:
     """Metrics of image i with text i as its pair, scored pair by pair and as published."""
     owners = torch.arange(len(texts))
     leaking = score_matrix(head, images, texts, protocol="paired", caption_to_image=owners)

@@ -83,7 +83,7 @@ class RetrievalModel(
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
-        """Return projected features of N images, of `pixel_values` or cached `regions`, `pooled`."""
+        """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
         if "regions" in batch:
             raw = ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
         else:
@@ -93,7 +93,7 @@ class RetrievalModel(
         return ImageFeatures(regions, raw.mask, self._normalize(self.pooled_projection(raw.pooled)))
 
     def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
-        """Return projected words of N texts, of `input_ids` and `attention_mask` or cached `words`."""
+        """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`."""
         if f"{prefix}words" in batch:
             raw = TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
         else:
