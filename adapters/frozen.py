@@ -1,13 +1,13 @@
-"""Pretrained encoders that may stay as they are while the heads train."""
+"""Pretrained encoders: how much of one trains, and what tells its weights apart."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
 
 PUBLISHED = "pretrained"  # value of `weights` that asks for the weights a framework publishes
 
@@ -15,54 +15,84 @@ PUBLISHED = "pretrained"  # value of `weights` that asks for the weights a frame
 class PretrainedEncoder(nn.Module):
     """Base of adapters to pretrained encoders.
 
-    A frozen one has no parameter that asks for a gradient, stays in evaluation mode whatever
-    `train` says (batch statistics are the pretrained ones, dropout is off), and records no graph;
-    so its output depends on its input alone and can be stored.
+    A frozen encoder has no parameter that requires a gradient, stays in evaluation mode whatever
+    `train` is called with (pretrained batch statistics, no dropout), and records no graph. Its
+    output depends on its input alone, so features can be cached.
 
-    Attributes:
-        frozen: whether it is.
+    Args:
+        model: name of the model, for errors and the fingerprint.
+        tune: how much of the encoder trains: "frozen", "full", or another of `TUNE`.
+
+    Raises:
+        ValueError: a `tune` that the encoder does not know.
     """
 
-    frozen: bool = False
+    TUNE: tuple[str, ...] = ("frozen", "full")
 
-    def freeze(self) -> None:
-        """From here on, frozen."""
-        self.frozen = True
-        self.requires_grad_(False)
-        self.eval()
+    def __init__(self, model: str, tune: str = "frozen") -> None:
+        super().__init__()
+        if tune not in self.TUNE:
+            raise ValueError(f"tune must be one of {', '.join(self.TUNE)}, got {tune!r}")
+        self.model_name, self.tune = model, tune
+
+    @property
+    def frozen(self) -> bool:
+        """True if nothing of the encoder trains."""
+        return self.tune == "frozen"
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
-        """As of `nn.Module`, without effect on a frozen encoder."""
+        """Set the mode as `nn.Module` does; a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     def gradients(self) -> torch.set_grad_enabled:
-        """Context for `forward`: gradients as outside, but none when frozen."""
+        """Return a context for `forward`: gradients as outside, none for a frozen encoder."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
+
+    def _probe(self, *inputs: Tensor, **named: Tensor) -> list[int]:
+        """Encode a sample, freeze what has no part in the outputs, and return their widths.
+
+        A parameter without a part (a text tower's projection has none in its words) would get no
+        gradient, which distributed training takes for an error.
+
+        Raises:
+            ValueError: nothing is left to train.
+        """
+        with torch.enable_grad():
+            found: ImageFeatures | TextFeatures = self.eval()(*inputs, **named)
+            if isinstance(found, TextFeatures):
+                outputs = [found.words]
+            else:
+                outputs = [x for x in (found.regions, found.pooled) if x is not None]
+            self._freeze_idle(torch.stack([x.sum() for x in outputs]).sum())
+        self.train()
+        return [x.shape[-1] for x in outputs]
+
+    def _freeze(self) -> None:
+        self.requires_grad_(False)
+        self.eval()
+
+    def _freeze_idle(self, output: Tensor) -> None:
+        if self.frozen:
+            self._freeze()
+            return
+        trained = [p for p in self.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(output, trained, allow_unused=True)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
+        if not any(p.requires_grad for p in trained):
+            raise ValueError(f"tune={self.tune!r} leaves nothing to train")
+
+    def _fingerprint(self, **options: object) -> dict[str, object]:
+        weights = weights_hash(self.state_dict())
+        kind = type(self).__name__
+        return {"encoder": kind, "model": self.model_name, "weights": weights, **options}
 
 
 def weights_hash(state: dict[str, Tensor]) -> str:
-    """Hash of all names, shapes, types and values of a state dict, 32 hexadecimal digits."""
-    whole = hashlib.blake2b(digest_size=16)
+    """Return a hash of all names, shapes, types and values of a state dict (32 hex digits)."""
+    digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(state.items()):
-        whole.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        whole.update(flat.view(torch.uint8).numpy().data)
-    return whole.hexdigest()
-
-
-def check_tune(tune: str, known: Sequence[str]) -> None:
-    """Raise ValueError if `tune`, the option for how much of an encoder trains, is not known."""
-    if tune not in known:
-        raise ValueError(f"tune must be one of {', '.join(known)}, got {tune!r}")
-
-
-def grid_side(num_regions: int) -> int:
-    """Return the side of a square grid of `num_regions` cells.
-
-    Raises:
-        ValueError: no square number, or below 1.
-    """
-    side = math.isqrt(max(num_regions, 0))
-    if side == 0 or side**2 != num_regions:
-        raise ValueError(f"num_regions must be a square (36 = 6 x 6), got {num_regions}")
-    return side
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 Anderson et al., Bottom-Up and Top-Down Attention, CVPR 2018. The module follows the published
 network and loads its published PyTorch weights by name, but **it was never run with them**: they
-could not be had where it was written. Its tests use random weights; they hold every stage to
+were not at hand where it was written. Its tests use random weights and hold every stage to
 torchvision's operators or to values worked out by hand.
 """
 
@@ -11,21 +11,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ascl_plugin.adapters.detectors.detector import Detections, RegionDetector, Size, whole_box
-from ascl_plugin.adapters.frozen import weights_hash
+from ascl_plugin.adapters.detectors.detector import (
+    Detections,
+    RegionDetector,
+    Size,
+    exact,
+    picture_box,
+)
 from ascl_plugin.adapters.missing import explain
 
 try:
+    from torchvision.models.detection._utils import BoxCoder
     from torchvision.ops import clip_boxes_to_image, roi_pool
 
     from ascl_plugin.adapters.detectors.bottom_up_boxes import (
-        decode,
+        Selected,
         select_by_best_class,
         select_by_class,
         select_proposals,
@@ -51,25 +56,24 @@ class BottomUp(RegionDetector):
 
     ResNet-101 up to res4, proposals from 12 anchors a cell, RoI pooling to 14 x 14, res5 dilated,
     the mean over the region. Pictures are BGR less the channel means, shorter side 600 and longer
-    at most 1000.
+    side at most 1000. The pooled feature is that of the picture as one region.
 
     Two ways to choose regions are in circulation. "per_class", of the published features: boxes are
-    the proposals as they are, NMS class by class at 0.3, all regions above `confidence` but at
+    the proposals as they are, NMS class by class at 0.3, all regions from `confidence` on but at
     least `min_regions` and at most `num_regions`. "best_class", of py-bottom-up-attention and the
-    LXMERT demo: boxes are moved by their best class, one NMS over all. The pooled feature is that
-    of the whole picture as one region.
+    LXMERT demo: boxes are moved by their best class, one NMS over all.
 
     Args:
         weights: file, as `load_weights` takes it; None: random weights.
-        num_regions: K, the most regions of a picture: 36, or 100 for 10 to 100.
-        min_regions: the fewest; None: as many as `num_regions`.
+        num_regions: K, maximum number of regions of a picture: 36, or 100 for 10 to 100.
+        min_regions: minimum number of regions; None: as many as `num_regions`.
         selection: "per_class" or "best_class".
-        confidence: of "per_class", what a region must reach beyond `min_regions`.
-        proposals: that are classified (300 in the published code).
+        confidence: least confidence of the regions beyond `min_regions`, for "per_class".
+        proposals: number of proposals that are classified (300 in the published code).
         min_proposal_side: in resized pixels; 0 as in detectron2 (16 times the scale in Caffe).
-        box_weights: of the class-wise box deltas. detectron2's default; weights converted without
-            rescaling from Caffe want (1, 1, 1, 1). "per_class" does not use them.
-        min_size, max_size: of the resized sides.
+        box_weights: divisors of the class-wise box deltas. detectron2's default; weights converted
+            without rescaling from Caffe need (1, 1, 1, 1). "per_class" does not use them.
+        min_size, max_size: limits of the resized sides.
         classes, attributes, class_agnostic_boxes: as in `BottomUpNetwork`.
         width, blocks: of the ResNet, for small tests.
         images_at_once, precision: as in `RegionDetector`.
@@ -101,7 +105,7 @@ class BottomUp(RegionDetector):
     ) -> None:
         if selection not in SELECTIONS:
             raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
-        super().__init__(num_regions, min_size, max_size, 1, images_at_once, precision)
+        super().__init__("bottom_up", num_regions, min_size, max_size, 1, images_at_once, precision)
         self.min_regions = num_regions if min_regions is None else min_regions
         if not 1 <= self.min_regions <= num_regions:
             raise ValueError(
@@ -109,9 +113,7 @@ class BottomUp(RegionDetector):
             )
         self.selection, self.confidence, self.proposals = selection, confidence, proposals
         self.min_proposal_side, self.box_weights = min_proposal_side, tuple(box_weights)
-        self.network = BottomUpNetwork(
-            width, blocks, classes, attributes, class_agnostic_boxes=class_agnostic_boxes
-        )
+        self.network = BottomUpNetwork(width, blocks, classes, attributes, class_agnostic_boxes)
         self.region_dim = self.pooled_dim = self.network.feature_dim
         if weights is not None:
             self.load_weights(weights)
@@ -120,35 +122,33 @@ class BottomUp(RegionDetector):
                 "the bottom-up detector has random weights: weights= brings trained ones",
                 stacklevel=2,
             )
-        self.freeze()
+        self._freeze()
 
     def load_weights(self, path: str) -> None:
-        """Loads published weights by name.
+        """Load published weights by name.
 
-        Known layouts, of the same names: ``pytorch_model.bin`` of ``unc-nlp/frcnn-vg-finetuned``
-        (LXMERT, VisualBERT), and ``faster_rcnn_from_caffe_attr.pkl`` of py-bottom-up-attention, a
-        pickle that has to be converted first; the error says how.
+        Two files of the same names are known: ``pytorch_model.bin`` of
+        ``unc-nlp/frcnn-vg-finetuned`` (LXMERT, VisualBERT), and ``faster_rcnn_from_caffe_attr.pkl``
+        of py-bottom-up-attention, a pickle to be converted first; the error says how.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not tensors alone; tensors that the file lacks or has beyond the network's,
+            ValueError: more than tensors; tensors that the file lacks or has beyond the network's,
                 or of other shapes. `attributes=0` builds the network of a file without them.
         """
         # detectron2 keeps anchors and pixel means in some files and not in others
         optional = ("cell_anchors.0", "pixel_mean", "pixel_std")
         load_state(self.network, read_state(path), path, optional)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON: weights, options."""
-        return {
-            "encoder": "bottom_up",
-            "weights": weights_hash(self.network.state_dict()),
-            "num_regions": [self.min_regions, self.num_regions],
-            "selection": [self.selection, self.confidence, self.proposals, self.min_proposal_side],
-            "box_weights": list(self.box_weights),
-            "size": [self.min_size, self.max_size],
-            "precision": self.precision,
-        }
+    def fingerprint(self) -> dict[str, object]:
+        """Return all that the features depend on, as JSON: weights, options."""
+        return self._fingerprint(
+            num_regions=[self.min_regions, self.num_regions],
+            selection=[self.selection, self.confidence, self.proposals, self.min_proposal_side],
+            box_weights=list(self.box_weights),
+            size=[self.min_size, self.max_size],
+            precision=self.precision,
+        )
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return pixels.flip(0) - pixels.new_tensor(PIXEL_MEANS)[:, None, None]
@@ -159,10 +159,10 @@ class BottomUp(RegionDetector):
         return height, width
 
     def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
-        # a side that the strides would leave nothing of
+        # a side of which the strides would leave nothing
         short = [max(self.network.stride - side, 0) for side in batch.shape[-2:]]
         batch = functional.pad(batch, (0, short[1], 0, short[0]))
-        with self._half(batch.device):
+        with self._layers(batch.device):
             features = self.network.backbone(batch.contiguous(memory_format=torch.channels_last))
             logits, deltas = self.network.proposal_generator.rpn_head(features)
         features, logits, deltas = features.float(), logits.float(), deltas.float()
@@ -175,32 +175,25 @@ class BottomUp(RegionDetector):
     def _of_one(
         self, features: Tensor, logits: Tensor, deltas: Tensor, anchors: Tensor, size: Size
     ) -> Detections:
-        with self._full(features.device):
-            moved = decode(deltas[:, None], anchors, (1, 1, 1, 1))[:, 0]
-            proposals = select_proposals(
-                moved,
-                logits,
-                size,
-                BEFORE_NMS,
-                self.proposals,
-                PROPOSAL_NMS,
-                self.min_proposal_side,
-            )
-            whole = whole_box(size, features)
+        with exact(features.device):
+            moved = _decode(deltas, anchors, (1, 1, 1, 1))
+            limits = (BEFORE_NMS, self.proposals, PROPOSAL_NMS, self.min_proposal_side)
+            proposals = select_proposals(moved, logits, size, *limits)
+            picture = picture_box(size, features)
             if not len(proposals):
-                proposals = whole
-            rois = torch.cat([proposals, whole])
-            pooled = roi_pool(features, [rois], POOLED, 1 / self.network.stride)
-        with self._half(features.device):
-            vectors = self.network.roi_heads.res5(pooled).float().mean((2, 3))
-            vectors, picture = vectors[:-1], vectors[-1]
+                proposals = picture
+            rois = torch.cat([proposals, picture])
+            cells = roi_pool(features, [rois], POOLED, 1 / self.network.stride)
+        with self._layers(features.device):
+            vectors = self.network.roi_heads.res5(cells).float().mean((2, 3))
+            vectors, pooled = vectors[:-1], vectors[-1]
             predicted = self.network.roi_heads.box_predictor(vectors)
-        with self._full(features.device):
+        with exact(features.device):
             scores = predicted[0].float().softmax(-1)[:, :-1]
             boxes, (chosen, best, labels) = self._select(
                 proposals, scores, predicted[1].float(), size
             )
-            found = Detections(boxes[chosen], best, labels, vectors[chosen], picture)
+            found = Detections(boxes[chosen], best, labels, vectors[chosen], pooled)
             if predicted[2] is None:
                 return found
             likelihood, attributes = predicted[2][chosen].float()[:, :-1].softmax(-1).max(-1)
@@ -208,17 +201,22 @@ class BottomUp(RegionDetector):
 
     def _select(
         self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Boxes of all proposals, and which of them are kept, with scores and classes."""
+    ) -> tuple[Tensor, Selected]:
+        """Return the boxes of all proposals, and which of them are kept."""
         if self.selection == "per_class":
             return proposals, select_by_class(
                 proposals, scores, CLASS_NMS, self.confidence, self.min_regions, self.num_regions
             )
         by_class = deltas.unflatten(1, (-1, 4))
         if by_class.shape[1] > 1:
-            best = scores.argmax(1)
-            by_class = by_class[torch.arange(len(best), device=best.device), best][:, None]
-        boxes = clip_boxes_to_image(decode(by_class, proposals, self.box_weights)[:, 0], size)
+            rows = torch.arange(len(scores), device=scores.device)
+            by_class = by_class[rows, scores.argmax(1)][:, None]
+        boxes = clip_boxes_to_image(_decode(by_class[:, 0], proposals, self.box_weights), size)
         return boxes, select_by_best_class(
             boxes, scores, BEST_CLASS_NMS, self.min_regions, self.num_regions
         )
+
+
+def _decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """Return boxes (R, 4) moved and scaled by deltas dx dy dw dh (R, 4), each over its weight."""
+    return BoxCoder(weights).decode(deltas, [boxes])[:, 0]

@@ -1,32 +1,14 @@
-"""Box arithmetic of bottom-up attention: decoding, proposals, which regions are kept."""
+"""Proposals of bottom-up attention, and which regions are kept."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
-# detectron2, box_regression.py: no box grows by more than from 16 to 1000 pixels at once
-MAX_GROWTH = math.log(1000 / 16)
-
-
-def decode(deltas: Tensor, boxes: Tensor, weights: Sequence[float]) -> Tensor:
-    """Boxes moved and scaled: (R, B, 4) deltas dx dy dw dh, (R, 4) boxes -> (R, B, 4).
-
-    A centre moves by dx widths and dy heights, sides grow by exp(dw), exp(dh), each delta divided
-    by its weight first (Faster R-CNN, section 3.1.2).
-    """
-    dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(-1)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    centres = boxes[:, :2] + sides / 2
-    width, height = sides[:, :1], sides[:, 1:]
-    x, y = centres[:, :1] + dx * width, centres[:, 1:] + dy * height
-    half_width = dw.clamp(max=MAX_GROWTH).exp() * width / 2
-    half_height = dh.clamp(max=MAX_GROWTH).exp() * height / 2
-    return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
+Selected = tuple[Tensor, Tensor, Tensor]  # indices, scores and classes (k,), best first
 
 
 def select_proposals(
@@ -38,18 +20,15 @@ def select_proposals(
     threshold: float,
     min_side: float = 0.0,
 ) -> Tensor:
-    """The likeliest objects of a picture, best first.
+    """Return the likeliest objects of a picture (P, 4), best first.
 
     Args:
         boxes: (N, 4), moved anchors.
-        logits: (N,) of being an object.
+        logits: (N,), likelihood that a box holds an object.
         size: height and width of the picture; boxes are clipped to it.
-        before_nms, after_nms: how many are looked at, and kept.
+        before_nms, after_nms: number of boxes that enter NMS, and that are kept.
         threshold: overlap above which the less likely of two is dropped.
         min_side: sides must be longer.
-
-    Returns:
-        (P, 4).
     """
     logits, order = logits.sort(descending=True, stable=True)
     boxes = clip_boxes_to_image(boxes[order[:before_nms]], size)
@@ -59,50 +38,40 @@ def select_proposals(
 
 
 def nms_each_class(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Non-maximum suppression of the same boxes by each class's scores.
+    """Return (R, C) bool, True where box r survives NMS by the scores of class c.
 
-    Overlaps are worked out once for all classes, and classes go side by side.
+    The boxes are the same for all classes, so overlaps are computed once and classes go side by
+    side: R steps. `torchvision.ops.batched_nms` would take R * C boxes, 1,600 passes over half a
+    million of them, and 2.7 times as long on a CPU.
 
     Args:
         boxes: (R, 4).
         scores: (R, C).
         threshold: overlap above which the lower score is dropped.
-
-    Returns:
-        (R, C) bool, True where box r is kept in class c.
     """
     near = box_iou(boxes, boxes) > threshold
     order = scores.argsort(dim=0, descending=True, stable=True)
-    kept = torch.ones_like(scores, dtype=torch.bool)
+    rank = order.argsort(dim=0)
     classes = torch.arange(scores.shape[1], device=scores.device)
-    rank = torch.empty_like(order)
-    places = torch.arange(len(order), device=order.device)[:, None].expand_as(order)
-    rank.scatter_(0, order, places)
-    for place, best in enumerate(order):  # (C,): each class's box of this rank
-        alive = kept[best, classes]
-        kept &= ~(near[:, best] & alive & (rank > place))
+    kept = torch.ones_like(scores, dtype=torch.bool)
+    for place, best in enumerate(order):  # (C,): the box at this rank in each class
+        kept &= ~(near[:, best] & kept[best, classes] & (rank > place))
     return kept
 
 
 def select_by_class(
-    boxes: Tensor,
-    scores: Tensor,
-    threshold: float,
-    confidence: float,
-    fewest: int,
-    most: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions as the published features were chosen (generate_tsv.py of Anderson et al.).
+    boxes: Tensor, scores: Tensor, threshold: float, confidence: float, fewest: int, most: int
+) -> Selected:
+    """Choose regions as for the published features (generate_tsv.py of Anderson et al.).
 
-    A region's confidence is its highest score in a class in which it survives NMS. Kept are all
-    above `confidence`, or as many of the best as `fewest` and `most` ask for.
+    A region's confidence is its highest score in a class in which it survives NMS. All regions
+    from `confidence` on are kept, but at least `fewest` and at most `most` of the best.
 
     Args:
         boxes: (R, 4).
         scores: (R, C), without background.
-
-    Returns:
-        Indices (k,), scores (k,) and classes (k,), best first.
+        threshold: of NMS.
+        confidence, fewest, most: limits, see above.
     """
     survived = scores * nms_each_class(boxes, scores, threshold)
     best, classes = survived.max(1)
@@ -113,18 +82,17 @@ def select_by_class(
 
 def select_by_best_class(
     boxes: Tensor, scores: Tensor, thresholds: Sequence[float], fewest: int, most: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions as py-bottom-up-attention and the LXMERT demo choose them.
+) -> Selected:
+    """Choose regions as py-bottom-up-attention and the LXMERT demo do.
 
-    One NMS over all regions by their highest scores, more lenient by and by until `fewest` are
-    left; the last threshold counts whatever it leaves.
+    One NMS over all regions by their highest scores, with one threshold after the other until
+    `fewest` are left; the last threshold counts in any case.
 
     Args:
         boxes: (R, 4), each as its best class moved it.
         scores: (R, C), without background.
-
-    Returns:
-        Indices (k,), scores (k,) and classes (k,), best first.
+        thresholds: of NMS, rising.
+        fewest, most: number of regions.
     """
     best, classes = scores.max(1)
     kept = torch.empty(0, dtype=torch.long)

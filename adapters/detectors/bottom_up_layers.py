@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 from torchvision.ops import FrozenBatchNorm2d
 
+SIZES, RATIOS = (64, 128, 256, 512), (0.5, 1.0, 2.0)  # of anchors: pixels, height / width
+
 
 class ConvNorm(nn.Conv2d):
     """Convolution without bias, then frozen batch norm, its child `norm`."""
@@ -25,7 +27,7 @@ class ConvNorm(nn.Conv2d):
         self.norm = FrozenBatchNorm2d(outputs)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Convolve (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         return self.norm(super().forward(input))
 
 
@@ -41,13 +43,13 @@ class Bottleneck(nn.Module):
         self.conv3 = ConvNorm(width, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, 4 width, H / stride, W / stride)."""
+        """Map (N, inputs, H, W) to (N, 4 width, H / stride, W / stride)."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return relu(shortcut + self.conv3(relu(self.conv2(relu(self.conv1(x))))))
 
 
 def stage(inputs: int, width: int, blocks: int, stride: int, dilation: int = 1) -> nn.Sequential:
-    """`blocks` bottlenecks, the first with the stride."""
+    """Return `blocks` bottlenecks, the first with the stride."""
     first = Bottleneck(inputs, width, stride, dilation)
     rest = (Bottleneck(4 * width, width, 1, dilation) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
@@ -61,7 +63,7 @@ class Stem(nn.Module):
         self.conv1 = ConvNorm(3, width, 7, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, width, H / 4, W / 4)."""
+        """Map (N, 3, H, W) to (N, width, H / 4, W / 4)."""
         return max_pool2d(relu(self.conv1(x)), 3, stride=2, ceil_mode=True)
 
 
@@ -76,7 +78,7 @@ class Backbone(nn.Module):
         self.res4 = stage(8 * width, 4 * width, blocks[2], 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 16 width, H / 16, W / 16)."""
+        """Map (N, 3, H, W) to (N, 16 width, H / 16, W / 16)."""
         return self.res4(self.res3(self.res2(self.stem(x))))
 
 
@@ -94,7 +96,7 @@ class AnchorGenerator(nn.Module):
         self.cell_anchors.register_buffer("0", cell_anchors(sizes, ratios))
 
     def forward(self, height: int, width: int) -> Tensor:
-        """(height * width * A, 4): cell by cell in rows, A anchors each."""
+        """Return (height * width * A, 4): cell by cell in rows, A anchors each."""
         anchors: Tensor = getattr(self.cell_anchors, "0")
         steps = [torch.arange(n, device=anchors.device) * self.stride for n in (height, width)]
         y, x = torch.meshgrid(*steps, indexing="ij")
@@ -103,7 +105,7 @@ class AnchorGenerator(nn.Module):
 
 
 def cell_anchors(sizes: Sequence[int], ratios: Sequence[float]) -> Tensor:
-    """(sizes * ratios, 4): around the origin, area size squared, ratio = height / width."""
+    """Return (sizes * ratios, 4) around the origin: area size squared, ratio height / width."""
     boxes = []
     for size in sizes:
         for ratio in ratios:
@@ -113,7 +115,7 @@ def cell_anchors(sizes: Sequence[int], ratios: Sequence[float]) -> Tensor:
 
 
 class ProposalHead(nn.Module):
-    """Of every anchor, whether it holds an object, and how to move it onto that."""
+    """Objectness of every anchor, and the deltas that move it onto the object."""
 
     def __init__(self, inputs: int, hidden: int, anchors: int) -> None:
         super().__init__()
@@ -122,7 +124,7 @@ class ProposalHead(nn.Module):
         self.anchor_deltas = nn.Conv2d(hidden, 4 * anchors, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) -> logits (N, h * w * A), deltas (N, h * w * A, 4), in anchors' order."""
+        """Map (N, C, h, w) to logits (N, h w A) and deltas (N, h w A, 4), in anchors' order."""
         hidden = relu(self.conv(features))
         logits = self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(hidden).permute(0, 2, 3, 1)
@@ -139,32 +141,28 @@ class BoxPredictor(nn.Module):
         super().__init__()
         self.cls_score = nn.Linear(inputs, classes + 1)
         self.bbox_pred = nn.Linear(inputs, 4 if class_agnostic else 4 * classes)
-        self.has_attributes = attributes > 0
-        if self.has_attributes:
+        if attributes:
             self.cls_embedding = nn.Embedding(classes + 1, inputs // 8)
             self.fc_attr = nn.Linear(inputs + inputs // 8, inputs // 4)
             self.attr_score = nn.Linear(inputs // 4, attributes + 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(R, D) -> class logits (R, C + 1), deltas (R, 4 C or 4), attribute logits (R, A + 1)."""
+        """Return class logits (R, C + 1), deltas (R, 4 C or 4), attribute logits (R, A + 1)."""
         logits = self.cls_score(features)
-        attributes = None
-        if self.has_attributes:
-            embedded = self.cls_embedding(logits.argmax(-1))
-            hidden = relu(self.fc_attr(torch.cat([features, embedded], -1)))
-            attributes = self.attr_score(hidden)
-        return logits, self.bbox_pred(features), attributes
+        if not hasattr(self, "attr_score"):
+            return logits, self.bbox_pred(features), None
+        embedded = self.cls_embedding(logits.argmax(-1))
+        hidden = relu(self.fc_attr(torch.cat([features, embedded], -1)))
+        return logits, self.bbox_pred(features), self.attr_score(hidden)
 
 
 class ProposalGenerator(nn.Module):
-    """Anchors, and what the proposal head says of them."""
+    """Anchors and the proposal head."""
 
-    def __init__(
-        self, inputs: int, hidden: int, sizes: Sequence[int], ratios: Sequence[float], stride: int
-    ) -> None:
+    def __init__(self, inputs: int, stride: int) -> None:
         super().__init__()
-        self.anchor_generator = AnchorGenerator(sizes, ratios, stride)
-        self.rpn_head = ProposalHead(inputs, hidden, len(sizes) * len(ratios))
+        self.anchor_generator = AnchorGenerator(SIZES, RATIOS, stride)
+        self.rpn_head = ProposalHead(inputs, 512, len(SIZES) * len(RATIOS))
 
 
 class RegionHeads(nn.Module):
@@ -182,11 +180,9 @@ class BottomUpNetwork(nn.Module):
     """All parameters, under detectron2's names.
 
     Args:
-        width: of the stem; everything else follows from it.
-        blocks: of res2, res3, res4, res5.
-        classes, attributes: without background and none; no attributes, no attribute head.
-        hidden: channels of the proposal head.
-        anchor_sizes, anchor_ratios: sides in pixels, height / width.
+        width: channels of the stem; all other widths follow from it.
+        blocks: numbers of blocks of res2, res3, res4, res5.
+        classes, attributes: numbers without background and none; 0 attributes: no attribute head.
         class_agnostic_boxes: one box for all classes instead of one for each.
     """
 
@@ -198,15 +194,10 @@ class BottomUpNetwork(nn.Module):
         blocks: Sequence[int] = (3, 4, 23, 3),
         classes: int = 1600,
         attributes: int = 400,
-        hidden: int = 512,
-        anchor_sizes: Sequence[int] = (64, 128, 256, 512),
-        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         class_agnostic_boxes: bool = False,
     ) -> None:
         super().__init__()
         self.feature_dim = 32 * width
         self.backbone = Backbone(width, blocks)
-        self.proposal_generator = ProposalGenerator(
-            16 * width, hidden, anchor_sizes, anchor_ratios, self.stride
-        )
+        self.proposal_generator = ProposalGenerator(16 * width, self.stride)
         self.roi_heads = RegionHeads(width, blocks[3], classes, attributes, class_agnostic_boxes)

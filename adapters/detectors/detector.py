@@ -1,4 +1,4 @@
-"""What detectors share: pictures of any size in, the K best regions of each out."""
+"""Base of detectors as image encoders: pictures of any size in, the K best regions of each out."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Detections:
     Args:
         boxes: (k, 4), x0 y0 x1 y1 in pixels of the picture as it was given.
         scores: (k,) in [0, 1]; 0 for a region that is no detection.
-        labels: (k,) int64, the detector's numbers of classes.
+        labels: (k,) int64, class numbers of the detector.
         features: (k, D).
-        pooled: (D_p,), of the whole picture.
-        attributes, attribute_scores: (k,), of a detector that names attributes.
+        pooled: (D_p,), feature of the picture as one region.
+        attributes, attribute_scores: (k,); None from a detector that names no attributes.
     """
 
     boxes: Tensor
@@ -49,21 +49,21 @@ class Detections:
 class RegionDetector(PretrainedEncoder):
     """Base of detectors as image encoders; always frozen, for choosing boxes has no gradient.
 
-    `preprocess` resizes as the detector wants it (shorter side to `min_size`, but the longer at
-    most `max_size`) and puts the result into the corner of a square, so that pictures stack; a
-    fourth channel says where the picture is. `forward` takes the picture out again. Pictures of one
-    size go through the network together, none is padded to fit another: what is found in a picture
-    does not depend on its batch.
+    `preprocess` resizes for the detector (shorter side to `min_size`, longer side at most
+    `max_size`) and puts the result into the corner of a square, so that pictures stack; a fourth
+    channel marks the picture. `forward` cuts the picture out again. Only pictures of one size go
+    through the network together: a picture's regions do not depend on its batch.
 
     A picture in which nothing is found has one region, itself.
 
     Args:
-        num_regions: K, regions kept of a picture at most.
-        min_size, max_size: of the resized sides, in pixels.
+        model: name of the detector.
+        num_regions: K, maximum number of regions of a picture.
+        min_size, max_size: limits of the resized sides, in pixels.
         divisor: sides are padded to a multiple of it.
-        images_at_once: pictures in one pass of the network, at most: what bounds memory.
-        precision: "fp32", or of the network's layers by autocast "bf16", "fp16"; boxes are always
-            worked out in fp32.
+        images_at_once: maximum number of pictures in one pass of the network; bounds memory.
+        precision: precision of the network's layers by autocast: "fp32", "bf16" or "fp16"; box
+            arithmetic is always fp32.
 
     Shapes:
         pixel_values (I, 4, S, S) -> regions (I, K, region_dim), mask (I, K) or None when all are
@@ -73,11 +73,13 @@ class RegionDetector(PretrainedEncoder):
         ValueError: K below 1; another precision; sizes that are not positive.
     """
 
+    TUNE = ("frozen",)
     region_dim: int
     pooled_dim: int
 
     def __init__(
         self,
+        model: str,
         num_regions: int,
         min_size: int,
         max_size: int,
@@ -85,10 +87,10 @@ class RegionDetector(PretrainedEncoder):
         images_at_once: int,
         precision: str,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         if num_regions < 1 or images_at_once < 1 or min_size < 1 or max_size < 1:
             raise ValueError(
-                "num_regions, images_at_once, min_size and max_size must be 1 at least, got "
+                "num_regions, images_at_once, min_size and max_size must be at least 1, got "
                 f"{num_regions}, {images_at_once}, {min_size}, {max_size}"
             )
         if precision not in PRECISIONS:
@@ -98,19 +100,19 @@ class RegionDetector(PretrainedEncoder):
         self.precision = precision
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        """(3, H, W) in [0, 255], RGB -> what the network takes."""
+        """Return the network's input for RGB pixels (3, H, W) in [0, 255]."""
         raise NotImplementedError
 
     def _resized_size(self, size: Size) -> Size:
-        """Height and width after resizing."""
+        """Return height and width after resizing."""
         raise NotImplementedError
 
     def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
-        """(N, 3, H, W) padded right and below, and true sizes -> boxes in these pixels."""
+        """Detect in pictures (N, 3, H, W) padded right and below; `sizes` are without padding."""
         raise NotImplementedError
 
     def preprocess(self, picture: Image) -> Tensor:
-        """PIL picture -> (4, S, S); three channels resized and normalised, then 1 where it is."""
+        """Return (4, S, S): three channels resized and normalised, then 1 where the picture is."""
         pixels = self._resized(picture)
         height, width = pixels.shape[-2:]
         side = self._padded(self.max_size)
@@ -121,7 +123,7 @@ class RegionDetector(PretrainedEncoder):
 
     @torch.no_grad()
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """K regions and the pooled feature of each picture, from `preprocess`'s canvases."""
+        """Return K regions and the pooled feature of each picture, from `preprocess`'s canvases."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 4:
             raise ValueError(
                 "pixel_values must be (I, 4, S, S), stacked from preprocess, got "
@@ -141,10 +143,10 @@ class RegionDetector(PretrainedEncoder):
 
     @torch.no_grad()
     def detect(self, pictures: Sequence[Image]) -> list[Detections]:
-        """The regions of each picture, boxes in its own pixels; for writing features to files.
+        """Return the regions of each picture, boxes in its own pixels.
 
         Args:
-            pictures: RGB and upright, as `ascl_plugin.data.images.load_image` gives them.
+            pictures: RGB and upright, as `ascl_plugin.data.images.load_image` returns them.
         """
         device = next(self.parameters()).device
         resized = [self._resized(picture).to(device) for picture in pictures]
@@ -160,10 +162,9 @@ class RegionDetector(PretrainedEncoder):
 
     def _resized(self, picture: Image) -> Tensor:
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()
-        pixels = self._normalise(pixels)
         size = self._resized_size((picture.height, picture.width))
         # without antialiasing, as all the detectors were trained
-        return functional.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
+        return functional.interpolate(self._normalise(pixels)[None], size, mode="bilinear")[0]
 
     def _scale(self, size: Size) -> float:
         return min(self.min_size / min(size), self.max_size / max(size))
@@ -172,6 +173,7 @@ class RegionDetector(PretrainedEncoder):
         return math.ceil(side / self.divisor) * self.divisor
 
     def _detect(self, pictures: list[Tensor]) -> list[Detections]:
+        """Detect in pictures (3, H, W) of any sizes; those of one padded size go together."""
         sizes: list[Size] = [(x.shape[-2], x.shape[-1]) for x in pictures]
         groups: dict[Size, list[int]] = {}
         for index, (height, width) in enumerate(sizes):
@@ -188,18 +190,18 @@ class RegionDetector(PretrainedEncoder):
                 found.update(zip(part, outputs, strict=True))
         return [found[index] for index in range(len(pictures))]
 
-    def _half(self, device: torch.device) -> AbstractContextManager:
-        """Around layers: the precision asked for, or as outside when that is fp32."""
+    def _layers(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return a context for the network's layers: `precision`; for fp32, as outside."""
         dtype = PRECISIONS[self.precision]
         return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
-    @staticmethod
-    def _full(device: torch.device) -> AbstractContextManager:
-        """Around box arithmetic: a coordinate of 1,000 pixels is off by 4 in bf16."""
-        return torch.autocast(device.type, enabled=False)
+
+def exact(device: torch.device) -> torch.autocast:
+    """Return a context for box arithmetic, in fp32: bf16 puts 1,000 pixels off by 4."""
+    return torch.autocast(device.type, enabled=False)
 
 
-def whole_box(size: Size, like: Tensor) -> Tensor:
-    """(1, 4): the picture itself as a box."""
+def picture_box(size: Size, like: Tensor) -> Tensor:
+    """Return the picture itself as a box, (1, 4)."""
     height, width = size
     return like.new_tensor([[0.0, 0.0, width, height]])

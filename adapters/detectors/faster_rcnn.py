@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ascl_plugin.adapters.detectors.detector import Detections, RegionDetector, Size, whole_box
-from ascl_plugin.adapters.frozen import PUBLISHED, weights_hash
+from ascl_plugin.adapters.detectors.detector import (
+    Detections,
+    RegionDetector,
+    Size,
+    exact,
+    picture_box,
+)
+from ascl_plugin.adapters.frozen import PUBLISHED
 from ascl_plugin.adapters.missing import explain
 
 try:
@@ -29,9 +35,9 @@ FEATURES = ("box_head", "c5")
 class FasterRCNN(RegionDetector):
     """The K best boxes of torchvision's detectors, with a feature each.
 
-    Boxes are the detector's own: proposals classified, regressed, those above `min_score` thinned
-    by NMS class by class, the K with the highest scores. A box's feature is what the box head makes
-    of it ("box_head", 1024 wide), or the mean over it of the backbone's last map, C5 ("c5": 2048
+    Boxes are the detector's own: proposals classified and regressed, NMS class by class over those
+    above `min_score`, the K with the highest scores. A box's feature is the output of the box head
+    ("box_head", 1024 wide), or the mean over the box of the backbone's last map, C5 ("c5": 2048
     wide in a ResNet-50, 960 in a MobileNet). The pooled feature is the mean of C5 over the picture.
 
     Args:
@@ -40,13 +46,13 @@ class FasterRCNN(RegionDetector):
             a file in torchvision's own names, as `read_state` takes it. None: random weights.
         num_regions: K.
         features: "box_head" or "c5".
-        fill: where fewer boxes are found, proposals fill up to K, the likeliest objects first,
-            without those that overlap a box; their score and label are 0. Else a mask says how many
-            there are.
-        min_score: of a box.
-        proposals: that are classified; None: the model's own number.
-        min_size, max_size: of the resized sides; None: the model's own.
-        num_classes: of a checkpoint, background among them.
+        fill: where fewer boxes are found, fill up to K with proposals, the likeliest objects first,
+            without those that overlap a box; their score and label are 0. Otherwise the mask is
+            False beyond the boxes found.
+        min_score: least score of a box.
+        proposals: number of proposals that are classified; None: the model's own number.
+        min_size, max_size: limits of the resized sides; None: the model's own.
+        num_classes: number of classes of the weights, background included.
         images_at_once, precision: as in `RegionDetector`.
 
     Attributes:
@@ -78,6 +84,7 @@ class FasterRCNN(RegionDetector):
         net = _build(model, num_classes, num_regions, min_score, proposals)
         transform = net.transform
         super().__init__(
+            model,
             num_regions,
             transform.min_size[-1] if min_size is None else min_size,
             transform.max_size if max_size is None else max_size,
@@ -85,7 +92,7 @@ class FasterRCNN(RegionDetector):
             images_at_once,
             precision,
         )
-        self.model_name, self.features, self.fill = model, features, fill
+        self.features, self.fill = features, fill
         self.model = net
         if weights is not None:
             state = _published(model) if weights == PUBLISHED else read_state(weights)
@@ -100,24 +107,21 @@ class FasterRCNN(RegionDetector):
         self.pooled_dim: int = net.backbone.fpn.inner_blocks[-1][0].in_channels
         head_dim: int = net.roi_heads.box_predictor.cls_score.in_features
         self.region_dim = head_dim if features == "box_head" else self.pooled_dim
-        self.freeze()
+        self._freeze()
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON: model, weights, options."""
+    def fingerprint(self) -> dict[str, object]:
+        """Return all that the features depend on, as JSON: model, weights, options."""
         heads, rpn = self.model.roi_heads, self.model.rpn
-        return {
-            "encoder": "faster_rcnn",
-            "model": self.model_name,
-            "weights": weights_hash(self.model.state_dict()),
-            "num_regions": self.num_regions,
-            "features": self.features,
-            "fill": self.fill,
-            "min_score": heads.score_thresh,
-            "nms": [rpn.nms_thresh, heads.nms_thresh],
-            "proposals": rpn._post_nms_top_n["testing"],
-            "size": [self.min_size, self.max_size],
-            "precision": self.precision,
-        }
+        return self._fingerprint(
+            num_regions=self.num_regions,
+            features=self.features,
+            fill=self.fill,
+            min_score=heads.score_thresh,
+            nms=[rpn.nms_thresh, heads.nms_thresh],
+            proposals=rpn._post_nms_top_n["testing"],
+            size=[self.min_size, self.max_size],
+            precision=self.precision,
+        )
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return self.model.transform.normalize(pixels / 255)
@@ -129,49 +133,47 @@ class FasterRCNN(RegionDetector):
 
     def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
         model, device = self.model, batch.device
-        with self._half(device):
+        with self._layers(device):
             maps = model.backbone.body(batch.contiguous(memory_format=torch.channels_last))
             pyramid = {name: x.float() for name, x in model.backbone.fpn(maps).items()}
         c5 = list(maps.values())[-1].float()
-        with self._full(device):
+        with exact(device):
             proposals, _ = model.rpn(ImageList(batch, sizes), pyramid)
         vectors = self._head(pyramid, proposals, sizes)
-        with self._full(device):
+        with exact(device):
             logits, deltas = model.roi_heads.box_predictor(vectors)
             chosen = model.roi_heads.postprocess_detections(logits, deltas, proposals, sizes)
-            kept = [
-                self._completed(*picture) for picture in zip(*chosen, proposals, sizes, strict=True)
-            ]
+            kept = [self._completed(*one) for one in zip(*chosen, proposals, sizes, strict=True)]
             boxes = [of_picture for of_picture, _, _ in kept]
-            pooled = _mean_over(c5, [whole_box(size, c5) for size in sizes], batch)
+            pooled = _mean_over(c5, [picture_box(size, c5) for size in sizes], batch)
         if self.features == "box_head":
             vectors = self._head(pyramid, boxes, sizes)
         else:
             vectors = _mean_over(c5, boxes, batch)
         parts = vectors.split([len(b) for b in boxes])
         return [
-            Detections(*best, part, whole)
-            for best, part, whole in zip(kept, parts, pooled, strict=True)
+            Detections(*best, vectors_of_one, pooled_of_one)
+            for best, vectors_of_one, pooled_of_one in zip(kept, parts, pooled, strict=True)
         ]
 
     def _head(self, pyramid: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]) -> Tensor:
-        """(boxes of all pictures, width of the box head)."""
+        """Return the box head's outputs for the boxes of all pictures."""
         heads = self.model.roi_heads
-        with self._full(boxes[0].device):
+        with exact(boxes[0].device):
             pooled = heads.box_roi_pool(pyramid, boxes, sizes)
-        with self._half(pooled.device):
+        with self._layers(pooled.device):
             return heads.box_head(pooled).float()
 
     def _completed(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, proposals: Tensor, size: Size
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Filled up with proposals if asked; the whole picture where there is nothing."""
+        """Fill up with proposals if asked; without any box, take the picture itself."""
         extra = proposals[:0]
         if self.fill and len(boxes) < self.num_regions:
             new = box_iou(proposals, boxes) <= self.model.roi_heads.nms_thresh
             extra = proposals[new.all(1)][: self.num_regions - len(boxes)]
         if not len(boxes) + len(extra):
-            extra = whole_box(size, boxes)
+            extra = picture_box(size, boxes)
         zeros = scores.new_zeros(len(extra))
         return (
             torch.cat([boxes, extra]),
@@ -181,7 +183,7 @@ class FasterRCNN(RegionDetector):
 
 
 def _mean_over(c5: Tensor, boxes: list[Tensor], batch: Tensor) -> Tensor:
-    """(boxes of all pictures, C): RoIAlign to 7 x 7, as of the box head's input, then the mean."""
+    """Return (boxes of all pictures, C): RoIAlign to 7 x 7, as for the box head, then the mean."""
     scale = c5.shape[-1] / batch.shape[-1]
     return roi_align(c5, boxes, 7, scale, sampling_ratio=2, aligned=True).mean((2, 3))
 
@@ -218,7 +220,7 @@ def _published(name: str) -> dict[str, Tensor]:
 
 
 def _without_epsilon(backbone: nn.Module) -> None:
-    """Weights of this name were trained with an epsilon of 0 in batch norm, says torchvision."""
+    """Set batch norm's epsilon to 0, with which torchvision trained the weights of this name."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
             module.eps = 0.0

@@ -7,9 +7,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypedDict
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,78 +24,107 @@ try:
 except (ImportError, RuntimeError) as error:
     raise explain(error, "open_clip", "open-clip") from error
 
-TUNE = ("frozen", "partial", "lora", "full")
 _OWN_ATTENTION = (nn.MultiheadAttention, AttentionPool2d)  # they read the weights of their layers
 
 
+class HalfOptions(TypedDict, total=False):
+    """Options of `OpenClipHalf`."""
+
+    tune: str
+    unfrozen_blocks: int
+    lora: dict[str, Any] | None
+    gradient_checkpointing: bool
+
+
 class OpenClipHalf(PretrainedEncoder):
-    """What both halves share: how much of one trains.
+    """Base of both halves of an open_clip model.
+
+    Args:
+        model: as `open_clip.create_model` takes it: a name, or ``hf-hub:ID`` or
+            ``local-dir:PATH``, which bring their own weights.
+        weights: a tag of open_clip's, a file, or ``package:NAME/path``; None: random weights.
+        tune: "frozen"; "partial", the last `unfrozen_blocks` and everything after them; "lora",
+            low-rank updates alone; or "full".
+        unfrozen_blocks: number of blocks that "partial" trains: of a transformer its blocks, of a
+            ResNet its stages, of a timm tower its layer groups as timm counts them.
+        lora: options of `peft.LoraConfig`; default rank 8, alpha 16, all attention and linear
+            layers (in a ResNet, the convolutions).
+        gradient_checkpointing: compute activations twice and keep fewer of them.
 
     Attributes:
-        net: the half, a module of open_clip's; of "lora", inside a module of peft's.
+        net: the half, a module of open_clip's; with "lora", inside a module of peft's.
+
+    Raises:
+        ValueError: a model or tag that open_clip does not know; weights that do not fit; an option
+            out of range.
+        OSError: weights that cannot be fetched.
     """
 
-    net: Any
-    tune: str = "frozen"
+    TUNE = ("frozen", "partial", "lora", "full")
+
+    def __init__(
+        self,
+        model: str,
+        weights: str | None = None,
+        tune: str = "frozen",
+        unfrozen_blocks: int = 2,
+        lora: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(model, tune)
+        if lora is not None and tune != "lora":
+            raise ValueError(f"lora= needs tune='lora', got tune={tune!r}")
+        if unfrozen_blocks < 1:
+            raise ValueError(f"unfrozen_blocks must be at least 1, got {unfrozen_blocks}")
+        self.net: Any = self._create(weights)
+        if gradient_checkpointing:
+            self._checkpoint_gradients()
+        if tune == "partial":
+            self._unlock(unfrozen_blocks)
+        if tune == "lora":
+            self.net = _with_lora(self.net, lora or {}, self._body())
+
+    def _create(self, weights: str | None) -> nn.Module:
+        """Return the half of the model."""
+        raise NotImplementedError
+
+    def _body(self) -> nn.Module:
+        """Return the part of the half that gets low-rank updates."""
+        raise NotImplementedError
+
+    def _checkpoint_gradients(self) -> None:
+        raise NotImplementedError
+
+    def _unlock(self, blocks: int) -> None:
+        """Freeze everything but the last blocks and what comes after them."""
+        raise NotImplementedError
 
     @property
     def half(self) -> Any:
-        """The half as open_clip made it; of "lora", with adapters in it."""
+        """The half as open_clip made it; with "lora", with the updates in it."""
         return self.net.model if self.tune == "lora" else self.net
 
-    def _apply_tune(self, tune: str, lora: dict[str, Any] | None, body: nn.Module) -> None:
-        """Freezes all, nothing, or all but the adapters that it puts into `body`."""
-        if tune not in TUNE:
-            raise ValueError(f"tune must be one of {', '.join(TUNE)}, got {tune!r}")
-        if lora is not None and tune != "lora":
-            raise ValueError(f"lora= is of tune='lora', got tune={tune!r}")
-        if tune == "lora":
-            self.net = _with_lora(self.net, lora or {}, body)
-        self.tune = tune
-        if tune == "frozen":
-            self.freeze()
-
-    def _leave_idle_out(self, output: Tensor) -> None:
-        """Freezes what has no part in the features.
-
-        Its weights (a text tower's projection has no part in its words) would get no gradient,
-        which distributed training takes for an error.
-        """
-        if self.frozen:
-            return
-        trained = [p for p in self.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(output, trained, allow_unused=True)
-        for parameter, gradient in zip(trained, gradients, strict=True):
-            parameter.requires_grad_(gradient is not None)
-        if not any(p.requires_grad for p in trained):
-            raise ValueError(f"tune={self.tune!r} leaves nothing that trains")
-
     def train(self, mode: bool = True) -> OpenClipHalf:
-        """As of `PretrainedEncoder`; batch statistics of layers that do not train stay, too."""
+        """Set the mode as `PretrainedEncoder`; frozen layers keep their batch statistics, too."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, _BatchNorm) and not any(
-                p.requires_grad for p in module.parameters()
-            ):
+            trains = any(p.requires_grad for p in module.parameters())
+            if isinstance(module, _BatchNorm) and not trains:
                 module.eval()
         return self
 
     def merged_state(self) -> dict[str, Tensor]:
-        """The half's weights by open_clip's names, low-rank updates added in."""
-        net = self.net
-        if self.tune == "lora":
-            net = copy.deepcopy(net).merge_and_unload()
+        """Return the half's weights by open_clip's names, low-rank updates added in."""
+        net = copy.deepcopy(self.net).merge_and_unload() if self.tune == "lora" else self.net
         return {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
 
 
-def create(model: str, weights: str | None, **options: Any) -> Any:
-    """The whole model, as `open_clip.create_model` makes it, in fp32.
+def create(model: str, weights: str | None, pretrained_text: bool = True) -> CLIP | CustomTextCLIP:
+    """Return the whole model, as `open_clip.create_model` makes it, in fp32.
 
     Args:
-        model: a name of open_clip's, or ``hf-hub:ID`` or ``local-dir:PATH``, which bring their
-            own weights.
-        weights: a tag of open_clip's, a file, or ``package:NAME/path``; None: random weights.
-        options: more of `create_model`.
+        model, weights: as `OpenClipHalf`.
+        pretrained_text: fetch the weights of a text tower that has its own on the hub.
 
     Raises:
         ValueError: a name or tag that open_clip does not know, with the nearest there are; weights
@@ -120,25 +148,21 @@ def create(model: str, weights: str | None, **options: Any) -> Any:
         )
     try:
         # every patch is a region, so none is dropped in training
-        net = open_clip.create_model(model, source, force_patch_dropout=0.0, **options)
-    except (RuntimeError, UnpicklingError, SafetensorError, EOFError) as error:
-        if not is_file:
-            raise _unreachable(model, weights, error) from error
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{source} does not fit {model}: {reason}") from error
-    except OSError as error:
-        raise _unreachable(model, weights, error) from error
-    if type(net) not in (CLIP, CustomTextCLIP):
-        raise ValueError(
-            f"{model} is a {type(net).__name__}: only models of two towers are known here"
+        net = open_clip.create_model(
+            model, source, force_patch_dropout=0.0, pretrained_text=pretrained_text
         )
+    except (RuntimeError, UnpicklingError, SafetensorError, EOFError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if is_file and not isinstance(error, OSError):
+            raise ValueError(f"{source} does not fit {model}: {reason}") from error
+        given = model if weights is None else f"{model}, weights={weights!r}"
+        raise OSError(
+            f"{given} cannot be had ({reason}); weights= takes a file, and model="
+            "'local-dir:PATH' a folder with open_clip_config.json and weights"
+        ) from error
+    if type(net) not in (CLIP, CustomTextCLIP):
+        raise ValueError(f"{model} is a {type(net).__name__}, expected a model of two towers")
     return net
-
-
-def check_blocks(blocks: int) -> None:
-    """Raises ValueError if no block is to train."""
-    if blocks < 1:
-        raise ValueError(f"unfrozen_blocks must be 1 at least, got {blocks}")
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -147,15 +171,7 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {', '.join(repr(by_lower[n]) for n in near)}?" if near else ""
 
 
-def _unreachable(model: str, weights: str | None, error: Exception) -> OSError:
-    what = model if weights is None else f"{model}, weights={weights!r}"
-    return OSError(
-        f"{what} cannot be had ({str(error).strip().splitlines()[0]}); weights= takes a file, "
-        "and model 'local-dir:PATH' a folder with open_clip_config.json and weights"
-    )
-
-
-def _with_lora(net: nn.Module, options: dict[str, Any], body: nn.Module) -> Any:
+def _with_lora(net: nn.Module, options: dict[str, Any], body: nn.Module) -> nn.Module:
     try:
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
@@ -167,7 +183,7 @@ def _with_lora(net: nn.Module, options: dict[str, Any], body: nn.Module) -> Any:
 
 
 def _lora_targets(net: nn.Module, body: nn.Module) -> list[str]:
-    """Names in `net` of the attention and linear layers of `body`; if it has none, convolutions."""
+    """Return names in `net` of the attention and linear layers of `body`, else of convolutions."""
     inside = {id(m) for a in body.modules() if isinstance(a, _OWN_ATTENTION) for m in a.modules()}
     wanted: dict[type, set[int]] = {nn.Linear: set(), nn.Conv2d: set()}
     for module in body.modules():

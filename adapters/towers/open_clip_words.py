@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.adapters.frozen import weights_hash
 from ascl_plugin.adapters.missing import explain
-from ascl_plugin.adapters.towers.open_clip_half import OpenClipHalf, check_blocks, create
+from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
+from ascl_plugin.adapters.towers.words import check_max_words, special_ids, word_mask
 from ascl_plugin.features import TextFeatures
 
 try:
@@ -20,47 +19,41 @@ try:
 except (ImportError, RuntimeError) as error:
     raise explain(error, "open_clip", "open-clip") from error
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 class OpenClipWords(OpenClipHalf):
     """The text tower: its last tokens as words, from open_clip's own transformer or a HF one.
 
     Args:
-        model, weights, tune, unfrozen_blocks, lora, gradient_checkpointing: as
-            `OpenClipImages`. A HF tower without `weights` has the weights of its own hub id.
-        max_words: longer texts are cut to so many tokens, start and end among them; None and what
-            exceeds it stand for the model's context (77 for CLIP).
-        keep_special_tokens: whether start and end tokens count as words; False masks them out.
+        model, weights: as `OpenClipHalf`. A HF tower without `weights` has those of its hub id.
+        max_words: longer texts are cut to this number of tokens, start and end included; None, and
+            any number above it, mean the model's context (77 for CLIP).
+        keep_special_tokens: count start and end tokens as words; False masks them out.
+        **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
     Attributes:
         word_dim: width of a word.
 
     Shapes:
-        input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). A tower that
-        was trained to look at padding (SigLIP) does; the mask tells real tokens all the same.
+        input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). A tower
+        trained to attend to padding (SigLIP) does so; the mask is True at real tokens all the same.
 
     Raises:
-        OSError, ValueError: as `OpenClipImages`; `max_words` below 3.
+        OSError, ValueError: as `OpenClipHalf`; `max_words` below 3.
     """
 
     def __init__(
         self,
         model: str,
         weights: str | None = None,
-        tune: str = "frozen",
-        unfrozen_blocks: int = 2,
-        lora: dict[str, Any] | None = None,
-        gradient_checkpointing: bool = False,
         max_words: int | None = None,
         keep_special_tokens: bool = True,
+        **half: Unpack[HalfOptions],
     ) -> None:
-        super().__init__()
-        if max_words is not None and max_words < 3:
-            raise ValueError(f"max_words must be 3 at least (start, word, end), got {max_words}")
-        self.model_name = model
-        self.keep_special_tokens = keep_special_tokens
-        net = create(model, weights)
-        del net.visual
-        self.net = net
+        check_max_words(max_words)
+        super().__init__(model, weights, **half)
         try:
             self.tokenizer = open_clip.get_tokenizer(model)
         except OSError as error:
@@ -68,61 +61,77 @@ class OpenClipWords(OpenClipHalf):
             raise OSError(f"the tokenizer of {model} cannot be had ({reason})") from error
         self.context: int = self.tokenizer.context_length
         self.max_words = min(max_words or self.context, self.context)
-        self.pad_id, self.special_ids = _special_tokens(self.tokenizer)
-        tower = getattr(net, "text", net)
-        if gradient_checkpointing:
-            if hasattr(tower, "set_grad_checkpointing") and tower is not net:
-                tower.set_grad_checkpointing(True)
-            else:
-                tower.transformer.grad_checkpointing = True
-        if tune == "partial":
-            _unlock_words(net, unfrozen_blocks)
-        self._apply_tune(tune, lora, tower.transformer)
-        with torch.enable_grad():
-            probe = self.eval()(**self.tokenize(["a"])).words
-            self._leave_idle_out(probe.sum())
-        self.word_dim = probe.shape[-1]
-        self.train()
+        self.keep_special_tokens = keep_special_tokens
+        self.own_tokenizer = isinstance(self.tokenizer, open_clip.SimpleTokenizer)
+        if self.own_tokenizer:
+            self.pad_id = 0
+            self.special_ids = [self.tokenizer.sot_token_id, self.tokenizer.eot_token_id]
+        else:
+            self.pad_id = self.tokenizer.tokenizer.pad_token_id
+            self.special_ids = special_ids(self.tokenizer.tokenizer)
+        (self.word_dim,) = self._probe(**self.tokenize(["a"]))
+
+    def _create(self, weights: str | None) -> nn.Module:
+        net = create(self.model_name, weights)
+        del net.visual
+        return net
+
+    def _tower(self) -> Any:
+        return getattr(self.half, "text", self.half)
+
+    def _body(self) -> nn.Module:
+        return getattr(self.net, "text", self.net).transformer
+
+    def _checkpoint_gradients(self) -> None:
+        if hasattr(self.net, "text"):
+            self.net.text.set_grad_checkpointing(True)
+        else:
+            self.net.transformer.grad_checkpointing = True
+
+    def _unlock(self, blocks: int) -> None:
+        tower = getattr(self.net, "text", self.net)
+        if isinstance(tower, HFTextEncoder):  # open_clip does not know where a BERT has its layers
+            tower.transformer.requires_grad_(False)
+            lists = [m for m in tower.transformer.modules() if isinstance(m, nn.ModuleList)]
+            for block in max(lists, key=len)[-blocks:]:
+                block.requires_grad_(True)
+        else:
+            # open_clip counts the projection as the last layer
+            projection = tower.text_projection is not None
+            self.net.lock_text_tower(unlocked_layers=blocks + projection)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Strings -> `input_ids`, `attention_mask` (T, L), padded to the longest."""
+        """Return `input_ids`, `attention_mask` (T, L), padded to the longest text."""
         ids = self.tokenizer(list(texts), context_length=self.max_words)
         real = self._real(ids)
         length = int(real.any(0).nonzero().max()) + 1
         return {"input_ids": ids[:, :length], "attention_mask": real[:, :length]}
 
     def count_cut(self, texts: Sequence[str]) -> int:
-        """How many of `texts` are longer than `max_words`."""
+        """Return the number of texts that are longer than `max_words`."""
         return int(self._real(self.tokenizer(list(texts), self.max_words + 1)).all(1).sum())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        """The last tokens; padding is masked, and start and end if so asked."""
-        mask = attention_mask.bool()
+        """Return the last tokens; padding is masked, start and end if so asked."""
         with self.gradients():
             words = self._tokens(input_ids)[:, : input_ids.shape[1]]
-        if not self.keep_special_tokens:
-            special = torch.tensor(self.special_ids, device=input_ids.device)
-            mask = mask & ~torch.isin(input_ids, special)
-        return TextFeatures(words, mask)
+        dropped = [] if self.keep_special_tokens else self.special_ids
+        return TextFeatures(words, word_mask(input_ids, attention_mask, dropped))
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The text's embedding (T, D), what `encode_text` of the bare model gives."""
+        """Return the texts' embeddings (T, D), equal to `encode_text` of the bare model."""
         with self.gradients():
             return self.half.encode_text(self._padded(input_ids))
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON; the tokenizer is the one of the model."""
-        return {
-            "encoder": "open_clip_words",
-            "model": self.model_name,
-            "weights": weights_hash(self.net.state_dict()),
-            "max_words": self.max_words,
-            "keep_special_tokens": self.keep_special_tokens,
-        }
+    def fingerprint(self) -> dict[str, object]:
+        """Return all that the features depend on, as JSON; the tokenizer is the model's own."""
+        return self._fingerprint(
+            max_words=self.max_words, keep_special_tokens=self.keep_special_tokens
+        )
 
     def _tokens(self, ids: Tensor) -> Tensor:
-        """(T, L, word_dim), normalised as before the tower's own pooling."""
-        tower = getattr(self.half, "text", self.half)
+        """Return the tokens (T, L, word_dim), normalised as before the tower's own pooling."""
+        tower = self._tower()
         if isinstance(tower, HFTextEncoder):
             mask = (ids != tower.config.pad_token_id).long()
             return tower.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -140,32 +149,11 @@ class OpenClipWords(OpenClipHalf):
         return functional.pad(ids, (0, self.context - ids.shape[1]), value=self.pad_id)
 
     def _real(self, ids: Tensor) -> Tensor:
-        """(T, L) bool, True at tokens of the text, its start and end."""
+        """Return (T, L) bool, True at tokens of the text, its start and end."""
         real = ids != self.pad_id
-        if isinstance(self.tokenizer, open_clip.SimpleTokenizer):
-            # its padding is the id of "!", too, so what stands before the end is real
+        if self.own_tokenizer:
+            # its padding is the id of "!", too, so everything before the end is real
             return real.flip(1).cummax(1).values.flip(1)
         if self.pad_id in self.special_ids:  # the end is written as the first padding
             real[:, 1:] |= real[:, :-1].clone()
         return real
-
-
-def _unlock_words(net: Any, blocks: int) -> None:
-    check_blocks(blocks)
-    tower = getattr(net, "text", net)
-    if isinstance(tower, HFTextEncoder):  # open_clip does not know where a BERT has its layers
-        tower.transformer.requires_grad_(False)
-        lists: Any = (m for m in tower.transformer.modules() if isinstance(m, nn.ModuleList))
-        max(lists, key=len)[-blocks:].requires_grad_(True)
-    else:
-        # open_clip counts the projection as the last layer
-        net.lock_text_tower(unlocked_layers=blocks + (tower.text_projection is not None))
-
-
-def _special_tokens(tokenizer: Any) -> tuple[int, list[int]]:
-    """(padding, [start, end, ...])."""
-    if isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return 0, [tokenizer.sot_token_id, tokenizer.eot_token_id]
-    t = tokenizer.tokenizer
-    ids = {t.cls_token_id, t.sep_token_id, t.bos_token_id, t.eos_token_id} - {None}
-    return t.pad_token_id, sorted(ids)

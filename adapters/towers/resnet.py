@@ -1,10 +1,7 @@
-"""The whole image as one feature: what a ResNet-152, or any timm model, would classify."""
+"""The whole image as one feature: the input of a ResNet-152's, or any timm model's, classifier."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from ascl_plugin.adapters.towers.timm_grid import TimmGrid
@@ -14,13 +11,12 @@ from ascl_plugin.features import ImageFeatures
 class PooledImage(TimmGrid):
     """The pooled feature of a timm model; both papers take a ResNet-152's, 2048 wide.
 
-    The feature is also the one region, so that it may stand where an image encoder is asked for.
+    The feature is also the one region, so an image encoder may be this.
 
-    Weights as `TimmGrid` takes them. timm's ResNets name their parameters as torchvision's do, so
-    files of torchvision's weights load by name. ``resnet152.tv_in1k`` and ``resnet152.tv2_in1k``
-    with weights="pretrained" are torchvision's weights (V1, V2) from timm's hub, with their
-    preprocessing; a file's weights get the preprocessing of the name they are loaded under. Tested
-    with random weights; published ones were never loaded where this was written.
+    timm's ResNets name their parameters as torchvision's do, so files of torchvision's weights load
+    by name. ``resnet152.tv_in1k`` and ``resnet152.tv2_in1k`` with weights="pretrained" are
+    torchvision's weights (V1, V2) from timm's hub, with their preprocessing; a file's weights get
+    the preprocessing of the name they are loaded under. Tested with random weights only.
 
     Args:
         model: name, as `timm.create_model` takes it.
@@ -30,7 +26,7 @@ class PooledImage(TimmGrid):
         pixel_values (I, 3, H, W) -> regions (I, 1, pooled_dim), pooled (I, pooled_dim).
 
     Raises:
-        FileNotFoundError, OSError, RuntimeError, ValueError: as of `TimmGrid`.
+        FileNotFoundError, OSError, RuntimeError, ValueError: as `TimmGrid`.
 
     >>> encoder = PooledImage("resnet18", tune="full")
     >>> encoder(torch.zeros(2, 3, 224, 224)).pooled.shape
@@ -38,21 +34,12 @@ class PooledImage(TimmGrid):
     """
 
     def __init__(
-        self,
-        model: str = "resnet152",
-        weights: str | None = None,
-        tune: str = "frozen",
+        self, model: str = "resnet152", weights: str | None = None, tune: str = "frozen"
     ) -> None:
         super().__init__(model, weights, num_regions=1, tune=tune)
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """The pooled feature of each picture, also as its one region."""
+        """Return the pooled feature of each picture, also as its one region."""
         with self.gradients():
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-            features = self.model.forward_features(pixel_values)
-            pooled = self.model.forward_head(features, pre_logits=True)
+            _, pooled = self._features(pixel_values)
             return ImageFeatures(pooled[:, None], None, pooled)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON: model, weights, preprocessing."""
-        return {**super().fingerprint(), "encoder": "resnet"}

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from collections.abc import Callable
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from ascl_plugin.adapters.frozen import (
-    PUBLISHED,
-    PretrainedEncoder,
-    check_tune,
-    grid_side,
-    weights_hash,
-)
+from ascl_plugin.adapters.frozen import PUBLISHED, PretrainedEncoder
 from ascl_plugin.adapters.missing import explain
 from ascl_plugin.adapters.package_path import package_path
+from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.features import ImageFeatures
 
 try:
@@ -29,6 +25,11 @@ try:
 except (ImportError, RuntimeError) as error:
     raise explain(error, "timm", "timm") from error
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PREPROCESSING = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
+
 
 class TimmGrid(PretrainedEncoder):
     """Any timm model with a spatial feature map: ResNets, EfficientNets, ConvNeXts, ViTs, Swins.
@@ -36,7 +37,7 @@ class TimmGrid(PretrainedEncoder):
     The map of `forward_features` (of a ViT: its patch tokens, prefix tokens dropped) is averaged to
     a grid of sqrt(num_regions) cells a side, row by row, by adaptive average pooling: 7 x 7 becomes
     6 x 6 with cells that overlap, and a map coarser than the grid repeats its cells. The pooled
-    feature is the model's own, what its classifier would see (`forward_head(pre_logits=True)`).
+    feature is the model's own, the input of its classifier (`forward_head(pre_logits=True)`).
 
     The papers' regions come from a detector; a grid of as many cells stands in for them (36).
 
@@ -51,15 +52,15 @@ class TimmGrid(PretrainedEncoder):
 
     Attributes:
         region_dim, pooled_dim: widths of the two outputs.
-        preprocess: PIL picture, RGB -> (3, H, W); the model's own evaluation transform.
+        preprocess: the model's own evaluation transform, RGB picture -> (3, H, W).
 
     Shapes:
         pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim).
 
     Raises:
-        ValueError: `num_regions` is no square; the model has no spatial map; the checkpoint does
-            not fit; another `tune`.
-        FileNotFoundError: no such checkpoint.
+        ValueError: `num_regions` is no square; the model has no spatial map; the file does not fit;
+            another `tune`.
+        FileNotFoundError: no such file.
         RuntimeError: timm knows no such model.
         OSError: weights="pretrained", and the hub does not answer.
 
@@ -68,6 +69,8 @@ class TimmGrid(PretrainedEncoder):
     torch.Size([2, 36, 512])
     """
 
+    preprocess: Callable[[Image], Tensor]
+
     def __init__(
         self,
         model: str = "resnet152",
@@ -75,61 +78,47 @@ class TimmGrid(PretrainedEncoder):
         num_regions: int = 36,
         tune: str = "frozen",
     ) -> None:
-        super().__init__()
+        super().__init__(model, tune)
         self.side = grid_side(num_regions)
-        check_tune(tune, ("frozen", "full"))
-        self.model_name = model
         # channels last: the layout that convolutions run fastest in, on CPUs 2 to 3 times
         self.model = _create(model, weights == PUBLISHED).to(memory_format=torch.channels_last)
-        if weights not in (None, PUBLISHED):
+        if weights is not None and weights != PUBLISHED:
             load_checkpoint(self.model, weights)
-        elif tune == "frozen" and weights is None:
+        elif self.frozen and weights is None:
             warnings.warn(
                 f'{model} is frozen with random weights: weights="pretrained" or a file brings '
                 'trained ones, tune="full" trains them',
                 stacklevel=2,
             )
         self.model.reset_classifier(0)  # else its weights would never get a gradient
-
-        self.data_config: dict[str, Any] = resolve_data_config({}, model=self.model)
+        self.data_config = resolve_data_config({}, model=self.model)
         self.preprocess = create_transform(**self.data_config, is_training=False)
-        if tune == "frozen":
-            self.freeze()
-        with torch.no_grad():
-            self.model.eval()
-            probe = self(torch.zeros(1, *self.data_config["input_size"]))
-            self.train()
-        assert probe.pooled is not None
-        self.region_dim = probe.regions.shape[-1]
-        self.pooled_dim = probe.pooled.shape[-1]
+        pixels = torch.zeros(1, *self.data_config["input_size"])
+        self.region_dim, self.pooled_dim = self._probe(pixels)
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """K cells and the pooled feature of each picture."""
+        """Return K cells and the pooled feature of each picture."""
         with self.gradients():
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-            features = self.model.forward_features(pixel_values)
-            pooled = self.model.forward_head(features, pre_logits=True)
-            cells = functional.adaptive_avg_pool2d(self._map(features), self.side)
-            return ImageFeatures(cells.flatten(2).transpose(1, 2), None, pooled)
+            features, pooled = self._features(pixel_values)
+            return ImageFeatures(grid_cells(self._map(features), self.side), None, pooled)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON: model, weights, preprocessing, grid."""
-        config = self.data_config
-        names = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
-        return {
-            "encoder": "timm_grid",
-            "model": self.model_name,
-            "weights": weights_hash(self.model.state_dict()),
-            "num_regions": self.side**2,
-            "preprocessing": {n: _jsonable(config[n]) for n in names if n in config},
-        }
+    def fingerprint(self) -> dict[str, object]:
+        """Return all that the features depend on, as JSON: model, weights, preprocessing, grid."""
+        config = {n: self.data_config[n] for n in _PREPROCESSING if n in self.data_config}
+        preprocessing = json.loads(json.dumps(config))  # lists for tuples
+        return self._fingerprint(num_regions=self.side**2, preprocessing=preprocessing)
+
+    def _features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output of `forward_features` and the pooled feature (I, pooled_dim)."""
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        features = self.model.forward_features(pixel_values)
+        return features, self.model.forward_head(features, pre_logits=True)
 
     def _map(self, features: Tensor) -> Tensor:
-        """The feature map as (I, C, h, w)."""
+        """Return the feature map as (I, C, h, w)."""
         if features.ndim == 4:
-            if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-                return features.permute(0, 3, 1, 2)
-            return features
+            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return features.permute(0, 3, 1, 2) if channels_last else features
         if features.ndim == 3:
             patches = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
             side = math.isqrt(patches.shape[1])
@@ -141,18 +130,18 @@ class TimmGrid(PretrainedEncoder):
         )
 
 
-def _create(model_name: str, pretrained: bool) -> Any:
+def _create(model: str, pretrained: bool) -> Any:
     try:
-        return timm.create_model(model_name, pretrained=pretrained)
-    except OSError as error:  # what the hub client raises when it gets no answer
+        return timm.create_model(model, pretrained=pretrained)
+    except OSError as error:  # raised by the hub's client when it gets no answer
         raise OSError(
-            f"weights of {model_name!r} cannot be fetched ({str(error).splitlines()[0]}); "
+            f"weights of {model!r} cannot be fetched ({str(error).splitlines()[0]}); "
             "weights= takes a local file or package:NAME/path"
         ) from error
 
 
-def load_checkpoint(model: Any, path: str) -> None:
-    """Loads a state dict by name, or where names differ, by order; a classifier may be missing.
+def load_checkpoint(model: nn.Module, path: str) -> None:
+    """Load a state dict by name, or where names differ, by order; a classifier may be missing.
 
     Args:
         model: a timm model.
@@ -160,21 +149,20 @@ def load_checkpoint(model: Any, path: str) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: more than tensors in it, or damaged; counts or shapes that differ, and the
-            message names the first tensor that does not fit.
+        ValueError: damaged, or more than tensors in it; counts or shapes that differ: the message
+            names the first tensor that does not fit.
     """
     path = package_path(path)
     try:
-        given = timm.models.load_state_dict(path, weights_only=True)
+        loaded = timm.models.load_state_dict(path, weights_only=True)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"weights: no file {path}") from error
     except (RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
         raise ValueError(f"{path} is no state dict of tensors alone: {error}") from error
-    given = _without_counters(given)
-    own = _without_counters(model.state_dict())
-    classifier = model.pretrained_cfg.get("classifier") or ()
+    given, own = _without_counters(loaded), _without_counters(model.state_dict())
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = tuple(f"{n}." for n in ([classifier] if isinstance(classifier, str) else classifier))
-    body = [name for name in own if not name.startswith(heads)] if heads else list(own)
+    body = [name for name in own if not heads or not name.startswith(heads)]
     if all(name in given for name in body):
         pairs = [(name, name) for name in body]
     elif len(own) == len(given):
@@ -196,7 +184,3 @@ def load_checkpoint(model: Any, path: str) -> None:
 
 def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-
-
-def _jsonable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

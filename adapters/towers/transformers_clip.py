@@ -7,22 +7,33 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.adapters.frozen import grid_side
 from ascl_plugin.adapters.missing import explain, naming
-from ascl_plugin.adapters.towers.transformers_half import ClipHalf
+from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
+from ascl_plugin.adapters.towers.transformers_base import (
+    TransformersEncoder,
+    TransformersWords,
+    Tuning,
+)
+from ascl_plugin.adapters.towers.words import word_mask
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
 
 try:
-    from transformers import AutoImageProcessor, AutoTokenizer, BlipForImageTextRetrieval
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        BlipForImageTextRetrieval,
+    )
 except (ImportError, RuntimeError) as error:
     raise explain(error, "transformers", "recipes") from error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from typing_extensions import Unpack
 
 IMAGE, TEXT = ("vision", "visual", "image"), ("text",)  # how the parts of a half are named
 # trained on texts padded to the whole context, every position attended to
@@ -32,100 +43,87 @@ UNMASKED = ("siglip", "siglip2")
 def attach(
     model: str,
     *,
-    tune: str = "frozen",
-    unfrozen_blocks: int = 2,
     num_regions: int | None = None,
     max_words: int | None = None,
     keep_special_tokens: bool = True,
-    gradient_checkpointing: bool = False,
-    fusion: dict[str, Any] | None = None,
+    fusion: dict[str, object] | None = None,
     dim: int = 1024,
     feature_norm: str = "layer",
+    **tuning: Unpack[Tuning],
 ) -> RetrievalModel:
-    """A retrieval model on both halves of a dual encoder of transformers.
+    """Return a retrieval model on both halves of a dual encoder of transformers.
 
     Args:
         model: hub id, local folder, or ``package:NAME/folder`` inside an installed package.
-        tune, unfrozen_blocks, num_regions, gradient_checkpointing: as `ClipRegions`.
+        num_regions: as `ClipRegions`.
         max_words, keep_special_tokens: as `ClipWords`.
         fusion, dim, feature_norm: as `RetrievalModel`.
+        **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
     Raises:
         OSError, ValueError, ImportError: as `ClipRegions` and `ClipWords`.
 
     >>> attach("openai/clip-vit-base-patch32", tune="partial")  # doctest: +SKIP
     """
-    both = {
-        "name": "transformers_clip",
-        "model": model,
-        "tune": tune,
-        "unfrozen_blocks": unfrozen_blocks,
-        "gradient_checkpointing": gradient_checkpointing,
-    }
+    both = {"name": "transformers_clip", "model": model, **tuning}
     words = {"max_words": max_words, "keep_special_tokens": keep_special_tokens}
     return RetrievalModel(
         {**both, "num_regions": num_regions}, {**both, **words}, fusion, dim, feature_norm
     )
 
 
-class ClipRegions(ClipHalf):
+class ClipRegions(TransformersEncoder):
     """The image half: patch tokens, without [CLS], as regions; its embedding as pooled feature.
 
     Args:
         model: hub id, local folder, or ``package:NAME/folder`` inside an installed package.
-        tune: "frozen"; "partial", the last `unfrozen_blocks` and what follows them; or "full".
-        num_regions: K, a square: patches are averaged to a grid of K cells, as `TimmGrid` does;
-            None keeps the patches.
-        gradient_checkpointing: compute activations twice and keep fewer of them.
+        num_regions: K, a square: patches are averaged to a grid of K cells; None keeps the patches.
+        **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
     Attributes:
         region_dim, pooled_dim: widths of the two outputs.
 
     Shapes:
-        pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim); pooled is
-        what `get_image_features` of the bare model gives.
+        pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim); pooled
+        equals `get_image_features` of the bare model.
 
     Raises:
-        OSError: neither a local folder nor reachable on the hub.
+        OSError, ImportError: as `TransformersEncoder`.
         ValueError: no dual encoder, or one that takes no picture of fixed size (NaFlex); weights
             that are not in the checkpoint; an option out of range.
     """
 
     def __init__(
-        self,
-        model: str,
-        tune: str = "frozen",
-        unfrozen_blocks: int = 2,
-        num_regions: int | None = None,
-        gradient_checkpointing: bool = False,
+        self, model: str, num_regions: int | None = None, **tuning: Unpack[Tuning]
     ) -> None:
-        super().__init__(model, IMAGE, tune, unfrozen_blocks, gradient_checkpointing)
-        self.num_regions = num_regions
-        self.side = None if num_regions is None else grid_side(num_regions)
-        config: Any = getattr(self.model.config, "vision_config", None)
+        side = None if num_regions is None else grid_side(num_regions)
+        super().__init__(model, **tuning)
+        self.num_regions, self.side = num_regions, side
+        config = getattr(self.model.config, "vision_config", None)
         self.patch_size: int = getattr(config, "patch_size", 0)
-        if not self.patch_size:
+        if config is None or not self.patch_size:
             raise ValueError(
                 f"{model!r} has no vision_config.patch_size: no patches to take for regions"
             )
         with naming(model):
             self.processor = AutoImageProcessor.from_pretrained(self.source)
-        side = config.image_size
-        with torch.enable_grad():
-            probe = self.eval()(torch.zeros(1, 3, side, side))
-            assert probe.pooled is not None
-            self._apply_tune(probe.regions.sum() + probe.pooled.sum())
-        self.region_dim = probe.regions.shape[-1]
-        self.pooled_dim = probe.pooled.shape[-1]
+        pixels = torch.zeros(1, 3, config.image_size, config.image_size)
+        self.region_dim, self.pooled_dim = self._probe(pixels)
+
+    def _load(self) -> nn.Module:
+        return _load_half(self.source, IMAGE)
+
+    def _prune(self) -> None:
+        _drop_other_half(self.model, IMAGE)
 
     def preprocess(self, picture: Image) -> Tensor:
-        """PIL picture, RGB -> (3, H, W), by the model's own image processor."""
+        """Return the pixels (3, H, W) of an RGB picture, by the model's own image processor."""
         return self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """Patches, or the grid they are averaged to, and the pooled embedding."""
+        """Return the patches, or the grid they are averaged to, and the pooled embedding."""
         with self.gradients():
-            tokens, pooled = _image_output(self.model, pixel_values)
+            tokens, pooled = self._output(pixel_values)
             height, width = (n // self.patch_size for n in pixel_values.shape[-2:])
             if tokens.ndim != 3 or tokens.shape[1] < height * width:
                 raise ValueError(
@@ -135,125 +133,130 @@ class ClipRegions(ClipHalf):
             patches = tokens[:, -height * width :]  # [CLS], where there is one, comes first
             if self.side is not None:
                 grid = patches.transpose(1, 2).unflatten(2, (height, width))
-                grid = functional.adaptive_avg_pool2d(grid, self.side)
-                patches = grid.flatten(2).transpose(1, 2)
+                patches = grid_cells(grid, self.side)
             return ImageFeatures(patches, None, pooled)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON."""
+    def _output(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens (I, 1 + P or P, D) and the pooled embedding (I, D')."""
+        if isinstance(self.model, BlipForImageTextRetrieval):
+            tokens = self.model.vision_model(pixel_values=pixel_values).last_hidden_state
+            return tokens, self.model.vision_proj(tokens[:, 0])
+        output = self.model.get_image_features(pixel_values=pixel_values)
+        return output.last_hidden_state, output.pooler_output
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return all that the features depend on, as JSON."""
         preprocessing = json.loads(self.processor.to_json_string())
         return self._fingerprint(num_regions=self.num_regions, preprocessing=preprocessing)
 
 
-class ClipWords(ClipHalf):
+class ClipWords(TransformersWords):
     """The text half: last hidden states as words.
 
     Args:
-        model, tune, unfrozen_blocks, gradient_checkpointing: as `ClipRegions`.
-        max_words: longer texts are cut to so many tokens, special ones among them; None and what
-            exceeds it stand for the model's context (77 for CLIP, 64 for SigLIP).
-        keep_special_tokens: whether start and end tokens count as words; False masks them out.
+        model: hub id, local folder, or ``package:NAME/folder`` inside an installed package.
+        max_words: longer texts are cut to this number of tokens, special ones included; None, and
+            any number above it, mean the model's context (77 for CLIP, 64 for SigLIP).
+        keep_special_tokens: count start and end tokens as words; False masks them out.
+        **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
     Attributes:
         word_dim: width of a word.
 
     Shapes:
-        input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). SigLIP is
-        given its padding to look at, as it was trained; the mask tells real tokens all the same.
+        input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). SigLIP
+        attends to its padding, as it was trained to; the mask is True at real tokens all the same.
 
     Raises:
-        OSError, ValueError: as `ClipRegions`; `max_words` below 3.
+        OSError, ImportError, ValueError: as `ClipRegions`; `max_words` below 3.
     """
 
     def __init__(
         self,
         model: str,
-        tune: str = "frozen",
-        unfrozen_blocks: int = 2,
         max_words: int | None = None,
         keep_special_tokens: bool = True,
-        gradient_checkpointing: bool = False,
+        **tuning: Unpack[Tuning],
     ) -> None:
-        super().__init__(model, TEXT, tune, unfrozen_blocks, gradient_checkpointing)
-        if max_words is not None and max_words < 3:
-            raise ValueError(f"max_words must be 3 at least (start, word, end), got {max_words}")
-        with naming(model):
-            self.tokenizer = AutoTokenizer.from_pretrained(self.source)
-        config = self.model.config.text_config
-        self.context: int = min(config.max_position_embeddings, self.tokenizer.model_max_length)
-        self.max_words = min(max_words or self.context, self.context)
-        self.keep_special_tokens = keep_special_tokens
+        super().__init__(model, max_words, keep_special_tokens, **tuning)
+        positions = self.model.config.text_config.max_position_embeddings
+        self.context: int = min(positions, self.tokenizer.model_max_length)
+        self.max_words = min(self.max_words, self.context)
         self.unmasked = self.model.config.model_type in UNMASKED
-        with torch.enable_grad():
-            probe = self.eval()(**self.tokenize(["a"])).words
-            self._apply_tune(probe.sum())
-        self.word_dim = probe.shape[-1]
+        (self.word_dim,) = self._probe(**self.tokenize(["a"]))
+
+    def _load(self) -> nn.Module:
+        return _load_half(self.source, TEXT)
+
+    def _prune(self) -> None:
+        _drop_other_half(self.model, TEXT)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Strings -> `input_ids`, `attention_mask` (T, L); L: the longest, of SigLIP the context.
+        """Return `input_ids`, `attention_mask` (T, L); L: the longest text, of SigLIP the context.
 
-        The mask is 1 for real tokens, also where the model itself is given none.
+        The mask is 1 at real tokens, also where the model itself is given no mask.
         """
-        tokens = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.max_words,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        tokens = super().tokenize(texts)
         if self.unmasked:
-            short = self.context - ids.shape[1]
+            short = self.context - tokens["input_ids"].shape[1]
             sides = (short, 0) if self.tokenizer.padding_side == "left" else (0, short)
-            ids = functional.pad(ids, sides, value=self.tokenizer.pad_token_id)
-            mask = functional.pad(mask, sides)
-        return {"input_ids": ids, "attention_mask": mask}
-
-    def count_cut(self, texts: Sequence[str]) -> int:
-        """How many of `texts` are longer than `max_words`."""
-        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        return sum(len(row) > self.max_words for row in rows)
+            for name, value in (("input_ids", self.tokenizer.pad_token_id), ("attention_mask", 0)):
+                tokens[name] = functional.pad(tokens[name], sides, value=value)
+        return tokens
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        """Last hidden states; padding is masked, and special tokens if so asked."""
+        """Return the last hidden states; padding is masked, special tokens if so asked."""
         with self.gradients():
             words, _ = self._output(input_ids, attention_mask)
-        mask = attention_mask.bool()
-        if not self.keep_special_tokens:
-            t = self.tokenizer
-            ids = {t.cls_token_id, t.sep_token_id, t.bos_token_id, t.eos_token_id} - {None}
-            mask = mask & ~torch.isin(input_ids, torch.tensor(sorted(ids), device=mask.device))
-        return TextFeatures(words, mask)
+        return TextFeatures(words, word_mask(input_ids, attention_mask, self.dropped))
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The text's embedding (T, D), what `get_text_features` of the bare model gives."""
+        """Return the texts' embeddings (T, D), equal to `get_text_features` of the bare model."""
         with self.gradients():
             return self._output(input_ids, attention_mask)[1]
 
     def _output(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        return _text_output(self.model, input_ids, None if self.unmasked else attention_mask)
+        """Return last hidden states (T, L, D) and the pooled embedding (T, D')."""
+        mask = None if self.unmasked else attention_mask
+        if isinstance(self.model, BlipForImageTextRetrieval):
+            output = self.model.text_encoder(input_ids=input_ids, attention_mask=mask)
+            return output.last_hidden_state, self.model.text_proj(output.last_hidden_state[:, 0])
+        output = self.model.get_text_features(input_ids=input_ids, attention_mask=mask)
+        return output.last_hidden_state, output.pooler_output
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON; the tokenizer is the one of the model."""
-        return self._fingerprint(
-            max_words=self.max_words, keep_special_tokens=self.keep_special_tokens
+
+def _load_half(source: str, parts: tuple[str, ...]) -> nn.Module:
+    """Load the model at `source`, all weights of the half whose names begin with `parts`."""
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type == "siglip2":
+        raise ValueError(
+            f"{source!r} is a SigLIP 2 of NaFlex, which takes pictures of any shape as patches; "
+            "this adapter takes pictures of one size. SigLIP 2 exists for fixed sizes, too, such "
+            "as google/siglip2-base-patch16-256"
         )
+    # AutoModel would build a BlipModel, whose text tower has other names, with random weights
+    blip = "BlipForImageTextRetrieval" in (config.architectures or ())
+    kind: type[BlipForImageTextRetrieval] | type[AutoModel] = (
+        BlipForImageTextRetrieval if blip else AutoModel
+    )
+    # float32: a checkpoint in half precision would be loaded as it is
+    model, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    embeds = hasattr(model, "get_image_features") and hasattr(model, "get_text_features")
+    towers = any(name.startswith(parts) for name, _ in model.named_children())
+    if not (blip or embeds) or not towers:  # BLIP-2 embeds, with a language model
+        raise ValueError(
+            f"{source!r} holds a {type(model).__name__}, no dual encoder: it needs two towers, "
+            "get_image_features and get_text_features, as CLIP, SigLIP and BLIP have"
+        )
+    absent = sorted(n for n in report["missing_keys"] if n.startswith(parts))
+    if absent:
+        raise ValueError(f"the checkpoint of {source!r} has no weights for {absent[0]!r}")
+    return model
 
 
-def _image_output(model: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-    """(tokens (I, 1 + P or P, D), pooled embedding (I, D'))."""
-    if isinstance(model, BlipForImageTextRetrieval):
-        tokens = model.vision_model(pixel_values=pixel_values).last_hidden_state
-        return tokens, model.vision_proj(tokens[:, 0])
-    output = model.get_image_features(pixel_values=pixel_values)
-    return output.last_hidden_state, output.pooler_output
-
-
-def _text_output(model: Any, input_ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(last hidden states (T, L, D), pooled embedding (T, D'))."""
-    if isinstance(model, BlipForImageTextRetrieval):
-        words = model.text_encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        return words, model.text_proj(words[:, 0])
-    output = model.get_text_features(input_ids=input_ids, attention_mask=mask)
-    return output.last_hidden_state, output.pooler_output
+def _drop_other_half(model: nn.Module, parts: tuple[str, ...]) -> None:
+    for name, _ in list(model.named_children()):
+        if not name.startswith(parts):
+            delattr(model, name)
+    for name, _ in list(model.named_parameters(recurse=False)):
+        delattr(model, name)  # logit_scale and its like

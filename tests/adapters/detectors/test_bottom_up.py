@@ -221,8 +221,9 @@ def test_a_feature_belongs_to_its_box():
         boxes = torch.cat([found.boxes, torch.tensor([[0.0, 0, 85, 64]])])
         cells = roi_pool(encoder.network.backbone(batch), [boxes], 14, 1 / 16)
         expected = encoder.network.roi_heads.res5(cells).mean((2, 3))
-    torch.testing.assert_close(found.features, expected[:-1])
-    torch.testing.assert_close(found.pooled, expected[-1])
+    # other batch sizes, other kernels: some CPUs round the last layers differently
+    torch.testing.assert_close(found.features, expected[:-1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.pooled, expected[-1], atol=1e-4, rtol=1e-4)
     assert found.features.std(0).mean() > 1
 
 
@@ -318,7 +319,7 @@ def test_frozen_and_fingerprint():
     [
         ({"selection": "all"}, "selection must be one of per_class, best_class, got 'all'"),
         ({"min_regions": 6}, "min_regions must be from 1 to num_regions = 5, got 6"),
-        ({"min_size": 0}, "1 at least"),
+        ({"min_size": 0}, "at least 1"),
         ({"weights": "none.bin"}, None),
     ],
 )

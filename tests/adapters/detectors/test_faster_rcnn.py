@@ -340,7 +340,7 @@ def test_fingerprint():
         ({"model": "maskrcnn_resnet50_fpn"}, "torchvision has no 'maskrcnn_resnet50_fpn'"),
         ({"features": "c4"}, "features must be one of box_head, c5, got 'c4'"),
         ({"precision": "half"}, "precision must be one of fp32, bf16, fp16, got 'half'"),
-        ({"num_regions": 0}, "num_regions.*1 at least, got 0"),
+        ({"num_regions": 0}, "num_regions.*at least 1, got 0"),
     ],
 )
 def test_wrong_options(option, message):

@@ -361,7 +361,7 @@ def test_a_text_longer_than_the_context_is_cut_and_counted(weights, name):
     short = OpenClipWords(name, weights[name], max_words=5)
     assert short.tokenize(texts)["input_ids"].shape == (4, 5) and short.count_cut(texts) == 4
     assert OpenClipWords(name, weights[name], max_words=99).max_words == 12
-    with pytest.raises(ValueError, match=r"max_words must be 3 at least .*got 2"):
+    with pytest.raises(ValueError, match=r"max_words must be at least 3 .*got 2"):
         OpenClipWords(name, weights[name], max_words=2)
 
 
@@ -453,9 +453,9 @@ def test_options_out_of_range(weights):
         build(num_regions=5)
     with pytest.raises(ValueError, match="tune must be one of frozen, partial, lora, full"):
         build(tune="half")
-    with pytest.raises(ValueError, match="lora= is of tune='lora', got tune='full'"):
+    with pytest.raises(ValueError, match="lora= needs tune='lora', got tune='full'"):
         build(tune="full", lora={"r": 4})
-    with pytest.raises(ValueError, match="unfrozen_blocks must be 1 at least, got 0"):
+    with pytest.raises(ValueError, match="unfrozen_blocks must be at least 1, got 0"):
         build(tune="partial", unfrozen_blocks=0)
     with pytest.warns(UserWarning, match="tiny-vit is frozen with random weights"):
         OpenClipImages("tiny-vit")

@@ -48,4 +48,4 @@ def test_any_timm_model(name):
     encoder = PooledImage(name, tune="full")
     found = encoder(torch.randn(2, *encoder.data_config["input_size"]))
     assert found.pooled.shape == (2, encoder.pooled_dim) and found.pooled.requires_grad
-    assert encoder.fingerprint()["encoder"] == "resnet"
+    assert encoder.fingerprint()["encoder"] == "PooledImage"
