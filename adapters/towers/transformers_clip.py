@@ -236,9 +236,7 @@ def _load_half(source: str, parts: tuple[str, ...]) -> nn.Module:
         )
     # AutoModel would build a BlipModel, whose text tower has other names, with random weights
     blip = "BlipForImageTextRetrieval" in (config.architectures or ())
-    kind: type[BlipForImageTextRetrieval] | type[AutoModel] = (
-        BlipForImageTextRetrieval if blip else AutoModel
-    )
+    kind: Any = BlipForImageTextRetrieval if blip else AutoModel
     # float32: a checkpoint in half precision would be loaded as it is
     model, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     embeds = hasattr(model, "get_image_features") and hasattr(model, "get_text_features")
