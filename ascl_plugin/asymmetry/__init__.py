@@ -1,4 +1,4 @@
-"""What makes positives and negatives."""
+"""Generated positives and negatives."""
 
 from ascl_plugin.asymmetry.captions.phrase_bank import PhraseBank
 from ascl_plugin.asymmetry.collator import AsymmetryCollator

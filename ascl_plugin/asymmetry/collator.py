@@ -1,8 +1,8 @@
-"""Rows of data in, a batch of tensors out, generated positives and seeds of negatives included."""
+"""Batches of tensors from rows of data, with generated positives and seeds of negatives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,18 @@ from torch import Tensor
 from ascl_plugin.asymmetry.captions.phrase_bank import PhraseBank
 from ascl_plugin.asymmetry.embedding import NEGATIVES
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
+from ascl_plugin.interfaces import Row
 
-Row = Mapping[str, Any]
-GENERATED = ("positive", "negative", "positive_negative")  # texts that may go with a caption
+GENERATED = ("positive", "negative", "positive_negative")  # texts generated beside a caption
 
 
 class AsymmetryCollator:
-    """Makes a batch of image-text pairs, and what asymmetry-sensitive training adds to it.
+    """Collate function for image-text pairs with generated positives and negatives.
 
     Generated positives (Asymmetry-II and -III) are made here, on raw text, and so are the negatives
     "insert". The other generated negatives (Asymmetry-I) act on embeddings, which exist only in the
-    model: here each pair gets the seed they will be drawn from. Everything drawn is a function of
-    (seed, epoch, row, caption), so a batch is the same with any number of workers or processes.
+    model: here each pair gets their seed. Everything drawn is a function of (seed, epoch, row,
+    caption), so a batch is the same with any number of workers or processes.
 
     Args:
         texts: list of T strings -> dict of tensors with T rows each (a tokenizer's
@@ -32,8 +32,8 @@ class AsymmetryCollator:
             None leaves images out.
         positives: "concatenate", "truncate", "mixed" or "none".
         negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
-        seed: of the run.
-        phrases: what "insert" inserts.
+        seed: seed of everything drawn.
+        phrases: bank of the phrases that "insert" inserts.
 
     A row has `captions` (list of str) and may have `row` (index in the data, default its place in
     the batch), `epoch` (default 0), `caption_index` (default: drawn) and what `images` reads.
@@ -72,7 +72,7 @@ class AsymmetryCollator:
         self.phrases = phrases
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """The batch of N rows; see the class."""
+        """Return the batch of N rows; see the class."""
         drawn = [self.draw(row, place) for place, row in enumerate(rows)]
         batch = dict(self.texts([d["caption"] for d in drawn]))
         if self.images is not None:
@@ -87,7 +87,7 @@ class AsymmetryCollator:
         return batch
 
     def draw(self, row: Row, place: int = 0) -> dict[str, Any]:
-        """What chance decides for one row: its caption, its T+, its negatives or their seeds."""
+        """Draw for one row its caption, its T+, its negatives or their seeds."""
         captions = row["captions"]
         number = int(row.get("row", place))
         if not len(captions) or not all(caption.strip() for caption in captions):

@@ -1,26 +1,23 @@
 """Information asymmetry between an image and a text, as sets of facts (ACF-R+ paper, section 3.2).
 
-A is what the image holds, B what the text says, both sets of strings or of anything hashable. For
-photographs nobody knows them; for the embedded scenes they are known exactly.
+A is the set of facts of the image, B that of the text, of strings or anything hashable. They are
+unknown for photographs and known exactly for the embedded scenes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from typing import Literal
+
+from ascl_plugin.interfaces import Row
 
 
 def information_asymmetry(
     image_facts: Collection[Hashable], text_facts: Collection[Hashable]
 ) -> frozenset[Hashable]:
-    """Definition 1, equation 1: A symmetric-difference B, the facts that only one side holds.
+    """Return A symmetric-difference B, the facts of one side only (Definition 1, equation 1).
 
-    Args:
-        image_facts: A.
-        text_facts: B.
-
-    Returns:
-        (A - B) united with (B - A). For a true text (B within A) it is A - B, equation 2.
+    For a true text (B within A) it is A - B, equation 2.
 
     >>> sorted(information_asymmetry({"noun:car", "car:red"}, {"noun:car", "noun:kite"}))
     ['car:red', 'noun:kite']
@@ -33,31 +30,20 @@ def asymmetry_type(
     text_facts: Collection[Hashable],
     variant_facts: Collection[Hashable],
 ) -> Literal["I", "II", "III"] | None:
-    """Which kind of variant of a text a second text is, Definitions 2 to 4.
+    """Return the type of a variant of a text, Definitions 2 to 4.
 
     With A of the image, B of the text and V of the variant:
 
-    - "I" (Definition 2): V = B + X with X not within A: it adds something the image does not hold.
+    - "I" (Definition 2): V = B + X with X not within A: it adds something false.
     - "II" (Definition 3): V = B + X, X not empty and within A - B: it adds true facts only.
     - "III" (Definition 4): V = B - X, X not empty: it says less and nothing else.
+    - None: V = B, or V both adds to B and takes from it.
 
     Definitions 3 and 4 also print that B + X, or B - X, is not within A. Their equations 4 and 5
-    hold for a text within A only, so that clause is taken for a slip and not asked for.
+    hold for a text within A only, so that clause is taken for a slip and not required.
 
-    Args:
-        image_facts: A.
-        text_facts: B.
-        variant_facts: V.
-
-    Returns:
-        The type, or None if V = B or if V both adds to B and takes from it.
-
-    >>> asymmetry_type({"car", "star"}, {"car"}, {"car", "kite"})
-    'I'
-    >>> asymmetry_type({"car", "star"}, {"car"}, {"car", "star"})
-    'II'
-    >>> asymmetry_type({"car", "star"}, {"car", "star"}, {"star"})
-    'III'
+    >>> [asymmetry_type("abc", "ab", variant) for variant in ("abx", "abc", "a", "ac")]
+    ['I', 'II', 'III', None]
     """
     image, text, variant = frozenset(image_facts), frozenset(text_facts), frozenset(variant_facts)
     if variant > text:
@@ -65,11 +51,11 @@ def asymmetry_type(
     return "III" if variant < text else None
 
 
-def asymmetry_statistics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """How unequal images and their captions are, over all pairs of a dataset.
+def asymmetry_statistics(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the asymmetry of images and their captions, over all pairs of a dataset.
 
     Args:
-        rows: One per image: `facts` (its A) and `caption_facts` (the B of each caption), as in
+        rows: one per image: `facts` (its A) and `caption_facts` (the B of each caption), as in
             the rows of `ascl_plugin.data.scenes.make`.
 
     Returns:
@@ -78,7 +64,7 @@ def asymmetry_statistics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         share of pairs (0 to 1) with |A| > |B|.
 
     Raises:
-        ValueError: A row lacks a column, or there are no pairs.
+        ValueError: a row lacks a column, or there are no pairs.
     """
     pairs: list[tuple[frozenset[Hashable], frozenset[Hashable]]] = []
     for number, row in enumerate(rows):
@@ -105,18 +91,18 @@ def asymmetry_statistics(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 def outnumbering(
     object_counts: Sequence[int], word_counts: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """In how many pairs the image holds more objects than the caption words (section 1).
+    """Return the shares of pairs with more objects in the image than words in the caption.
 
     Args:
-        object_counts: objects of each image.
-        word_counts: of each image the words of each of its captions, of whatever kind is counted.
+        object_counts: number of objects of each image.
+        word_counts: for each image, the number of words of each caption.
 
     Returns:
         `pairs`: image-caption pairs; per pair, the means `objects` and `words`; the shares (0 to 1)
         of pairs with `more` objects than words and with `equal` numbers.
 
     Raises:
-        ValueError: other numbers of images; no pairs.
+        ValueError: different numbers of images, or no pairs.
 
     >>> outnumbering([5, 2], [[4, 5], [3, 1]])
     {'pairs': 4, 'objects': 3.5, 'words': 3.25, 'more': 0.5, 'equal': 0.25}

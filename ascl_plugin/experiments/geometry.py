@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Cell = dict[str, dict[str, float]]
 
-POSITIVES = {
+MATCHING = {
     "image_text": "image-text",
     "text_text": "text-text",
     "own_image_text": "image-text, attended",
@@ -119,7 +119,7 @@ def _rows_by_seed(
 
 def _draw_positives(found: dict[str, list[Cell]], axes: Axes) -> None:
     kinds = {
-        kind: name for kind, name in POSITIVES.items() if all(kind in c[0] for c in found.values())
+        kind: name for kind, name in MATCHING.items() if all(kind in c[0] for c in found.values())
     }
     _bars(axes, found, kinds, "mean")
     axes.set_ylabel("mean distance")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ascl_plugin.asymmetry.captions.variants import AMOUNTS, POSITIVES, Variants
+from ascl_plugin.asymmetry.captions.variants import AMOUNTS, TRUE_EDITS, Variants
 from ascl_plugin.interfaces import Row, Rows, SplitEvaluator
 from ascl_plugin.metrics.recall import text_ranks
 
@@ -177,7 +177,7 @@ def changes(scores: Sequence[Sequence[float]]) -> list[dict[str, float | None]]:
 def _positives(
     evaluator: SplitEvaluator, rows: Rows, variants: Sequence[Variants]
 ) -> dict[str, dict[str, float]]:
-    with_kind = {k: [one for one in variants if k in one.positives] for k in POSITIVES}
+    with_kind = {k: [one for one in variants if k in one.positives] for k in TRUE_EDITS}
     sim = evaluator.score(rows, [one.positives[k] for k, of in with_kind.items() for one in of])
     parts = sim.split([len(of) for of in with_kind.values()], dim=1)
     return {

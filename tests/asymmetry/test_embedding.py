@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.asymmetry import NEGATIVES, generate_negatives
-from ascl_plugin.asymmetry.embedding import STRENGTH
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 
@@ -29,11 +28,6 @@ def one(words, seed, kind, strength=None):
     return generate_negatives(
         TextFeatures(words[None]), torch.tensor([seed]), kind, strength
     ).words[0]
-
-
-def test_the_five_noises_and_their_mixture():
-    assert set(NOISES) == {"gaussian", "shuffle", "token_cutoff", "feature_cutoff", "dropout"}
-    assert set(STRENGTH) == set(NOISES)
 
 
 @pytest.mark.parametrize("strength", [0.25, 2.0])
@@ -102,17 +96,13 @@ def test_padding_may_stand_anywhere(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_texts_noise_is_its_own(kind):
-    """Alone, in a batch, with more padding, without any: the same."""
+    """Alone and without padding, or in a batch of longer texts: the same."""
     seeds = torch.tensor([7, 8, 9])
-    texts = texts_of(4, 2, 3)
+    texts = texts_of(4, 2, 3, longest=7)
     together = generate_negatives(texts, seeds, kind)
     for n, length in enumerate((4, 2, 3)):
         alone = one(texts.words[n, :length], int(seeds[n]), kind)
         assert torch.equal(together.words[n, :length], alone)
-        padded = torch.cat([texts.words[n : n + 1], torch.full((1, 4, 6), -5.0)], 1)
-        mask = torch.cat([texts.mask[n : n + 1], torch.zeros(1, 4, dtype=torch.bool)], 1)
-        more = generate_negatives(TextFeatures(padded, mask), seeds[n : n + 1], kind)
-        assert torch.equal(more.words[0, :length], alone)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,7 +111,9 @@ def test_the_seed_alone_decides(kind):
     seeds = torch.tensor([1, 1, 2])
     texts = TextFeatures(texts.words[:1].expand(3, -1, -1), texts.mask)
     torch.manual_seed(0)
+    before = torch.get_rng_state()
     first = generate_negatives(texts, seeds, kind).words
+    assert torch.equal(torch.get_rng_state(), before)  # global chance is left as it was
     torch.manual_seed(1)
     assert torch.equal(generate_negatives(texts, seeds, kind).words, first)
     assert torch.equal(first[0], first[1])
@@ -178,12 +170,6 @@ def test_gradients_reach_the_words_and_the_given_words_stay(kind):
     assert words.grad[texts.mask].abs().sum() > 0 and (words.grad[~texts.mask] == 0).all()
 
 
-def test_half_precision_stays_half():
-    texts = TextFeatures(torch.rand(2, 3, 4).bfloat16())
-    for kind in KINDS:
-        assert generate_negatives(texts, torch.tensor([1, 2]), kind).words.dtype == torch.bfloat16
-
-
 def test_errors_name_what_was_got():
     texts = texts_of(2, 3)
     for kind in ("none", "noise"):
@@ -191,3 +177,5 @@ def test_errors_name_what_was_got():
             generate_negatives(texts, torch.tensor([1, 2]), kind)
     with pytest.raises(ValueError, match=r"one seed a text, \(2,\), got \(3,\)"):
         generate_negatives(texts, torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match="needs at least one text, got 0"):
+        generate_negatives(texts[:0], torch.tensor([], dtype=torch.int64))

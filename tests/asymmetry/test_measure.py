@@ -16,23 +16,14 @@ from ascl_plugin.asymmetry.measure import (
 SETS = st.frozensets(st.sampled_from("abcdef"))
 
 
-def test_information_asymmetry_is_what_one_side_holds_alone():
-    """A = {a, b, c}, B = {b, d}: A - B = {a, c} and B - A = {d}."""
-    assert information_asymmetry(["a", "b", "c"], ["b", "d"]) == {"a", "c", "d"}
-
-
 @pytest.mark.parametrize(
     ("variant", "kind"),
     [
-        ("abx", "I"),  # x is not in the image
         ("abcx", "I"),  # one true and one false addition: still not within A
-        ("abc", "II"),
         ("abcd", "II"),  # everything the image holds
-        ("a", "III"),
         ("", "III"),
         ("ab", None),  # nothing changed
         ("ac", None),  # one added, one taken
-        ("ax", None),
     ],
 )
 def test_types_by_hand(variant, kind):
@@ -76,14 +67,16 @@ def test_statistics_by_hand():
     }
 
 
-def test_rows_without_information_sets_are_refused():
-    with pytest.raises(ValueError, match="row 1 has no column 'caption_facts'"):
-        asymmetry_statistics([{"facts": [], "caption_facts": []}, {"facts": []}])
-
-
-def test_no_pairs_are_refused():
-    with pytest.raises(ValueError, match="no image-caption pairs"):
-        asymmetry_statistics([])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"facts": [], "caption_facts": []}, {"facts": []}], "row 1 has no column 'caption_facts"),
+        ([], "no image-caption pairs"),
+    ],
+)
+def test_rows_without_information_sets_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        asymmetry_statistics(rows)
 
 
 def test_outnumbering_by_hand():

@@ -1,6 +1,6 @@
-"""Edits of a caption by its noun phrases: one more, one less, two nouns that change places.
+"""Edits of a caption: joined, cut, one noun phrase more or less, two nouns exchanged.
 
-Grammar is kept where a few rules can keep it; a sentence may still read oddly.
+A few rules keep the grammar; a sentence may still read oddly.
 """
 
 from __future__ import annotations
@@ -12,36 +12,48 @@ import numpy as np
 
 from ascl_plugin.asymmetry.captions.tagger import Phrase
 
-# What ties a phrase to the words before it and goes with it. Not "of": "a group of" is nothing.
+# Words that tie a phrase to those before it and go with it. Not "of": "a group of" is nothing.
 _LINKS = {
     "in", "on", "at", "with", "by", "near", "beside", "behind", "under", "over", "above", "below",
     "beneath", "around", "along", "across", "against", "inside", "outside", "through", "into",
     "onto", "from", "and", "or", "wearing", ",", ";",
 }  # fmt: skip
-# Words across which two things can change places and nothing becomes false.
+# Words across which two nouns can be exchanged with nothing becoming false.
 _EITHER_WAY = {"and", "or", "with", "near", "beside", "by", "next", "to", "alongside", ",", ";"}
 _LISTING = {"and", "or", ","}
-# What introduces a thing not spoken of before: "a bird" can be added to a sentence, "the sky" not.
+# Openings of a phrase for a new thing: "a bird" can be added to a sentence, "the sky" cannot.
 OPENERS = frozenset(("a", "an", "one", "two", "three", "four", "five", "some", "several", "many"))
 _DETERMINERS = {"a", "an", "the", "this", "that", "these", "those", "some", "another", "other"}
 _WORD = re.compile(r"[\w'’-]+|[^\w\s]")
 
 
+def join(first: str, second: str) -> str:
+    """Return one text after the other, with a stop between them."""
+    start = first.strip()
+    return f"{start if start[-1:] in '.!?' else start + ' .'} {second.strip()}"
+
+
+def truncate(caption: str) -> str:
+    """Return the first half of the words, rounded up."""
+    kept = caption.split()
+    return " ".join(kept[: (len(kept) + 1) // 2])
+
+
 def words(text: str) -> list[str]:
-    """Words and marks of a text, in lower case."""
+    """Return the words and marks of a text, in lower case."""
     return _WORD.findall(text.lower())
 
 
 def opens(phrase: Phrase, openers: Collection[str] = OPENERS) -> bool:
-    """Whether a phrase of two words or more begins with one of these."""
+    """Return True if a phrase of two words or more begins with one of `openers`."""
     first, *more = phrase.text.lower().split()
     return bool(more) and first in openers
 
 
 def places(caption: str, phrases: Sequence[Phrase]) -> list[int]:
-    """Characters at which "and" and a phrase can be put in.
+    """Return the characters at which "and" and a phrase can be inserted.
 
-    They are the ends of phrases that no verb and no "of" follows: in "a man rides a horse in the
+    They are the ends of phrases without a verb or "of" behind them: in "a man rides a horse in the
     snow", those of the horse and the snow. Without such a phrase, the end of the caption.
     """
     found = []
@@ -53,20 +65,17 @@ def places(caption: str, phrases: Sequence[Phrase]) -> list[int]:
 
 
 def insert_phrase(caption: str, phrase: str, at: int) -> str:
-    """The caption with "and" and the phrase put in at character `at`, the end of a phrase."""
+    """Insert "and" and the phrase at character `at`, the end of a phrase."""
     return f"{caption[:at]} and {phrase}{caption[at:]}"
 
 
 def without_phrase(
     caption: str, phrases: Sequence[Phrase], generator: np.random.Generator
 ) -> str | None:
-    """The caption without one of its phrases, drawn, and the words that tie it to those before.
+    """Return the caption without one drawn phrase and the words that tie it to those before.
 
-    What the sentence hangs on stays: its first phrase, the object of a verb, a member of a list
-    with another behind it or a verb of its own.
-
-    Returns:
-        None where no phrase can go.
+    Phrases that the sentence needs stay: the first, the object of a verb, a member of a list with
+    another behind it or a verb of its own. None if no phrase can go.
     """
     found = []
     for before, phrase, after in zip(phrases, phrases[1:], [*phrases[2:], None], strict=False):
@@ -88,7 +97,7 @@ def without_phrase(
 
 
 def without_last_words(caption: str, count: int) -> str:
-    """The caption without its last `count` words; a stop goes with them."""
+    """Return the caption without its last `count` words and without its stop."""
     kept = caption.rstrip(" .").split()
     return " ".join(kept[: len(kept) - count])
 
@@ -99,14 +108,11 @@ def swapped_nouns(
     object_of: Callable[[str], str | None],
     generator: np.random.Generator,
 ) -> list[str]:
-    """The caption with two of its head nouns exchanged, so that it says something else.
+    """Return the caption with two of its head nouns exchanged, so that its meaning changes.
 
-    Both are singular or both plural, and name different objects. Where only "and", "with" or the
-    like stands between them, both need an adjective or a number, and not the same: "a dog and a
-    cat" says what "a cat and a dog" says.
-
-    Returns:
-        One text for each such pair of nouns, in an order that is drawn.
+    Both are singular or both plural, and name different objects. If only "and", "with" or the like
+    stands between them, each needs an adjective or a number of its own: "a dog and a cat" means
+    the same as "a cat and a dog". One text for each such pair of nouns, in a drawn order.
     """
     found = []
     for i, first in enumerate(phrases):
@@ -130,9 +136,9 @@ def swapped_nouns(
 
 
 def _noun(phrase: Phrase) -> tuple[str, str, str]:
-    """What stands before the head noun, the noun as written, what stands behind it.
+    """Split a phrase at its head noun: the text before, the noun in lower case, the text behind.
 
-    It is the word of which the head is the singular: one that starts like it, else the last.
+    The noun is the word that starts like the head, else the last.
     """
     spans = list(_WORD.finditer(phrase.text))
     like = [word for word in spans if word[0].lower().startswith(phrase.head)]

@@ -1,8 +1,8 @@
-"""What a head noun names: an object that a caption can be wrong about, or nothing of the kind.
+"""Objects by their nouns: one word for all names of an object that a caption can be wrong about.
 
-That a noun is in none of an image's captions does not make its object absent. Two kinds of nouns
-mislead most: names of what another word already named ("a person" where captions say "man"), and
-things that captions leave unsaid although they are there (the sky, a face, shoes).
+A noun in none of an image's captions does not make its object absent. Two kinds of nouns mislead
+most: other names of a named object ("a person" where captions say "man"), and things present but
+unsaid (the sky, a face, shoes).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ bird duck goose pigeon seagull
 glass glasses sunglasses goggle goggles
 """
 
-# What no caption need mention: parts of bodies, clothes, surroundings, pictures, doings.
+# Things that captions often leave out: parts of bodies, clothes, surroundings, pictures, doings.
 _UNSAID = """
 hand head face arm leg foot feet mouth hair eye ear nose tongue tooth teeth beard finger paw
 tail neck body back knee shoulder smile tattoo mustache lap skin fur
@@ -65,7 +65,7 @@ move action play match course practice competition fun way thing object item stu
 part pile line end edge piece pattern style color colour design variety bit use piece order
 lot mid background closeup whilst exception
 """
-# What taggers take for nouns: "a man skiing", "a fenced yard".
+# Verbs that taggers take for nouns: "a man skiing", "a fenced yard".
 _VERB = re.compile("..(?:ing|[^e]ed)$")
 _NOUNS = {"building", "railing", "string", "ceiling", "awning", "earring", "moped"}
 
@@ -74,10 +74,9 @@ _OBJECT = {word: line.split()[0] for line in reversed(_SAME.split("\n")) for wor
 
 
 def object_of(noun: str) -> str | None:
-    """The object that a noun names, in one word for all that may name the same; None: no object.
+    """Return the object that a noun (a lemma, in lower case) names, or None.
 
-    Args:
-        noun: a lemma, in lower case.
+    All names of an object give the same word.
 
     >>> object_of("puppy"), object_of("umbrella"), object_of("sky")
     ('dog', 'umbrella', None)

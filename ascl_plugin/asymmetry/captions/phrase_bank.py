@@ -1,9 +1,9 @@
 """Asymmetry-I negatives made in the text: a noun phrase of another image's caption, inserted.
 
-Where the noises of `ascl_plugin.asymmetry.embedding` blur what a caption says, this adds one thing
-to it that the image does not hold, as Definition 2 of the ACF-R+ paper puts it: B + X, X not within
-A. What an image holds only its captions tell: an object that all of them leave out passes for
-absent, so some negatives are true of their image.
+The noises of `ascl_plugin.asymmetry.embedding` blur a caption; this adds one thing that the image
+does not hold, as in Definition 2 of the ACF-R+ paper: B + X, X not within A. Only the captions tell
+the content of an image: an object that all of them leave out passes for absent, so some negatives
+are true of their image.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _TRIES = 50  # draws before all phrases are looked through
 
 
 class PhraseBank:
-    """The noun phrases of a data set's captions, to be inserted into captions of other images.
+    """The noun phrases of a data set's captions, for insertion into captions of other images.
 
-    Each distinct caption is tagged once, and a phrase is drawn as often as captions hold it.
+    Each distinct caption is tagged once; a phrase is drawn in proportion to its captions.
 
     Args:
         captions: all captions of each image.
-        progress: shows a bar.
+        progress: True for a progress bar.
 
     Raises:
         ValueError: no caption holds a phrase that can be inserted.
@@ -51,12 +51,12 @@ class PhraseBank:
         self._ends = np.cumsum(list(counts.values()))
 
     def draw(self, captions: Sequence[str], generator: np.random.Generator) -> str:
-        """A phrase whose head noun is in none of `captions`, all those of the image.
+        """Return a phrase whose head noun is in none of `captions`, all those of the image.
 
-        Nor is another name of the same object (`objects`), or a word that the noun is a part of.
+        Neither is another name of its object (`objects`), nor a word that contains the noun.
 
         Raises:
-            ValueError: the captions name every noun that there is.
+            ValueError: the captions name every noun of the bank.
         """
         said = _said(captions)
         named = {object_of(word) for word in said}
@@ -80,7 +80,7 @@ class PhraseBank:
         return left[generator.integers(len(left))]
 
     def insert(self, text: str, captions: Sequence[str], generator: np.random.Generator) -> str:
-        """A negative of `text`: with one phrase more, joined by "and" or "with".
+        """Return a negative of `text`: with one phrase more, joined by "and" or "with".
 
         Args:
             text: a caption of the image, or a positive generated from its captions.
@@ -93,7 +93,7 @@ class PhraseBank:
         return f"{text[:end]} {joiner} {phrase}{text[end:]}"
 
     def _offered(self, text: str) -> list[tuple[str, str]]:
-        """(phrase, head) of the phrases that another sentence can take in."""
+        """Return (phrase, head) of the phrases that fit into another sentence."""
         offered = []
         for phrase in self.tagger.noun_phrases(text):
             follows = text[phrase.end :].lstrip().lower()
@@ -103,10 +103,10 @@ class PhraseBank:
         return [each for each in offered if object_of(each[1]) is not None]
 
     def _places(self, text: str) -> list[tuple[int, str]]:
-        """(character, joiner) of the places for one more phrase.
+        """Return (character, joiner) of the places for one more phrase.
 
-        Behind a noun phrase that a preposition, "and", a mark or nothing follows: "a ball and a
-        red car in the snow"; "with" if a preposition leads it: "in the snow with a red car".
+        They lie behind a noun phrase that a preposition, "and", a mark or nothing follows: "a ball
+        and a red car in the snow"; "with" if a preposition leads it: "in the snow with a red car".
         Without such a phrase, at the end, before the stop.
         """
         words = self.tagger.tag(text)
@@ -125,6 +125,6 @@ class PhraseBank:
 
 
 def _said(captions: Sequence[str]) -> set[str]:
-    """The words of the captions in lower case, and what they are the plurals of."""
+    """Return the words of the captions in lower case, and their singulars."""
     words = {word for text in captions for word in _WORD.findall(text.lower())}
     return words | {singular(word) for word in words}

@@ -1,4 +1,4 @@
-"""The words of an English caption: their part of speech, the noun phrases, the notional words.
+"""The words of an English caption with their parts of speech, and its noun phrases.
 
 The tags are those of TextBlob's `PatternTagger`, a lexicon and contextual rules kept in text files
 inside the package: nothing is downloaded and nothing is unpickled.
@@ -49,7 +49,7 @@ class Phrase(NamedTuple):
 
 
 class Tagger:
-    """Tags English captions, thousands a second.
+    """A tagger of English captions, thousands a second.
 
     Against the tags of spaCy's `en_core_web_sm` on 1,500 captions of Flickr8k and COCO, 96.0% of
     the words are of the same kind (noun, verb, adjective, adverb, numeral, other); most others
@@ -67,7 +67,7 @@ class Tagger:
         self._tagger = PatternTagger()
 
     def tag(self, text: str) -> list[Word]:
-        """The words and punctuation of a caption, in order.
+        """Return the words and punctuation of a caption, in order.
 
         Parts of speech are those of Universal Dependencies: NOUN, PROPN, VERB, AUX (forms of "be",
         modal verbs), ADJ, ADV, NUM, PRON, DET, ADP, CCONJ, PART, INTJ, PUNCT, and X for the rest.
@@ -86,10 +86,10 @@ class Tagger:
         ]
 
     def noun_phrases(self, text: str) -> list[Phrase]:
-        """The noun phrases of a caption: determiner or numeral?, adjectives, nouns.
+        """Return the noun phrases of a caption: determiner or numeral?, adjectives, nouns.
 
         A word of place, measure or picture-taking ("front", "group", "photo") heads no phrase: "in
-        front of" names nothing that is there.
+        front of" names no object.
         """
         words = self.tag(text)
         kinds = "".join(_KIND.get(word.pos, "-") for word in words)
@@ -100,13 +100,6 @@ class Tagger:
                 span = text[first.start : last.end]
                 phrases.append(Phrase(span, last.lemma, first.start, last.end))
         return phrases
-
-    def notional(self, text: str) -> list[str]:
-        """The notional words of a caption, a repeated word as often as it stands there.
-
-        Nouns, verbs (but "be" and modal verbs), adjectives, adverbs, numerals.
-        """
-        return [word.text for word in self.tag(text) if word.pos in NOTIONAL]
 
 
 _KIND = {"DET": "d", "NUM": "c", "ADJ": "a", "NOUN": "n", "PROPN": "n"}
@@ -121,7 +114,7 @@ _RELATIONAL = frozenset({
 
 
 def _mend(tokens: list[str], tags: list[str]) -> None:
-    """Four of the tagger's mistakes that captions are full of, in place.
+    """Correct four mistakes of the tagger that are frequent in captions, in place.
 
     "a stop sign", "a teddy bear": a bare verb after a determiner, an adjective, a possessive, or
     "a" and a singular noun, is a noun. "A man rides": a plural after "a" and a singular noun is a
@@ -147,7 +140,7 @@ def _mend(tokens: list[str], tags: list[str]) -> None:
 
 
 def _ends(following: list[str]) -> bool:
-    """Whether the next tags are of what follows a noun phrase, another one after "and" included."""
+    """Return True if the next tags can follow a noun phrase, or are "and" and another one."""
     if following[:1] in (["CC"], [","]):
         return following[1:] in (["DT"], ["CD"])
     return not following or following[0] in (".", "IN", "TO", "VBZ", "VBP", "WDT")
@@ -169,7 +162,7 @@ def _lemma(token: str, tag: str) -> str:
 
 @lru_cache(maxsize=2**16)
 def singular(word: str) -> str:
-    """The singular of a plural noun in lower case, by TextBlob's rules: "boxes" -> "box"."""
+    """Return the singular of a plural noun in lower case, by TextBlob: "boxes" -> "box"."""
     from textblob.en.inflect import singularize
 
     return singularize(word)

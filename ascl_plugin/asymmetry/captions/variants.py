@@ -1,10 +1,10 @@
-"""Texts that tell more, less or wrong things than a caption, from the captions of a data set.
+"""Texts that say more, less or false things than a caption, from the captions of a data set.
 
-Definitions 2 to 4 of the ACF-R+ paper made in the words of a caption. A false phrase comes from
-another image and names an object that no caption of this image names; a true one comes from
-another caption of this image. What is in the picture only the captions say: an object that all of
-them leave out passes for absent. On the embedded scenes captions name everything, and with
-`is_true` every variant is exact.
+Definitions 2 to 4 of the ACF-R+ paper in the words of a caption. A false phrase comes from another
+image and names an object that no caption of this image names; a true one comes from another caption
+of this image. Only the captions tell the content of a picture: an object that all of them leave out
+passes for absent. On the embedded scenes captions name everything, and with `is_true` every variant
+is exact.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import numpy as np
 from ascl_plugin.asymmetry.captions.edits import (
     OPENERS,
     insert_phrase,
+    join,
     opens,
     places,
     swapped_nouns,
+    truncate,
     without_last_words,
     without_phrase,
     words,
 )
 from ascl_plugin.asymmetry.captions.objects import object_of
 from ascl_plugin.asymmetry.captions.tagger import Phrase
-from ascl_plugin.asymmetry.text import join, truncate
 
-NEGATIVES = ("add", "replace", "swap")
-POSITIVES = ("caption", "phrase added", "caption added", "phrase removed", "truncated")
+FALSE_EDITS = ("add", "replace", "swap")
+TRUE_EDITS = ("caption", "phrase added", "caption added", "phrase removed", "truncated")
 AMOUNTS = (
     "false phrases added",
     "true phrases added",
@@ -38,23 +39,23 @@ AMOUNTS = (
     "phrases removed",
     "words removed",
 )
-PHRASES, CAPTIONS, WORDS = 3, 2, 5  # how many are added or removed at most
-_TRIES = 100  # phrases of other images looked at
+PHRASES, CAPTIONS, WORDS = 3, 2, 5  # added or removed at most
+_TRIES = 100  # phrases of other images tried
 
 
 @dataclass(frozen=True)
 class Variants:
-    """What is made of one caption; a kind that cannot be made of it is left out.
+    """The variants of one caption; an edit that is impossible is left out.
 
     Attributes:
-        row: of the image.
-        caption: the text they are variants of.
-        negatives: kind of `NEGATIVES` -> text. `add`: a false phrase added; `replace`: one in the
+        row: row of the image.
+        caption: the caption itself.
+        negatives: edit of `FALSE_EDITS` -> text. `add`: a false phrase added; `replace`: one in the
             place of a phrase of the caption; `swap`: two nouns of the caption exchanged.
-        positives: kind of `POSITIVES` -> text. `caption` itself; `phrase added`: a true one, where
+        positives: edit of `TRUE_EDITS` -> text. `caption` itself; `phrase added`: a true one, where
             `add` has the false one; `caption added`: another after it; `phrase removed`;
             `truncated`: its first half.
-        amounts: what is done, of `AMOUNTS` -> texts in which it is done 0, 1, 2, ... times.
+        amounts: edit of `AMOUNTS` -> texts with 0, 1, 2, ... such edits.
     """
 
     row: int
@@ -72,19 +73,19 @@ def make_variants(
     is_true: Callable[[int, str], bool] | None = None,
     object_of: Callable[[str], str | None] = object_of,
 ) -> list[Variants]:
-    """Variants of the first caption of each row; a row's depend on captions, seed and row alone.
+    """Return variants of the first caption of each row, a function of captions, seed and row.
 
     Args:
-        captions: of each image of the data set.
-        noun_phrases: of a text, such as `Tagger().noun_phrases`.
-        rows: of which variants are made; by default all.
-        seed: other seeds draw other phrases.
-        is_true: (row, text) -> whether the text is true of the image, where that is known; a
+        captions: all captions of each image of the data set.
+        noun_phrases: function from a text to its phrases, such as `Tagger().noun_phrases`.
+        rows: rows to make variants of; by default all.
+        seed: seed of the drawn phrases.
+        is_true: (row, text) -> True if the text is true of the image, where that is known; a
             negative that is true after all is left out.
-        object_of: the object that a noun names, None for what is never added.
+        object_of: function from a noun to the object it names, None for nouns never added.
 
     Raises:
-        ValueError: captions of fewer than two images: there is no other to take phrases from.
+        ValueError: captions of fewer than two images, thus no other to take phrases from.
     """
     if len(captions) < 2:
         raise ValueError(f"captions of {len(captions)} images: variants need those of another")
@@ -101,19 +102,19 @@ def make_variants(
 
 @dataclass(frozen=True)
 class _Reader:
-    """What a text names."""
+    """A reader of the objects that a text names."""
 
     phrases: Callable[[str], Sequence[Phrase]]
     object_of: Callable[[str], str | None]
 
     def named(self, text: str) -> set[str | None]:
-        """The objects that any word of a text may name, whatever its part of speech."""
+        """Return the objects that any word of a text may name, of any part of speech."""
         return {self.object_of(word) for word in words(text)} | {
             self.object_of(phrase.head) for phrase in self.phrases(text)
         }
 
     def offered(self, text: str) -> list[tuple[str, Phrase]]:
-        """Object and phrase, of the phrases of a text that can be said in another."""
+        """Return (object, phrase) of a text's phrases that fit into another text."""
         found = []
         for phrase in self.phrases(text):
             thing = self.object_of(phrase.head)
@@ -146,8 +147,8 @@ def _variants(
     return Variants(
         row,
         caption,
-        {kind: texts[0] for kind, texts in zip(NEGATIVES, negatives, strict=True) if texts},
-        {kind: texts[0] for kind, texts in zip(POSITIVES, positives, strict=True) if texts},
+        {kind: texts[0] for kind, texts in zip(FALSE_EDITS, negatives, strict=True) if texts},
+        {kind: texts[0] for kind, texts in zip(TRUE_EDITS, positives, strict=True) if texts},
         {done: [caption, *texts] for done, texts in zip(AMOUNTS, amounts, strict=True) if texts},
     )
 
@@ -155,7 +156,7 @@ def _variants(
 def _false_phrases(
     captions: Sequence[Sequence[str]], row: int, reader: _Reader, rng: np.random.Generator
 ) -> list[str]:
-    """Phrases of other images, each of another object, none of which this image's captions name."""
+    """Return phrases of other images, of different objects that this image's captions lack."""
     named = set().union(*map(reader.named, captions[row]))
     said = {word for text in captions[row] for word in words(text)}
     found: list[str] = []
@@ -165,7 +166,7 @@ def _false_phrases(
         if not offered or len(found) == PHRASES:
             continue
         thing, phrase = offered[rng.integers(len(offered))]
-        # a word that starts like the noun is its plural, a compound or derived of it
+        # a word that starts like the noun is its plural, a compound or a derivative
         if thing not in named and not any(word.startswith(phrase.head) for word in said):
             named.add(thing)
             found.append(phrase.text)
@@ -173,7 +174,7 @@ def _false_phrases(
 
 
 def _true_phrases(captions: Sequence[str], reader: _Reader, rng: np.random.Generator) -> list[str]:
-    """Phrases of an image's other captions, each of another object, which the first leaves out."""
+    """Return phrases of an image's other captions, of different objects that the first lacks."""
     named = reader.named(captions[0])
     offered = [each for text in captions[1:] for each in reader.offered(text)]
     found: list[str] = []
@@ -185,18 +186,18 @@ def _true_phrases(captions: Sequence[str], reader: _Reader, rng: np.random.Gener
 
 
 def _added(caption: str, phrases: Sequence[str], at: int) -> list[str]:
-    """With one phrase, two, ... at character `at`."""
+    """Return the caption with one phrase, two, ... at character `at`."""
     return [insert_phrase(caption, " and ".join(phrases[:k]), at) for k in _up_to(len(phrases))]
 
 
 def _appended(caption: str, others: Sequence[str]) -> list[str]:
-    """With one caption more behind it, two, ..."""
+    """Return the caption with one more behind it, two, ..."""
     counts = _up_to(min(CAPTIONS, len(others)))
     return [functools.reduce(join, others[:k], caption) for k in counts]
 
 
 def _removed(caption: str, reader: _Reader, rng: np.random.Generator) -> list[str]:
-    """With one phrase less, two, ..., as long as one can go."""
+    """Return the caption with one phrase less, two, ..., as long as one can go."""
     texts: list[str] = []
     while len(texts) < PHRASES:
         shorter = without_phrase(caption, reader.phrases(caption), rng)
@@ -208,7 +209,7 @@ def _removed(caption: str, reader: _Reader, rng: np.random.Generator) -> list[st
 
 
 def _shortened(caption: str) -> list[str]:
-    """With one word less at the end, two, ...; half of them stay."""
+    """Return the caption with one word less at the end, two, ...; half of them stay."""
     count = len(words(caption.rstrip(" .")))
     return [without_last_words(caption, k) for k in _up_to(min(WORDS, count // 2))]
 

@@ -155,14 +155,6 @@ def test_what_is_drawn_depends_on_seed_epoch_row_and_caption_alone():
     assert kept == [d["positive"] for d in first]
 
 
-def test_the_negative_of_a_positive_is_drawn_apart():
-    """Of an image with one caption the long positive is the caption; their negatives differ."""
-    collator = AsymmetryCollator(tokenize, None, "concatenate", "insert", 0, BANK)
-    drawn = [collator.draw(row) for row in rows_of([["A bird in the snow ."]] * 20)]
-    assert all(d["positive"] == d["caption"] for d in drawn)
-    assert sum(d["positive_negative"] != d["negative"] for d in drawn) > 10
-
-
 @pytest.mark.parametrize("options", [{"negatives": "insert"}, {"phrases": BANK}])
 def test_insert_and_phrases_go_together(options):
     with pytest.raises(ValueError, match='a PhraseBank of training captions, go with "insert"'):

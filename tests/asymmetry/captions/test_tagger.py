@@ -45,12 +45,6 @@ def test_nouns_and_verbs_are_told_apart(caption, word, pos):
     assert {w.text: w.pos for w in TAGGER.tag(caption)}[word] == pos
 
 
-def test_notional_words():
-    assert TAGGER.notional("A man is slowly riding two brown horses on the beach.") == [
-        "man", "slowly", "riding", "two", "brown", "horses", "beach",
-    ]  # fmt: skip
-
-
 def test_noun_phrases_with_heads():
     """Places, measures and the picture itself head no phrase; a plural's head is the singular."""
     text = "A photo of a group of three young children in front of the old tennis courts"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("datasets", reason="extra `recipes`")
 from ascl_plugin.asymmetry.captions.objects import object_of
 from ascl_plugin.asymmetry.captions.tagger import Phrase
-from ascl_plugin.asymmetry.captions.variants import AMOUNTS, NEGATIVES, POSITIVES, make_variants
+from ascl_plugin.asymmetry.captions.variants import AMOUNTS, FALSE_EDITS, TRUE_EDITS, make_variants
 from ascl_plugin.data import scenes
 from ascl_plugin.data.scene_phrases import facts, noun_phrases
 
@@ -76,8 +76,8 @@ def test_a_negative_that_is_true_after_all_is_left_out(captions_of_scenes):
 
 def test_amounts_grow_and_shrink_one_at_a_time(made):
     for one in made:
-        assert set(one.amounts) <= set(AMOUNTS) and set(one.negatives) <= set(NEGATIVES)
-        assert set(one.positives) <= set(POSITIVES)
+        assert set(one.amounts) <= set(AMOUNTS) and set(one.negatives) <= set(FALSE_EDITS)
+        assert set(one.positives) <= set(TRUE_EDITS)
         assert all(texts[0] == one.caption for texts in one.amounts.values())
         phrases = {
             done: [len(noun_phrases(t)) for t in texts] for done, texts in one.amounts.items()
