@@ -1,33 +1,36 @@
-"""``ascl evaluate``: an audited model's recall on a split."""
+"""``ascl evaluate``: recall of a trained model on a split, after an audit of its scores."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ascl_plugin.commands.open_model import add_model_options, find_run, open_split
 
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
 
-def add_evaluate(commands: Any) -> None:
+
+def add_evaluate(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "evaluate",
         help="recall of a trained model on a split",
         description="Score a split with a trained model and print its recall. First the scores are "
-        "audited on a sample: one that depends on more than its image and its text is an error.",
+        "audited on a sample: a score that depends on more than its image and text is an error.",
     )
     add_model_options(command)
     command.add_argument(
         "--rerank",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also after re-ranking (default: yes)",
+        help="add a row after re-ranking (default: yes)",
     )
     command.add_argument(
         "--oracle",
         action="store_true",
-        help="also after re-ranking with the labels as neighbours of a text: no method, a leak, to "
+        help="add a row re-ranked with the labels as neighbors of a text: a leak, not a method, to "
         "reproduce published tables; its row says so",
     )
     command.add_argument(
@@ -35,20 +38,20 @@ def add_evaluate(commands: Any) -> None:
         choices=["full", "coco_1k", "paired"],
         default="full",
         help="full: every query against the whole split; coco_1k: the mean of five folds of 1,000 "
-        "images; paired: full, and beside it the published way, in which a caption has seen its "
+        "images; paired: full, and a row of the published scores, in which a caption has seen its "
         "own image: a leak, and its row says so (default: %(default)s)",
     )
     command.add_argument(
         "--ci",
         action="store_true",
-        help="also 95%% intervals, by bootstrap over the images with their captions",
+        help="add 95%% intervals, by bootstrap over the images with their captions",
     )
-    command.add_argument("--output", type=Path, metavar="FILE", help="also write the metrics here")
+    command.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write too")
     command.set_defaults(run=evaluate_command)
 
 
-def evaluate_command(args: Any) -> int:
-    """`ascl evaluate`: a saved model on a split of its own data, or of another data root."""
+def evaluate_command(args: argparse.Namespace) -> int:
+    """Evaluate a saved model on a split of its own data, or of another data root."""
     from ascl_plugin.report.metrics_file import print_results, write_json
     from ascl_plugin.retrieval.audit import AuditError
     from ascl_plugin.retrieval.evaluator import without_labels

@@ -1,24 +1,30 @@
-"""A trained model and a split for it, as a command's options name them."""
+"""Command options that name a trained model and a split, and opening both."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ascl_plugin.retrieval.evaluator import Evaluator
 
 
-def add_model_options(command: Any) -> None:
-    """Add the options that `open_split` reads to an argparse command."""
+def add_model_options(command: argparse.ArgumentParser) -> None:
+    """Add the options that `open_split` reads to a command."""
     command.add_argument(
         "model",
         metavar="RUN_DIR_OR_MODEL",
         help="folder of a run, or a model as save_pretrained wrote it",
     )
     command.add_argument(
-        "--data_root", type=Path, help="folder of the data (default: what the run was trained on)"
+        "--data_root",
+        type=Path,
+        help="folder of the data (default: the data of the run)",
     )
-    command.add_argument("--split", default="test", help="(default: %(default)s)")
+    command.add_argument("--split", default="test", help="train, val or test (default: test)")
     command.add_argument(
-        "--image_root", type=Path, help="folder of the image files, where it is not in the data's"
+        "--image_root", type=Path, help="folder of the image files, if not the data's own"
     )
     command.add_argument(
         "--region_files",
@@ -30,23 +36,23 @@ def add_model_options(command: Any) -> None:
         "--pooled_files",
         type=Path,
         metavar="PATH",
-        help="with region files: whole-image features (default: the run's)",
+        help="whole-image features to go with region files (default: the run's)",
     )
     command.add_argument(
         "--allow_import",
         action="store_true",
-        help="import components that the model names by dotted path: runs code, of a source you "
-        "trust alone",
+        help="import components that the model names by dotted path; this runs code, so only use "
+        "it if you trust the source of the model",
     )
     command.add_argument("--batch_size", type=int, default=64, help="(default: %(default)s)")
 
 
 class Run(NamedTuple):
-    """What is known of a run before anything of it is loaded.
+    """A run whose model is not loaded yet.
 
     Attributes:
-        folder: of the model.
-        options: every option the run was trained with; none of a model without a run.
+        folder: folder of the model.
+        options: all options that the run was trained with; empty for a model without a run.
     """
 
     folder: Path
@@ -54,17 +60,17 @@ class Run(NamedTuple):
 
     @property
     def rerank_options(self) -> dict[str, Any]:
-        """Those of `rerank`, as they stand there: look at them through `without_labels`."""
+        """Options of `rerank`, unchecked: pass them through `without_labels`."""
         named = {k: v for k, v in self.options.items() if k.startswith("rerank_")}
         return {k.removeprefix("rerank_"): v for k, v in named.items()}
 
 
 def find_run(model: str | Path) -> Run:
-    """The run in a folder, or the model that `save_pretrained` wrote there.
+    """Return the run in a folder, or the model that `save_pretrained` wrote there.
 
     Raises:
-        FileNotFoundError: neither.
-        ValueError: config.yaml is no yaml, or too large to be one.
+        FileNotFoundError: neither is there.
+        ValueError: config.yaml is no yaml, holds no options, or is too large.
     """
     from ascl_plugin.yaml_file import read_yaml
 
@@ -73,33 +79,32 @@ def find_run(model: str | Path) -> Run:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{path}: no model here (no config.json, no best/config.json)")
     config = path / "config.yaml"
-    return Run(folder, read_yaml(config) if config.is_file() else {})
+    options = read_yaml(config) if config.is_file() else {}
+    if not isinstance(options, dict):
+        raise ValueError(f"{config}: expected options, got {repr(options)[:80]}")
+    return Run(folder, options)
 
 
-def open_split(args: Any, run: Run, pictures: bool = False) -> tuple[Any, Any]:
-    """The model of a run, and the split asked for.
+def open_split(args: argparse.Namespace, run: Run, pictures: bool = False) -> tuple[Evaluator, Any]:
+    """Return an evaluator of a run's model, and the split (a `datasets.Dataset`).
 
     Args:
-        args: what the options of `add_model_options` were parsed to.
-        run: as `find_run` found it.
-        pictures: image files must be there, also for a model that takes region files.
-
-    Returns:
-        evaluator: an `Evaluator` with bars, of the model in evaluation mode.
-        rows: the split.
+        args: parsed options of `add_model_options`.
+        run: see `find_run`.
+        pictures: require image files, also for a model that takes region files.
 
     Raises:
         FileNotFoundError: no such data.
-        ValueError: no such split; what `image_inputs` raises.
+        ValueError: no such split; a model that cannot be loaded; errors of `image_inputs`.
     """
     from ascl_plugin.retrieval.evaluator import Evaluator
     from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
     from ascl_plugin.retrieval.model import RetrievalModel
 
-    model = RetrievalModel.from_pretrained(str(run.folder)).eval()
     region_files = args.region_files or run.options.get("region_files")
     pooled_files = args.pooled_files or run.options.get("pooled_files")
     rows = _rows(args, run.options, pictures or region_files is None)
+    model = RetrievalModel.from_pretrained(run.folder, allow_import=args.allow_import)
     evaluator = Evaluator(
         model,
         image_inputs(model.image_encoder, None, region_files, pooled_files),
@@ -110,8 +115,8 @@ def open_split(args: Any, run: Run, pictures: bool = False) -> tuple[Any, Any]:
     return evaluator, rows
 
 
-def _rows(args: Any, options: dict[str, Any], pictures: bool) -> Any:
-    """The split asked for, of `--data_root`, else of what the run was trained on."""
+def _rows(args: argparse.Namespace, options: dict[str, Any], pictures: bool) -> Any:
+    """Return the split of `--data_root`, or else of the data that the run was trained on."""
     data_root = args.data_root or options.get("data_root")
     if data_root is None:
         from ascl_plugin.data import scenes

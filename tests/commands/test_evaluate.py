@@ -16,11 +16,11 @@ from ascl_plugin.retrieval.model import RetrievalModel
 pytestmark = pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
 
 
-def saved(folder, fusion):
+def saved(folder, fusion, image_encoder="grid"):
     """A small model, not trained, as the run of a recipe leaves it."""
     torch.manual_seed(0)
     model = RetrievalModel(
-        image_encoder={"name": "grid", "width": 8},
+        image_encoder={"name": image_encoder, "width": 8},
         text_encoder={"name": "transformer", "width": 8, "vocabulary": ["a", "red", "small"]},
         fusion=fusion,
         dim=8,
@@ -58,6 +58,40 @@ def test_paired_stands_beside_the_honest_row(run, tmp_path, capsys):
     assert written["protocol"] == "paired"
     assert written["paired (leaks)"]["rsum"] > written["initial"]["rsum"]
     assert "leaks: each text attends to its own image" in written["warning"]
+
+
+def test_an_unknown_split_prints_no_table(run, capsys):
+    assert main(["evaluate", run, "--split", "tset"]) == 2
+    captured = capsys.readouterr()
+    assert "|" not in captured.out
+    assert "no split 'tset'; they have train, val, test" in captured.err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "demo"])
+def test_code_is_imported_on_request_only(command, tmp_path, capsys, monkeypatch):
+    """Demo opens the same way; it is stopped before it serves."""
+    (tmp_path / "somebodys_grid.py").write_text(
+        "from ascl_plugin.retrieval.encoders import GridEncoder as Grid\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = saved(tmp_path, {"name": "cross_modal", "num_heads": 4}, "somebodys_grid:Grid")
+    served = []
+    if command == "demo":
+        monkeypatch.setattr("ascl_plugin.demo.server.serve", lambda *given: served.append(given))
+        words = ["demo", path, "--port", "0"]
+    else:
+        words = ["evaluate", path, "--no-rerank"]
+    assert main(words) == 2 and not served
+    assert "'somebodys_grid:Grid' is code to import" in capsys.readouterr().err
+    assert main([*words, "--allow_import"]) == 0
+    assert len(served) == (command == "demo")
+
+
+def test_a_configuration_without_options_is_refused(tmp_path, capsys):
+    path = saved(tmp_path, {"name": "pooled"})
+    (tmp_path / "config.yaml").write_text("[1, 2]")
+    assert main(["evaluate", path]) == 2
+    assert "config.yaml: expected options, got [1, 2]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("leak", ["scorer", "matrix"])
