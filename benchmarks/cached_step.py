@@ -3,20 +3,19 @@
     python benchmarks/cached_step.py --pairs 512 --chunks 0 64 16
 
 Small encoders, trained, on random pictures and captions; a step is forward, loss and backward. Each
-row is measured in a process of its own: what resident memory grows by at most (on a GPU: what is
-allocated at most, with the model), and the seconds of the second of two steps.
+row is measured in a process of its own: the most memory that the first step takes beyond the model
+(resident; on a GPU: allocated), and the seconds of the second.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
-import time
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+from measure import peak, seconds
 
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.report.tables import markdown_table
@@ -31,7 +30,7 @@ FUSIONS: dict[str, dict[str, Any]] = {
 
 
 def measured(fusion: str, chunk: int, pairs: int, width: int, device: str) -> dict[str, Any]:
-    """A row of the table: two steps with `chunk` pairs encoded at once, 0: all."""
+    """Return a row of the table, of steps with `chunk` pairs encoded at once (0: all)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = RetrievalModel(
@@ -56,35 +55,17 @@ def measured(fusion: str, chunk: int, pairs: int, width: int, device: str) -> di
         loss_of(**model.score(cached.images, cached.texts, batch)).backward()
         cached.carry_on()
 
-    before = _peak(device)
-    step()
-    _wait(device)
-    started = time.perf_counter()
-    step()
-    _wait(device)
-    seconds = time.perf_counter() - started
     return {
         "fusion": fusion,
         "pairs": pairs,
         "encoded at once": chunk or "all",
-        "peak MiB": round((_peak(device) - before) / 2**20),
-        "seconds": f"{seconds:.2f}",
+        "peak MiB": round(peak(step) / 2**20),
+        "seconds": f"{seconds(step, 0):.2f}",
     }
 
 
-def _peak(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--chunks", type=int, nargs="+", default=[0, 64, 16])

@@ -2,7 +2,6 @@
 
     python benchmarks/fusion.py                 # scoring: 128 images x 512 captions
     python benchmarks/fusion.py --table step    # one training step, four score blocks
-    python benchmarks/fusion.py --table growth  # how time grows with I T, K, L, D, H
     python benchmarks/fusion.py --table tiles   # bytes of a tile
 
 Opponents, on the same inputs, threads and device:
@@ -241,25 +240,6 @@ def kept(work: Callable[[], object], head: CrossModalFusion, *inputs: Tensor) ->
     return total
 
 
-def growth(args: argparse.Namespace) -> None:
-    """Seconds of the fast path as one size doubles, the others as in the middle."""
-    base = {"images": 64, "texts": 256, "regions": 36, "words": 14, "dim": 512, "heads": 4}
-    for kind in KINDS:
-        rows = []
-        for name in base:
-            found = []
-            for factor in (0.5, 1, 2):
-                sizes = base | {name: int(base[name] * factor)}
-                heads, dim = sizes.pop("heads"), sizes["dim"]
-                images, texts = inputs(args, **sizes)
-                head = head_of(args, kind, dim=dim, num_heads=heads)
-                with torch.no_grad():
-                    found.append(seconds(lambda h=head, v=images, w=texts: h(v, w), args.repeats))
-            rows.append([name, *(f"{t:.3f}" for t in found), f"{found[2] / found[0]:.1f}"])
-        title = f"**{kind}**, around " + ", ".join(f"{k} {v}" for k, v in base.items())
-        table(title, ["size", "half", "", "twice", "twice / half"], rows)
-
-
 def tiles(args: argparse.Namespace) -> None:
     """Seconds by bytes of a tile."""
     images, texts = inputs(args)
@@ -281,7 +261,7 @@ def tiles(args: argparse.Namespace) -> None:
         table(f"**{kind}**, seconds", ["MB of a tile", *map(str, args.megabytes)], rows)
 
 
-TABLES = {"scoring": scoring, "step": step, "growth": growth, "tiles": tiles}
+TABLES = {"scoring": scoring, "step": step, "tiles": tiles}
 
 
 def main() -> None:

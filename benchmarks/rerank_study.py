@@ -233,22 +233,16 @@ def main() -> None:
     for name, files in (("--halves", ("SIM", "MAP")), ("--splits", ("SIM", "MAP", "SIM2", "MAP2"))):
         names = ("NAME", *files)
         parser.add_argument(name, nargs=len(names), action="append", default=[], metavar=names)
-    parts = ["sets", "matrices", "methods", "plots"]
-    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--max_loss", type=float, default=0.1, help="of R@1, for a set to qualify")
     parser.add_argument("--top", type=int, default=4, help="option sets to print")
     parser.add_argument("--plots", type=Path, default=Path(), help="folder")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
     cases = cases_of(args)
-    if "sets" in args.parts:
-        never_losing(cases, args.top, args.max_loss)
-    if "matrices" in args.parts:
-        by_matrix(cases)
-    if "methods" in args.parts:
-        all_methods(cases)
-    if "plots" in args.parts:
-        plot(cases, args.plots)
+    never_losing(cases, args.top, args.max_loss)
+    by_matrix(cases)
+    all_methods(cases)
+    plot(cases, args.plots)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def run_ranks():
     `init_process_group("gloo", init_method=os.environ["INIT_METHOD"])`, before any Accelerator.
     """
 
-    def run(program, out, world=2, timeout=300):
+    def run(program, out, world=2, timeout=600):
         with tempfile.TemporaryDirectory() as folder:
             ranks = [
                 subprocess.Popen(
