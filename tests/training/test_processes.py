@@ -38,7 +38,7 @@ def found(tmp_path_factory, run_ranks):
     torch.set_num_threads(1)
     runs = {"alone": program.run(out / "alone-1")}
     runs["1-3, first"] = program.run(out / "1-3", kill_at=13)
-    ranks = {world: run_ranks(PROGRAM, out, world, timeout=250) for world in (2, 3)}
+    ranks = {world: run_ranks(PROGRAM, out, world) for world in (2, 3)}
     runs["2-1, then"] = program.run(out / "2-1", "--resume", "--num_workers=2")
     components = {name: program.gradients(**o) for name, o in program.COMPONENTS.items()}
     torch.set_num_threads(threads)
