@@ -1,12 +1,12 @@
-"""Frozen features of pictures, written a file an image: what is finished stays finished."""
+"""Frozen features of pictures, one file an image: finished images are never lost."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,57 +14,77 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ascl_plugin.adapters.regions.reader import refuse_as_name
+from ascl_plugin.adapters.regions.npy import record_name, save_record
+from ascl_plugin.adapters.regions.reader import RegionRecord, refuse_as_name
 from ascl_plugin.data.images import load_image
 from ascl_plugin.disk import write_text, written
-from ascl_plugin.scoring.blocks import device_of
+from ascl_plugin.interfaces import Fingerprinted, ImageEncoder, Row
+from ascl_plugin.retrieval.inputs import device_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ascl_plugin.adapters.detectors.detector import Detections
 
 SPEC = "extraction.json"
 DTYPES = ("float32", "float16")
 SUFFIXES = (".npy", ".npz")
 
 
+@runtime_checkable
+class Detector(Protocol):
+    """An image encoder whose regions have boxes, as `RegionDetector`."""
+
+    def detect(self, pictures: Sequence[Image]) -> list[Detections]:
+        """Return the regions of each picture, boxes in its own pixels."""
+        ...
+
+
 class FeatureFolder:
     """A folder that `open_regions` reads, filled by one frozen image encoder.
 
     Regions with boxes are `ID.npz` (`features`, `bbox`), others `ID.npy`; whole-image features are
-    `ID.npy` of one axis. Files are written aside and moved into place. `extraction.json` says what
-    made them, and no other encoder may go on in the same folder.
+    `ID.npy` of one axis. Files are written aside and moved into place. `extraction.json` names the
+    encoder, and no other encoder may continue in the folder.
 
     Args:
         folder: made when missing.
-        encoder: `preprocess`, `fingerprint` and a forward as of any image encoder; or `detect`, as
-            of `RegionDetector`, which gives boxes.
+        encoder: any image encoder; the boxes of a `Detector` are kept.
         pooled: keep the whole-image feature instead of the regions.
-        dtype: of the numbers on disk, "float32" or "float16".
+        dtype: type of the numbers on disk, "float32" or "float16".
 
     Raises:
         ValueError: another dtype; an encoder that is not frozen.
-        FileExistsError: the folder holds features of another encoder, or of nobody knows what.
+        FileExistsError: the folder holds features of another encoder, or of an unknown one.
     """
 
     def __init__(
-        self, folder: str | Path, encoder: Any, pooled: bool = False, dtype: str = "float32"
+        self,
+        folder: str | Path,
+        encoder: ImageEncoder,
+        pooled: bool = False,
+        dtype: str = "float32",
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        if not encoder.frozen:
+        if not encoder.frozen or not isinstance(encoder, Fingerprinted):
             raise ValueError(
-                f"{folder}: {type(encoder).__name__} is not frozen, so its features are not to keep"
+                f"{folder}: {type(encoder).__name__} is not frozen, so its features change"
             )
         self.folder, self.encoder = Path(folder), encoder
         self.pooled, self.dtype = pooled, dtype
         self.folder.mkdir(parents=True, exist_ok=True)
         spec = {"features": "pooled" if pooled else "regions", "dtype": dtype}
-        self._sign(json.dumps({**spec, "encoder": encoder.fingerprint()}, indent=2, sort_keys=True))
-        names = [n for n in os.listdir(self.folder) if n.endswith(SUFFIXES)]
-        self._done = {name[:-4] for name in names if not name.startswith(".")}
+        self._claim(
+            json.dumps({**spec, "encoder": encoder.fingerprint()}, indent=2, sort_keys=True)
+        )
+        self._done = {n[:-4] for n in self._files() if not n.startswith(".")}
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._done
 
-    def write(self, pictures: Mapping[str, Any]) -> None:
-        """Encodes and writes pictures by image id, those that are there already left out.
+    def write(self, pictures: Mapping[str, Image]) -> None:
+        """Encode and write pictures by image id, except those that are there already.
 
         Raises:
             ValueError: an id that cannot name a file; features that are not finite in `dtype`.
@@ -74,81 +94,79 @@ class FeatureFolder:
             refuse_as_name(name, str(self.folder))
         if not todo:
             return
-        encoded = self._encode(list(todo.values()))
-        for name, (features, boxes) in zip(todo, encoded, strict=True):
-            self._save(name, features, boxes)
+        for name, (features, boxes) in zip(todo, self._encode(list(todo.values())), strict=True):
+            record = RegionRecord(self._rounded(name, features), boxes)
+            with written(self.folder / record_name(name, record)) as aside:
+                save_record(aside, record)
             self._done.add(name)
 
     @torch.no_grad()
-    def _encode(self, pictures: list[Any]) -> Iterable[tuple[Tensor, Tensor | None]]:
-        """Features and boxes of each."""
-        if hasattr(self.encoder, "detect"):
-            found = self.encoder.detect(pictures)
-            if self.pooled:
-                return [(d.pooled, None) for d in found]
-            return [(d.features, d.boxes) for d in found]
+    def _encode(self, pictures: list[Image]) -> Iterator[tuple[Tensor, np.ndarray | None]]:
+        """Yield features and boxes of each picture."""
+        if isinstance(self.encoder, Detector):
+            for found in self.encoder.detect(pictures):
+                boxes = found.boxes.float().cpu().numpy()
+                yield (found.pooled, None) if self.pooled else (found.features, boxes)
+            return
         device = device_of(self.encoder)
         pixels = torch.stack([self.encoder.preprocess(p) for p in pictures]).to(device)
         out = self.encoder(pixels)
-        if self.pooled:
-            return [(p, None) for p in out.pooled]
-        if out.mask is None:
-            return [(r, None) for r in out.regions]
-        return [(r[real], None) for r, real in zip(out.regions, out.mask, strict=True)]
+        if self.pooled and out.pooled is not None:
+            yield from ((pooled, None) for pooled in out.pooled)
+        else:
+            masks = [slice(None)] * len(out) if out.mask is None else out.mask
+            yield from ((r[mask], None) for r, mask in zip(out.regions, masks, strict=True))
 
-    def _save(self, name: str, features: Tensor, boxes: Tensor | None) -> None:
-        values = features.float().cpu().numpy()
-        with np.errstate(over="ignore"):  # said below
-            values = values.astype(self.dtype)
+    def _rounded(self, name: str, features: Tensor) -> np.ndarray:
+        with np.errstate(over="ignore"):  # refused below
+            values = features.float().cpu().numpy().astype(self.dtype)
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{self.folder}: features of image {name!r} are not finite in {self.dtype}"
             )
-        path = self.folder / (name + SUFFIXES[boxes is not None])
-        with written(path) as aside, open(aside, "wb") as file:
-            if boxes is None:
-                np.save(file, values, allow_pickle=False)
-            else:
-                np.savez(file, features=values, bbox=boxes.float().cpu().numpy())
+        return values
 
-    def _sign(self, spec: str) -> None:
-        """Says whose the folder is, or that it is another's."""
+    def _files(self) -> list[str]:
+        return [name for name in os.listdir(self.folder) if name.endswith(SUFFIXES)]
+
+    def _claim(self, spec: str) -> None:
+        """Write the encoder's name into the folder, or refuse a folder of another encoder."""
         note = self.folder / SPEC
         if note.exists():
             if note.read_text() != spec:
                 raise FileExistsError(
                     f"{self.folder} holds features of another encoder or with other options "
-                    f"({SPEC} says which); choose another --output_dir or remove it"
+                    f"({SPEC} names it); choose another --output_dir or remove it"
                 )
-        elif any(name.endswith(SUFFIXES) for name in os.listdir(self.folder)):
+        elif self._files():
             raise FileExistsError(f"{self.folder} holds features without {SPEC}: made by another")
         else:
             write_text(note, spec, shared=True)  # every process writes the same
 
 
 def extract(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     folders: Sequence[FeatureFolder],
     batch_size: int = 8,
     num_workers: int = 0,
     skip_bad: bool = False,
     progress: bool = True,
 ) -> list[str]:
-    """Features of all pictures of `rows` into all folders, each picture decoded once.
+    """Write the features of all pictures of `rows` to all folders; each picture is decoded once.
 
     Args:
-        rows: `image_id` and `image`, as of `ascl_plugin.data.readers`; of this process.
-        folders: to fill.
-        batch_size: pictures decoded and encoded at once.
-        num_workers: processes that decode.
-        skip_bad: go on after pictures that do not decode.
+        rows: rows of this process, with `image_id` and `image`.
+        folders: folders to fill.
+        batch_size: number of pictures decoded and encoded at once.
+        num_workers: number of processes that decode.
+        skip_bad: continue after pictures that do not decode.
         progress: show a bar.
 
     Returns:
-        What is wrong with each picture that was skipped, image and file named.
+        The error of each picture that was skipped, with image and file.
 
     Raises:
-        FileNotFoundError, ValueError: a picture that is not there or does not decode, without
+        FileNotFoundError, ValueError: a picture that is missing or does not decode, without
             `skip_bad`.
     """
     loader = DataLoader(_Pictures(rows), batch_size, num_workers=num_workers, collate_fn=list)
@@ -170,15 +188,15 @@ def extract(
 
 
 class _Pictures(Dataset):
-    """Decoded pictures; in place of a bad one its error, for a worker's is hard to read."""
+    """Decoded pictures; in place of a bad one its error, since a worker's is hard to read."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[str, Any]:
+    def __getitem__(self, index: int) -> tuple[str, Image | Exception]:
         row = self.rows[index]
         try:
             return row["image_id"], load_image(row["image"] or {}, row["image_id"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from ascl_plugin.adapters.missing import explain
 from ascl_plugin.adapters.regions.reader import (
     Plan,
     RegionReader,
-    Regions,
+    RegionRecord,
     RegionWriter,
     refuse_as_name,
 )
@@ -38,27 +37,27 @@ _SUFFIXES = ("_features", "_boxes")  # of data sets of one image, where it has b
 class _Hdf5Reader(RegionReader):
     """Opens the file in each process on its own."""
 
-    _opened: tuple[int, Any] | None = None
+    _opened: tuple[int, h5py.File] | None = None
 
     @property
-    def file(self) -> Any:
+    def file(self) -> h5py.File:
         """The open file of this process."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = None  # a forked file shares state with its parent's until it is closed
             self._opened = os.getpid(), _open(self.path)
         return self._opened[1]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k != "_opened"}
 
-    def read(self, entry: int, limit: int | None = None) -> Regions:
-        """As of `RegionReader`."""
+    def read(self, entry: int, limit: int | None = None) -> RegionRecord:
+        """Return an entry as `RegionReader` does."""
         try:
             return super().read(entry, limit)
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             if str(self.path) in str(error):
                 raise
-            # h5py's, of a damaged file
+            # raised by h5py at a damaged file
             raise ValueError(f"{self.where(entry)} cannot be read: {error}") from error
 
 
@@ -78,9 +77,8 @@ class RegionHdf5(_Hdf5Reader):
                 f"{path}: features are {features.dtype} {features.shape}, expected floats (images, "
                 "regions, width) or (images, width)"
             )
-        self.features_name, self.most = features.name, 1
-        if features.ndim == 3:
-            self.most = features.shape[1]
+        self.features_name = features.name
+        self.most = features.shape[1] if features.ndim == 3 else 1
         images = features.shape[0]
         if images > os.path.getsize(path):
             raise ValueError(f"{path} claims {images} images, it has not as many bytes")
@@ -122,12 +120,14 @@ class RegionHdf5(_Hdf5Reader):
             )
         return int(self.counts[entry])
 
-    def _read(self, entry: int, count: int) -> Regions:
+    def _read(self, entry: int, count: int) -> RegionRecord:
         features = self.file[self.features_name]
         if features.ndim == 2:
-            return Regions(features[entry][None])
+            return RegionRecord(features[entry][None])
         boxes = self.names["boxes"]
-        return Regions(features[entry, :count], self.file[boxes][entry, :count] if boxes else None)
+        return RegionRecord(
+            features[entry, :count], self.file[boxes][entry, :count] if boxes else None
+        )
 
 
 class RegionHdf5Images(_Hdf5Reader):
@@ -146,7 +146,7 @@ class RegionHdf5Images(_Hdf5Reader):
         boxes = ids[0] + _SUFFIXES[1] in self.file
         super().__init__(path, ids, first.shape[-1], first.dtype, boxes)
 
-    def _dataset(self, entry: int) -> Any:
+    def _dataset(self, entry: int) -> h5py.Dataset:
         found = self.file[self.ids[entry] + self.suffix]
         if isinstance(found, h5py.Dataset):
             _refuse_elsewhere(found, self.where(entry))
@@ -160,16 +160,16 @@ class RegionHdf5Images(_Hdf5Reader):
         found = self._dataset(entry)
         return found.shape[0] if found.ndim == 2 else 1
 
-    def _read(self, entry: int, count: int) -> Regions:
+    def _read(self, entry: int, count: int) -> RegionRecord:
         found = self._dataset(entry)
         if found.ndim == 1:
-            return Regions(found[:][None])
+            return RegionRecord(found[:][None])
         boxes = self.ids[entry] + _SUFFIXES[1]
-        return Regions(found[:count], self.file[boxes][:count] if boxes in self.file else None)
+        return RegionRecord(found[:count], self.file[boxes][:count] if boxes in self.file else None)
 
 
 def open_hdf5(path: Path) -> RegionReader:
-    """The reader of the file's layout."""
+    """Return the reader of the file's layout."""
     try:
         with _open(path) as file:
             _refuse_links(file, path)
@@ -178,11 +178,11 @@ def open_hdf5(path: Path) -> RegionReader:
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged file fails within h5py in any of a dozen ways
-        told = str(error)
-        raise ValueError(told if str(path) in told else f"{path}: {error}") from error
+        message = str(error)
+        raise ValueError(message if str(path) in message else f"{path}: {error}") from error
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except FileNotFoundError:
@@ -191,22 +191,22 @@ def _open(path: Path) -> Any:
         raise ValueError(f"{path}: not HDF5, cut short or damaged ({error})") from error
 
 
-def _refuse_links(file: Any, path: Path) -> None:
-    """HDF5 may link to any other file."""
+def _refuse_links(file: h5py.File, path: Path) -> None:
+    """Raise ValueError at links: HDF5 may link to any other file."""
     for name in file:
         if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
             raise ValueError(f"{path}: {name!r} is a link to another file; copy what it leads to")
 
 
-def _refuse_elsewhere(found: Any, where: str) -> None:
-    """Numbers of a data set may lie in any other file, and unpack to any size."""
+def _refuse_elsewhere(found: h5py.Dataset, where: str) -> None:
+    """Raise ValueError at numbers that lie in another file, or unpack to any size."""
     if found.external or found.is_virtual:
         raise ValueError(f"{where}: its numbers lie in another file; copy them into this one")
     if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > MAX_CHUNK:
         raise ValueError(f"{where}: chunks of more than {MAX_CHUNK >> 20} MB")
 
 
-def _named(file: Any, names: tuple[str, ...]) -> str | None:
+def _named(file: h5py.File, names: tuple[str, ...]) -> str | None:
     for name in names:
         if isinstance(found := file.get(name), h5py.Dataset):
             _refuse_elsewhere(found, f"{file.filename}: {name}")
@@ -215,9 +215,9 @@ def _named(file: Any, names: tuple[str, ...]) -> str | None:
 
 
 class _Hdf5Writer(RegionWriter):
-    """Lays out the whole file, closes it, and fills in the numbers where HDF5 says they lie.
+    """Lays out the file, closes it, and fills in the numbers at the offsets that HDF5 gives.
 
-    HDF5's own structure is complete from the start, so a kill at any time leaves a sound file.
+    HDF5's own structure is complete from the start, so a kill never damages the file.
     """
 
     def __init__(self, part: Path, plan: Plan, done: int) -> None:
@@ -228,14 +228,14 @@ class _Hdf5Writer(RegionWriter):
         with h5py.File(part, "r") as file:
             self.places = {k: v.id.get_offset() for k, v in file.items() if v.dtype.kind == "f"}
 
-    def _lay_out(self, file: Any) -> None:
+    def _lay_out(self, file: h5py.File) -> None:
         raise NotImplementedError
 
 
 class Hdf5Writer(_Hdf5Writer):
     """`features`, `bbox`, `num_bbx`, `image_ids`; images of fewer regions are padded with zeros."""
 
-    def _lay_out(self, file: Any) -> None:
+    def _lay_out(self, file: h5py.File) -> None:
         plan = self.plan
         images, most = len(plan.ids), max(plan.counts)
         _contiguous(file, "features", (images, most, plan.dim), plan.dtype)
@@ -244,9 +244,9 @@ class Hdf5Writer(_Hdf5Writer):
         file["num_bbx"] = np.array(plan.counts, dtype=np.int64)
         file.create_dataset("image_ids", data=plan.ids, dtype=h5py.string_dtype())
 
-    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
+    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
         most = max(self.plan.counts)
-        for name, values in zip(("features", "bbox"), regions, strict=True):
+        for name, values in zip(("features", "bbox"), record, strict=True):
             if values is not None:
                 row = np.zeros((most, values.shape[1]), values.dtype)
                 row[: len(values)] = values
@@ -256,10 +256,11 @@ class Hdf5Writer(_Hdf5Writer):
 class Hdf5ImagesWriter(_Hdf5Writer):
     """`ID`; with boxes `ID_features` and `ID_boxes`."""
 
-    def _lay_out(self, file: Any) -> None:
+    def _lay_out(self, file: h5py.File) -> None:
         plan = self.plan
         for image_id, count in zip(plan.ids, plan.counts, strict=True):
-            features, boxes = self._names(refuse_as_name(image_id, str(self.part)))
+            refuse_as_name(image_id, str(self.part))
+            features, boxes = self._names(image_id)
             _contiguous(file, features, (count, plan.dim), plan.dtype)
             if plan.has_boxes:
                 _contiguous(file, boxes, (count, 4), np.dtype(np.float32))
@@ -268,14 +269,14 @@ class Hdf5ImagesWriter(_Hdf5Writer):
         suffix = _SUFFIXES[0] if self.plan.has_boxes else ""
         return image_id + suffix, image_id + _SUFFIXES[1]
 
-    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
-        for name, values in zip(self._names(self.plan.ids[entry]), regions, strict=True):
+    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
+        for name, values in zip(self._names(self.plan.ids[entry]), record, strict=True):
             if values is not None:
                 self.put(self.places[name], values)
 
 
-def _contiguous(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """A data set in one piece, its place in the file given now and its numbers not written."""
+def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Make a data set in one piece: its place in the file is fixed, its numbers are not written."""
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     options.set_layout(h5py.h5d.CONTIGUOUS)
     options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

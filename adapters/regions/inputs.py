@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ascl_plugin.adapters.regions.region_files import RegionReader, open_regions
-from ascl_plugin.features import ImageFeatures
-
-Row = Mapping[str, Any]
+from ascl_plugin.adapters.regions.reader import RegionReader
+from ascl_plugin.adapters.regions.region_files import open_regions
+from ascl_plugin.interfaces import Row, Rows
 
 
 class PrecomputedRegions(nn.Module):
-    """Stands where an image encoder would: says how wide the features are, and encodes nothing.
+    """Stand-in for an image encoder: states the widths of the features, and encodes nothing.
 
-    Which files they come from is told at training and evaluation (`--region_files`), so a saved
-    model names no path.
+    The files are named at training and evaluation (`--region_files`), so a saved model holds no
+    path.
 
     Args:
         region_dim: width of a region feature.
         pooled_dim: width of the whole-image feature; None: as regions.
-        num_regions: K, the regions taken of an image at most.
+        num_regions: K, maximum number of regions taken of an image.
     """
 
     frozen = True
@@ -39,12 +38,12 @@ class PrecomputedRegions(nn.Module):
         self.region_dim, self.num_regions = region_dim, num_regions
         self.pooled_dim = region_dim if pooled_dim is None else pooled_dim
 
-    def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """Nothing but an error: there is no encoder here."""
+    def forward(self, pixel_values: Tensor) -> NoReturn:
+        """Raise ValueError: there is no encoder here."""
         raise ValueError("this model's image features come from files: give --region_files")
 
-    def fingerprint(self) -> dict[str, Any]:
-        """As JSON, what it is."""
+    def fingerprint(self) -> dict[str, object]:
+        """Return the options, as JSON."""
         return {
             "encoder": "region_files",
             "region_dim": self.region_dim,
@@ -57,14 +56,14 @@ class RegionInputs:
     """Rows -> `regions` (N, K, D), `pooled` (N, D), `region_mask` (N, K) where some have fewer.
 
     A row is found by its `image_id`, else by its image's file name, as `normal_id` spells them.
-    Features are read from the files each time, so they stay in the page cache and not in the
-    process; workers of a DataLoader read for themselves.
+    Features are read from the files each time: they stay in the page cache, and workers of a
+    DataLoader read for themselves.
 
     Args:
-        region_files: what `open_regions` opens.
-        pooled_files: likewise, of whole images; where an image has several vectors there, their
-            mean. None: the mean of the regions taken.
-        num_regions: the first so many regions of each image.
+        region_files: file or folder that `open_regions` opens.
+        pooled_files: the same, of whole images; several vectors of an image are averaged. None: the
+            mean of the regions taken.
+        num_regions: maximum number of regions of an image; the first ones are taken.
 
     Attributes:
         region_dim, pooled_dim: widths.
@@ -87,7 +86,7 @@ class RegionInputs:
         self.pooled_dim = (self.pooled or self.regions).dim
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Tensors of N rows, float32."""
+        """Return tensors of N rows, float32."""
         regions = [_features(self.regions, row, self.num_regions) for row in rows]
         if self.pooled is None:
             pooled = [r.mean(0) for r in regions]
@@ -103,18 +102,18 @@ class RegionInputs:
         return batch
 
     def boxes(self, row: Row) -> np.ndarray | None:
-        """(K, 4) x0 y0 x1 y1 of the regions taken of a row's image; None: the files have none."""
-        return self.regions.regions(
-            _name(self.regions, row) or row["image_id"], self.num_regions
-        ).boxes
+        """Return x0 y0 x1 y1 (K, 4) of the regions taken of a row's image; None: no boxes."""
+        name = _name(self.regions, row) or row["image_id"]
+        return self.regions.regions(name, self.num_regions).boxes
 
-    def prepare(self, rows: Any, batch_size: int, **sharing: Any) -> None:
-        """Checks that there are features of every row, before hours are spent.
+    def prepare(self, rows: Rows, batch_size: int, **sharing: object) -> None:
+        """Check that there are features of every row, before hours are spent.
 
         Raises:
-            KeyError: some have none; the message names the first, and how many.
+            KeyError: some have none; the message names the first, and counts the others.
         """
-        rows = rows.select_columns(["image_id", "image"]) if hasattr(rows, "features") else rows
+        if hasattr(rows, "select_columns"):  # of a `datasets.Dataset`: captions are not read
+            rows = rows.select_columns(["image_id", "image"])
         for reader in filter(None, (self.regions, self.pooled)):
             lacking = [row for row in rows if _name(reader, row) is None]
             if lacking:
@@ -131,6 +130,6 @@ def _features(reader: RegionReader, row: Row, limit: int | None) -> Tensor:
 
 
 def _name(reader: RegionReader, row: Row) -> str | None:
-    """What the reader calls the row's image; None: it has no such image."""
+    """Return the reader's name for the row's image; None: it has no such image."""
     path = (row["image"] or {}).get("path") or ""
     return next((n for n in (row["image_id"], Path(path).name) if n in reader), None)

@@ -11,14 +11,14 @@ from ascl_plugin.adapters.regions.reader import (
     MAX_BYTES,
     Plan,
     RegionReader,
-    Regions,
+    RegionRecord,
     RegionWriter,
     refuse_as_name,
 )
 from ascl_plugin.data.scan_layout import IDS, IMAGES, read_split
 from ascl_plugin.npy_file import NpyFile, read_npz
 
-# what published extractors call the arrays of an .npz
+# names that published extractors give the arrays of an .npz
 _FEATURES, _BOXES = ("features", "feat", "x"), ("bbox", "boxes")
 
 
@@ -29,31 +29,32 @@ class ScanArray(RegionReader):
     """
 
     def __init__(self, path: Path) -> None:
-        self.array = NpyFile(path)
-        if len(self.array.shape) not in (2, 3):
+        self.array, self.repeat = NpyFile(path), 1
+        shape = self.array.shape
+        if len(shape) not in (2, 3):
             raise ValueError(
                 f"{path}: expected an array (images, regions, width) or (images, width), got shape "
-                f"{self.array.shape}"
+                f"{shape}"
             )
         if path.name.endswith(IMAGES):
             split = read_split(path.parent, path.name.removesuffix(IMAGES))
             ids, self.repeat = split.ids, split.repeat
         else:
-            ids, self.repeat = [f"{path.stem}-{i}" for i in range(self.array.shape[0])], 1
-        super().__init__(path, ids, self.array.shape[-1], self.array.dtype, False)
+            ids = [f"{path.stem}-{i}" for i in range(shape[0])]
+        super().__init__(path, ids, shape[-1], self.array.dtype, False)
 
     def _count(self, entry: int) -> int:
         return self.array.shape[1] if len(self.array.shape) == 3 else 1
 
-    def _read(self, entry: int, count: int) -> Regions:
+    def _read(self, entry: int, count: int) -> RegionRecord:
         row = entry * self.repeat
         if len(self.array.shape) == 2:
-            return Regions(self.array.row(row)[None])
-        return Regions(self.array.row(row, count))
+            return RegionRecord(self.array.row(row)[None])
+        return RegionRecord(self.array.row(row, count))
 
 
 class ScanWriter(RegionWriter):
-    """`X_ims.npy`, made whole and filled row by row; `X_ids.txt` beside it."""
+    """`X_ims.npy`, laid out at once and filled row by row; `X_ids.txt` beside it."""
 
     def __init__(self, part: Path, plan: Plan, done: int) -> None:
         super().__init__(part, plan, done)
@@ -70,66 +71,63 @@ class ScanWriter(RegionWriter):
             np.lib.format.open_memmap(part, "w+", plan.dtype, shape)
         self.start = NpyFile(part).offset
 
-    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
-        self.put(self.start + entry * regions.features.nbytes, regions.features)
+    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
+        self.put(self.start + entry * record.features.nbytes, record.features)
 
 
 class RegionFolder(RegionReader):
     """A folder of `ID.npy` (K, D) or (D,), and `ID.npz` with `features` and `bbox`.
 
     The arrays of an .npz may be called `features`, `feat` or `x`, and `bbox` or `boxes`; others in
-    it, pickles among them, are left alone.
+    it, pickles among them, are not read.
     """
 
     def __init__(self, path: Path) -> None:
         names = sorted(n for n in os.listdir(path) if n.endswith((".npy", ".npz")))
         self.names = [n for n in names if not n.startswith(".")]
-        self.path, self.ids = path, [name[:-4] for name in self.names]
         if not self.names:
             raise ValueError(f"{path}: no .npy or .npz files in it")
-        first = self._load(0, 1)
-        dim, boxes = first.features.shape[-1], first.boxes is not None
-        super().__init__(path, self.ids, dim, first.features.dtype, boxes)
+        self.path = path
+        first = self._read(0, 1)
+        ids, boxes = [name[:-4] for name in self.names], first.boxes is not None
+        super().__init__(path, ids, first.features.shape[-1], first.features.dtype, boxes)
 
     def _count(self, entry: int) -> int:
         if self.names[entry].endswith(".npy"):
             shape = NpyFile(self.path / self.names[entry]).shape
             return shape[0] if len(shape) == 2 else 1
-        return len(self._load(entry, None).features)
+        return len(self._read(entry, None).features)
 
-    def _read(self, entry: int, count: int) -> Regions:
-        return self._load(entry, count)
-
-    def _load(self, entry: int, count: int | None) -> Regions:
+    def _read(self, entry: int, count: int | None) -> RegionRecord:
         path = self.path / self.names[entry]
         if path.suffix == ".npz":
             features, boxes = _from_npz(path)
+            _check_axes(path, features.shape)
         else:
             file, boxes = NpyFile(path), None
-            _refuse_shape(path, file.shape)
-            rows = file.shape[0]
-            features = file.first(rows if count is None or len(file.shape) == 1 else count)
-        _refuse_shape(path, features.shape)
+            _check_axes(path, file.shape)
+            rows = file.shape[0] if len(file.shape) == 1 or count is None else count
+            features = file.first(rows)
         features = features[None] if features.ndim == 1 else features
-        return Regions(features[:count], None if boxes is None else boxes[:count])
+        return RegionRecord(features[:count], None if boxes is None else boxes[:count])
 
 
-def _refuse_shape(path: Path, shape: tuple[int, ...]) -> None:
+def _check_axes(path: Path, shape: tuple[int, ...]) -> None:
     if len(shape) not in (1, 2):
         raise ValueError(f"{path}: expected an array (regions, width), got shape {shape}")
 
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     found = read_npz(path, _FEATURES + _BOXES, MAX_BYTES)
-    name, boxes = (next((n for n in names if n in found), None) for names in (_FEATURES, _BOXES))
-    if name is None:
+    features = next((found[n] for n in _FEATURES if n in found), None)
+    boxes = next((found[n] for n in _BOXES if n in found), None)
+    if features is None:
         raise ValueError(f"{path}: no array 'features' in it")
-    features = found[name]
     if features.dtype.kind != "f":
         raise ValueError(f"{path}: expected floats, got {features.dtype}")
-    if boxes is not None and found[boxes].ndim != 2:
-        raise ValueError(f"{path}: {boxes} has shape {found[boxes].shape}, expected (regions, 4)")
-    return features, None if boxes is None else found[boxes]
+    if boxes is not None and boxes.ndim != 2:
+        raise ValueError(f"{path}: boxes have shape {boxes.shape}, expected (regions, 4)")
+    return features, boxes
 
 
 class FolderWriter(RegionWriter):
@@ -141,9 +139,19 @@ class FolderWriter(RegionWriter):
             refuse_as_name(image_id, str(part))
         part.mkdir(exist_ok=True)
 
-    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
-        path = self.part / self.plan.ids[entry]
-        if regions.boxes is None:
-            np.save(f"{path}.npy", regions.features, allow_pickle=False)
+    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
+        save_record(self.part / record_name(self.plan.ids[entry], record), record)
+
+
+def record_name(image_id: str, record: RegionRecord) -> str:
+    """Return the file name of an image in a folder: `ID.npy`, with boxes `ID.npz`."""
+    return f"{image_id}.npy" if record.boxes is None else f"{image_id}.npz"
+
+
+def save_record(path: Path, record: RegionRecord) -> None:
+    """Write an image's file, as `RegionFolder` reads it."""
+    with open(path, "wb") as file:
+        if record.boxes is None:
+            np.save(file, record.features, allow_pickle=False)
         else:
-            np.savez(f"{path}.npz", features=regions.features, bbox=regions.boxes)
+            np.savez(file, features=record.features, bbox=record.boxes)

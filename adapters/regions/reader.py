@@ -12,11 +12,11 @@ import numpy as np
 
 MAX_BYTES = 2**26  # of one image's features: 100 regions of 2048 numbers take 0.8 MB
 _COCO = re.compile(r"^(?:COCO_(?:train|val|test)\d{4}_)?0*(\d+)$")
-_PICTURES = (".jpg", ".jpeg", ".png")
+_PICTURE = re.compile(r"\.(jpg|jpeg|png)$", re.IGNORECASE)
 
 
-class Regions(NamedTuple):
-    """What a file holds of one image.
+class RegionRecord(NamedTuple):
+    """The entry of one image in a file.
 
     Attributes:
         features: (K, D), of the file's float type.
@@ -28,35 +28,32 @@ class Regions(NamedTuple):
 
 
 def normal_id(image_id: str) -> str:
-    """The name under which an image is looked up, so that files and captions find each other.
+    """Return the name under which an image is looked up, so that files and captions agree.
 
-    A picture's suffix falls, and so do COCO's prefix and leading zeros before a bare number.
+    A picture's suffix is dropped, and so are COCO's prefix and leading zeros before a bare number.
 
     >>> normal_id("COCO_val2014_000000000139.jpg"), normal_id("000000000139"), normal_id("139")
     ('139', '139', '139')
     >>> normal_id("1000268201_693b08cb0e.jpg")
     '1000268201_693b08cb0e'
     """
-    name = image_id.strip()
-    stem, dot, suffix = name.rpartition(".")
-    if dot and f".{suffix.lower()}" in _PICTURES:
-        name = stem
+    name = _PICTURE.sub("", image_id.strip())
     number = _COCO.match(name)
     return number[1] if number else name
 
 
 class RegionReader(ABC):
-    """Base of all formats: a dictionary on disk from image id to `Regions`.
+    """Base of all formats: a dictionary on disk from image id to `RegionRecord`.
 
-    Entries are read when asked for, by seek and read, so what is resident is what is held. A reader
-    may be sent to another process, or forked into it.
+    Entries are read when asked for, by seek and read; nothing else stays in memory. A reader may be
+    pickled to another process, or forked into it.
 
     Args:
-        path: of the file or folder, for messages.
-        ids: of the images, as the file has them.
+        path: file or folder, for messages.
+        ids: image ids, as the file has them.
         dim: width D of a feature.
-        dtype: of the features in the file.
-        has_boxes: whether the file has boxes.
+        dtype: type of the features in the file.
+        has_boxes: True if the file has boxes.
 
     Raises:
         ValueError: no images; two ids that are looked up under one name.
@@ -83,16 +80,16 @@ class RegionReader(ABC):
     def __contains__(self, image_id: str) -> bool:
         return normal_id(image_id) in self._entries
 
-    def regions(self, image_id: str, limit: int | None = None) -> Regions:
-        """Features of an image, by any spelling of its id that `normal_id` makes equal.
+    def regions(self, image_id: str, limit: int | None = None) -> RegionRecord:
+        """Return the entry of an image.
 
         Args:
-            image_id: of the image.
-            limit: the first so many regions.
+            image_id: any spelling of the id that `normal_id` makes equal.
+            limit: maximum number of regions; the first ones are taken.
 
         Raises:
             KeyError: the file has no such image.
-            ValueError: an entry that is damaged; the message names file and image.
+            ValueError: a damaged entry; the message names file and image.
         """
         entry = self._entries.get(normal_id(image_id))
         if entry is None:
@@ -100,59 +97,57 @@ class RegionReader(ABC):
         return self.read(entry, limit)
 
     def count(self, entry: int) -> int:
-        """How many regions entry number `entry` has."""
+        """Return the number of regions of entry number `entry`."""
         found = self._count(entry)
         if not 0 < found * self.dim * self.dtype.itemsize <= MAX_BYTES:
             raise ValueError(
-                f"{self.where(entry)} has {found} regions of width {self.dim}; expected 1 or "
-                f"more, and {MAX_BYTES >> 20} MB at most"
+                f"{self.where(entry)} has {found} regions of width {self.dim}; expected at least 1 "
+                f"and at most {MAX_BYTES >> 20} MB"
             )
         return found
 
-    def read(self, entry: int, limit: int | None = None) -> Regions:
-        """Entry number `entry`, in the order of `ids`; as `regions`."""
+    def read(self, entry: int, limit: int | None = None) -> RegionRecord:
+        """Return entry number `entry`, in the order of `ids`; otherwise as `regions`."""
         found = self.count(entry)
         count = found if limit is None else min(found, limit)
         features, boxes = self._read(entry, count)
-        if features.shape != (count, self.dim):
-            raise ValueError(
-                f"{self.where(entry)} has features of shape {features.shape}, expected "
-                f"{(count, self.dim)}"
-            )
+        _check_shape(features, (count, self.dim), f"{self.where(entry)} has features")
         if not np.isfinite(features).all():
             raise ValueError(f"{self.where(entry)} has features that are not finite")
         if boxes is not None:
-            if boxes.shape != (count, 4):
-                raise ValueError(
-                    f"{self.where(entry)} has boxes of shape {boxes.shape}, expected {(count, 4)}"
-                )
+            _check_shape(boxes, (count, 4), f"{self.where(entry)} has boxes")
             if boxes.dtype.kind not in "fiu":
                 raise ValueError(f"{self.where(entry)} has boxes of {boxes.dtype}, expected floats")
             boxes = boxes.astype(np.float32, copy=False)
-        return Regions(features, boxes)
+        return RegionRecord(features, boxes)
 
     def where(self, entry: int) -> str:
-        """File and image, for messages."""
+        """Return file and image, for messages."""
         return f"{self.path}: image {self.ids[entry]!r}"
 
     @abstractmethod
     def _count(self, entry: int) -> int:
-        """Regions of an entry, as cheaply as the format allows."""
+        """Return the number of regions of an entry, as cheaply as the format allows."""
 
     @abstractmethod
-    def _read(self, entry: int, count: int) -> Regions:
-        """The first `count` regions of an entry."""
+    def _read(self, entry: int, count: int) -> RegionRecord:
+        """Return the first `count` regions of an entry."""
+
+
+def _check_shape(values: np.ndarray, expected: tuple[int, int], what: str) -> None:
+    if values.shape != expected:
+        raise ValueError(f"{what} of shape {values.shape}, expected {expected}")
 
 
 class Plan(NamedTuple):
     """All that a writer must know before the first image.
 
     Attributes:
-        ids: of the images, in the order they will be written.
-        counts: regions of each.
+        ids: image ids, in the order of writing.
+        counts: number of regions of each image.
         dim: width D.
-        dtype: of the features.
-        has_boxes: whether boxes come with them.
+        dtype: type of the features.
+        has_boxes: True if boxes come with them.
     """
 
     ids: list[str]
@@ -165,34 +160,29 @@ class Plan(NamedTuple):
 class RegionWriter(ABC):
     """Base of writers: entries in order, into a file or folder that may have been begun.
 
-    What `write` was given is in the file when it returns: a kill costs the entry under way alone.
+    An entry is in the file when `write` returns, so a kill costs only the entry under way.
 
     Args:
-        part: where to write.
-        plan: of the whole.
-        done: entries that an earlier writer finished.
+        part: file or folder to write.
+        plan: plan of all entries.
+        done: number of entries that an earlier writer finished.
     """
 
     def __init__(self, part: Path, plan: Plan, done: int) -> None:
         self.part, self.plan, self.done = part, plan, done
 
     def put(self, start: int, values: np.ndarray) -> None:
-        """Writes an array's bytes at place `start` of a file that is there."""
+        """Write an array's bytes at offset `start` of the file, which exists."""
         with open(self.part, "r+b") as file:
             file.seek(start)
             file.write(np.ascontiguousarray(values).data)
 
     @abstractmethod
-    def write(self, entry: int, regions: Regions) -> None:
-        """Writes entry number `entry` of the plan."""
+    def write(self, entry: int, record: RegionRecord) -> None:
+        """Write entry number `entry` of the plan."""
 
 
-def refuse_as_name(image_id: str, where: str) -> str:
-    """`image_id`, if a file or data set may be called so.
-
-    Raises:
-        ValueError: an id that would leave the folder, or that no file may have.
-    """
+def refuse_as_name(image_id: str, where: str) -> None:
+    """Raise ValueError if an id would leave the folder as a file's name, or is no name at all."""
     if not image_id or image_id.startswith(".") or re.search(r"[/\\\x00-\x1f:]", image_id):
         raise ValueError(f"{where}: image id {image_id!r} cannot be the name of a file")
-    return image_id

@@ -1,4 +1,4 @@
-"""Opens region features in any of the formats people have them in, by looking at the files."""
+"""Opens region features in any of the formats in use, told apart by the files."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from itertools import accumulate
 from pathlib import Path
 
 from ascl_plugin.adapters.regions.npy import RegionFolder, ScanArray
-from ascl_plugin.adapters.regions.reader import RegionReader, Regions, normal_id
+from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord
 from ascl_plugin.adapters.regions.tsv import RegionTsv
 from ascl_plugin.data.scan_layout import IMAGES, split_names
-
-__all__ = ["RegionReader", "Regions", "SeveralFiles", "normal_id", "open_regions"]
 
 _TSV, _HDF5 = re.compile(r"\.tsv(\.\d+)?$"), re.compile(r"\.(h5|hdf5)$")
 
 
 def open_regions(path: str | Path) -> RegionReader:
-    """The reader for a file or folder, the format told by its names and content.
+    """Return the reader for a file or folder; names and content tell the format.
 
     A file: ``.npy`` (SCAN's ``X_ims.npy``), ``.tsv`` (bottom-up attention, also ``.tsv.0``),
     ``.h5`` or ``.hdf5``. A folder of these is one source: SCAN's, or files that each hold a part of
-    the images, by whatever rule. Any other folder of ``.npy`` and ``.npz``: a file an image.
+    the images. Any other folder of ``.npy`` and ``.npz``: one file an image.
 
     Raises:
-        FileNotFoundError: nothing there that is known.
+        FileNotFoundError: no known file.
         ValueError: a file that is damaged; an image in two files; widths that differ.
         ImportError: HDF5 without h5py (extra `regions`).
     """
@@ -38,12 +36,13 @@ def open_regions(path: str | Path) -> RegionReader:
             f"{path}: no such file or folder of region features; recipes/extract_features.py makes "
             "them from pictures"
         )
-    if names := split_names(path, IMAGES):
-        return _several(path, [path / f"{name}{IMAGES}" for name in names])
     names = sorted(n for n in os.listdir(path) if not n.startswith("."))
+    parts = [f"{name}{IMAGES}" for name in split_names(path, IMAGES)]
     for known in (_TSV, _HDF5):
-        if parts := [path / name for name in names if known.search(name)]:
-            return _several(path, parts)
+        parts = parts or [name for name in names if known.search(name)]
+    if parts:
+        readers = [_open_file(path / name) for name in parts]
+        return readers[0] if len(readers) == 1 else SeveralFiles(path, readers)
     if any(name.endswith((".npy", ".npz")) for name in names):
         return RegionFolder(path)
     raise FileNotFoundError(
@@ -63,11 +62,6 @@ def _open_file(path: Path) -> RegionReader:
     raise ValueError(f"{path}: expected .npy, .tsv, .h5 or .hdf5, or a folder")
 
 
-def _several(path: Path, files: list[Path]) -> RegionReader:
-    parts = [_open_file(file) for file in files]
-    return parts[0] if len(parts) == 1 else SeveralFiles(path, parts)
-
-
 class SeveralFiles(RegionReader):
     """Several readers as one; each image is in one of them.
 
@@ -83,8 +77,7 @@ class SeveralFiles(RegionReader):
                     f"{part.path}: features of {part.dtype}, width {part.dim}; {first.path} has "
                     f"{first.dtype}, width {first.dim}"
                 )
-        self.parts = parts
-        self.ends = list(accumulate(map(len, parts)))
+        self.parts, self.ends = parts, list(accumulate(map(len, parts)))
         ids = [image_id for part in parts for image_id in part.ids]
         super().__init__(path, ids, first.dim, first.dtype, all(p.has_boxes for p in parts))
 
@@ -93,7 +86,7 @@ class SeveralFiles(RegionReader):
         return self.parts[number], entry - (self.ends[number - 1] if number else 0)
 
     def where(self, entry: int) -> str:
-        """The part's file, and image."""
+        """Return the part's file, and image."""
         part, entry = self._part(entry)
         return part.where(entry)
 
@@ -101,7 +94,7 @@ class SeveralFiles(RegionReader):
         part, entry = self._part(entry)
         return part.count(entry)
 
-    def _read(self, entry: int, count: int) -> Regions:
+    def _read(self, entry: int, count: int) -> RegionRecord:
         part, entry = self._part(entry)
         found = part.read(entry, count)
-        return found if self.has_boxes else Regions(found.features)
+        return found if self.has_boxes else RegionRecord(found.features)

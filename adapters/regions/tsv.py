@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ascl_plugin.adapters.regions.reader import Plan, RegionReader, Regions, RegionWriter
+from ascl_plugin.adapters.regions.reader import Plan, RegionReader, RegionRecord, RegionWriter
 from ascl_plugin.disk import written
 from ascl_plugin.npy_file import read_npz
 
@@ -46,11 +46,11 @@ class RegionTsv(RegionReader):
     def _count(self, entry: int) -> int:
         return int(self.counts[entry])
 
-    def _read(self, entry: int, count: int) -> Regions:
+    def _read(self, entry: int, count: int) -> RegionRecord:
         features, boxes = self._parse(entry)
-        return Regions(features[:count], None if boxes is None else boxes[:count])
+        return RegionRecord(features[:count], None if boxes is None else boxes[:count])
 
-    def _parse(self, entry: int) -> Regions:
+    def _parse(self, entry: int) -> RegionRecord:
         where = self.where(entry)
         with open(self.path, "rb") as file:
             file.seek(self.offsets[entry])
@@ -58,14 +58,14 @@ class RegionTsv(RegionReader):
         count = int(self.counts[entry])
         if image_id != self.ids[entry] or found != count:
             raise ValueError(f"{where}: the file changed; delete {_index_path(self.path).name}")
-        return Regions(
+        return RegionRecord(
             _decode(features, count, f"{where}, features"),
             _decode(boxes, count, f"{where}, boxes") if boxes else None,
         )
 
 
 def _fields(line: bytes, where: str) -> tuple[str, int, bytes, bytes]:
-    """id, count, boxes and features of a line."""
+    """Return id, count, boxes and features of a line."""
     if len(line) > MAX_LINE:
         raise ValueError(f"{where}: the line is longer than {MAX_LINE >> 20} MB")
     columns = line.rstrip(b"\r\n").split(b"\t")
@@ -83,7 +83,7 @@ def _fields(line: bytes, where: str) -> tuple[str, int, bytes, bytes]:
 
 
 def _decode(text: bytes, count: int, where: str) -> np.ndarray:
-    """(count, width) float32 of base64."""
+    """Return (count, width) float32 from base64."""
     try:
         data = base64.b64decode(text, validate=True)
     except binascii.Error as error:
@@ -98,7 +98,7 @@ def _index_path(path: Path) -> Path:
 
 
 def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Ids, byte offsets and counts of all lines, from the kept index if it is of this file."""
+    """Return ids, byte offsets and counts of all lines, from the kept index if it fits the file."""
     status, kept = os.stat(path), _index_path(path)
     signature = np.array([status.st_size, status.st_mtime_ns])
     if kept.exists():
@@ -108,7 +108,7 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             if np.array_equal(found["signature"], signature):
                 return _checked(**found)
         except (ValueError, KeyError, TypeError, OSError):
-            pass  # damaged, or of an earlier layout: made anew
+            pass  # damaged, or of an earlier layout: made again
     ids, offsets, counts = _scan(path, status.st_size)
     names = np.frombuffer("\n".join(ids).encode(), np.uint8)  # an id is no longer than it is
     try:
@@ -116,8 +116,7 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             np.savez(file, signature=signature, ids=names, offsets=offsets, counts=counts)
     except OSError as error:
         warnings.warn(
-            f"{kept} cannot be written ({error.__cause__}): the index of {path.name} is made anew "
-            "each time",
+            f"{kept} cannot be written ({error.__cause__}): {path.name} is indexed each time",
             stacklevel=2,
         )
     return ids, offsets, counts
@@ -126,7 +125,7 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 def _checked(
     signature: np.ndarray, ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """An index from a file, if it is one."""
+    """Return an index from a file, if it is one."""
     names = ids.astype(np.uint8, casting="no").tobytes().decode().split("\n")
     for column in (offsets, counts):
         if column.shape != (len(names),) or column.dtype != np.int64 or column.min() < 0:
@@ -160,7 +159,7 @@ def _scan(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 class TsvWriter(RegionWriter):
-    """Six columns a line; width and height of the picture are not known here and written as 0."""
+    """Six columns a line; width and height of the picture are unknown here and written as 0."""
 
     def __init__(self, part: Path, plan: Plan, done: int) -> None:
         super().__init__(part, plan, done)
@@ -169,17 +168,17 @@ class TsvWriter(RegionWriter):
         if bad := next((i for i in plan.ids if set(i) & set("\t\r\n")), None):
             raise ValueError(f"image id {bad!r} cannot stand in a TSV")
         part.touch()
-        with open(part, "r+b") as file:  # what a kill left behind the last whole line falls
+        with open(part, "r+b") as file:  # cut off the half line that a kill left
             for entry in range(done):
                 if not file.readline().endswith(b"\n"):
                     raise ValueError(f"it ends in image {entry + 1} of {done}")
             file.truncate(file.tell())
 
-    def write(self, entry: int, regions: Regions) -> None:  # noqa: D102
-        features = base64.b64encode(regions.features.astype(_FLOAT, copy=False).tobytes())
-        boxes = b""
-        if regions.boxes is not None:
-            boxes = base64.b64encode(regions.boxes.astype(_FLOAT, copy=False).tobytes())
-        start = f"{self.plan.ids[entry]}\t0\t0\t{len(regions.features)}\t".encode()
+    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
+        features, boxes = (
+            b"" if x is None else base64.b64encode(x.astype(_FLOAT, copy=False).tobytes())
+            for x in record
+        )
+        start = f"{self.plan.ids[entry]}\t0\t0\t{len(record.features)}\t".encode()
         with open(self.part, "ab") as file:
             file.write(start + boxes + b"\t" + features + b"\n")

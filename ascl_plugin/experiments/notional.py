@@ -161,7 +161,8 @@ def detected_regions(path: str | Path, image_ids: Sequence[str]) -> dict[str, li
             is what the extraction kept and no count of objects.
         OSError, ImportError: of `open_regions`.
     """
-    from ascl_plugin.adapters.regions.region_files import normal_id, open_regions
+    from ascl_plugin.adapters.regions.reader import normal_id
+    from ascl_plugin.adapters.regions.region_files import open_regions
 
     reader = open_regions(path)
     entries = {normal_id(image_id): entry for entry, image_id in enumerate(reader.ids)}

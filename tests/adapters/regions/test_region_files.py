@@ -17,7 +17,8 @@ pytest.importorskip("tqdm", reason="extra `regions`")
 
 from ascl_plugin.adapters.regions import tsv as region_tsv
 from ascl_plugin.adapters.regions.inputs import RegionInputs
-from ascl_plugin.adapters.regions.region_files import SeveralFiles, normal_id, open_regions
+from ascl_plugin.adapters.regions.reader import normal_id
+from ascl_plugin.adapters.regions.region_files import SeveralFiles, open_regions
 
 IDS = ["139", "COCO_val2014_000000000285.jpg", "a b", "9" * 12]
 COUNTS = [3, 5, 1, 5]
