@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Union, overload, runtime_checkable
 
+import numpy as np
 from torch import Tensor, nn
 
 from ascl_plugin.features import ImageFeatures, Items, TextFeatures
@@ -20,6 +21,9 @@ Row = Mapping[str, Any]
 
 #: Rows of a split, or some of them in a list.
 AnyRows = Union["Rows", Sequence[Row]]
+
+#: Options by name, as configurations hold them.
+NamedOptions = Mapping[str, Any]
 
 #: A component as configurations and saved models name it: ``{"name": ..., **options}``.
 ComponentSpec = Mapping[str, object]
@@ -150,6 +154,23 @@ class HasFusion(Protocol):
 
     @property
     def fusion(self) -> Scorer: ...
+
+
+class VectorIndex(Protocol):
+    """The members of a faiss index that a search needs: its size, its width, the nearest ids.
+
+    `search` returns scores and ids (Q, k); id -1 marks an empty slot.
+    """
+
+    @property
+    def ntotal(self) -> int: ...
+
+    @property
+    def d(self) -> int: ...
+
+    def add(self, vectors: np.ndarray, /) -> None: ...
+
+    def search(self, queries: np.ndarray, k: int, /) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class SplitEvaluator(Protocol):

@@ -20,7 +20,6 @@ from ascl_plugin.disk import (
     remove_folder,
     write_sums,
     write_text,
-    writing,
     written,
 )
 
@@ -42,10 +41,6 @@ def folder(tmp_path):
 def test_what_was_written_is_fine_and_sha256sum_says_so_too(folder):
     check_sums(folder)
     subprocess.run(["sha256sum", "--strict", "-c", SUMS], cwd=folder, check=True)
-
-
-def test_a_folder_without_sums_is_not_judged(tmp_path):
-    check_sums(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.bin", SUMS])
@@ -74,18 +69,6 @@ def test_a_file_that_is_gone_is_named_and_none_outside_is_read(folder):
     (folder / SUMS).write_text("0" * 64 + "  ../a.bin\n")
     with pytest.raises(ValueError, match=r"names '\.\./a.bin'"):
         check_sums(folder)
-
-
-def test_a_full_disk_is_told_with_the_path(tmp_path):
-    told = pytest.raises(OSError, match=r"run/log.jsonl cannot be written \(.*No space.*--resume")
-    with told, writing(tmp_path / "run" / "log.jsonl"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_library_that_hides_the_reason_is_seen_through(tmp_path):
-    told = pytest.raises(OSError, match=r"x cannot be written \(.*No space left")
-    with told, writing(tmp_path / "x"), open("/dev/full", "wb") as file:
-        torch.save({"a": torch.zeros(100_000)}, file)
 
 
 def write_file(path, content):
@@ -200,14 +183,6 @@ def test_killed_at_any_operation_the_old_or_the_new_one_is_there(tmp_path, write
         raise AssertionError("it never came to its end")
     assert read(path) == "new" and seen[0] == "old"
     assert len(seen) >= (8 if write is write_folder else 2)
-
-
-def test_what_a_kill_left_is_overwritten_by_the_next(tmp_path):
-    path = tmp_path / "x"
-    (tmp_path / ".x.writing").mkdir()
-    (tmp_path / ".x.writing" / "a").write_text("half")
-    write_file(path, "whole")
-    assert names(tmp_path) == ["x"]
 
 
 def test_two_processes_may_write_a_shared_one(tmp_path):

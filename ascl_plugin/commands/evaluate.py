@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ascl_plugin.commands.open_model import add_model_options, find_run, open_split
 
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
-
-def add_evaluate(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "evaluate",

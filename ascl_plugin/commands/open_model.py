@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import datasets
+
+    from ascl_plugin.interfaces import NamedOptions
     from ascl_plugin.retrieval.evaluator import Evaluator
 
 
@@ -56,10 +59,10 @@ class Run(NamedTuple):
     """
 
     folder: Path
-    options: dict[str, Any]
+    options: NamedOptions
 
     @property
-    def rerank_options(self) -> dict[str, Any]:
+    def rerank_options(self) -> NamedOptions:
         """Options of `rerank`, unchecked: pass them through `without_labels`."""
         named = {k: v for k, v in self.options.items() if k.startswith("rerank_")}
         return {k.removeprefix("rerank_"): v for k, v in named.items()}
@@ -85,8 +88,10 @@ def find_run(model: str | Path) -> Run:
     return Run(folder, options)
 
 
-def open_split(args: argparse.Namespace, run: Run, pictures: bool = False) -> tuple[Evaluator, Any]:
-    """Return an evaluator of a run's model, and the split (a `datasets.Dataset`).
+def open_split(
+    args: argparse.Namespace, run: Run, pictures: bool = False
+) -> tuple[Evaluator, datasets.Dataset]:
+    """Return an evaluator of a run's model, and the split.
 
     Args:
         args: parsed options of `add_model_options`.
@@ -115,7 +120,7 @@ def open_split(args: argparse.Namespace, run: Run, pictures: bool = False) -> tu
     return evaluator, rows
 
 
-def _rows(args: argparse.Namespace, options: dict[str, Any], pictures: bool) -> Any:
+def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> datasets.Dataset:
     """Return the split of `--data_root`, or else of the data that the run was trained on."""
     data_root = args.data_root or options.get("data_root")
     if data_root is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import CrossModalFusion
-from ascl_plugin.interfaces import AnyRows, Rows
+from ascl_plugin.interfaces import AnyRows, NamedOptions, Rows
 from ascl_plugin.metrics.protocols import block, folds, query_results
 from ascl_plugin.metrics.statistics import confidence_intervals
 from ascl_plugin.reranking import rerank
@@ -121,7 +121,7 @@ class Evaluator:
     def evaluate(
         self,
         rows: Rows,
-        rerank_options: Mapping[str, Any] | None = None,
+        rerank_options: NamedOptions | None = None,
         oracle: bool = False,
         protocol: str = "full",
         intervals: bool = False,
@@ -197,7 +197,7 @@ class Evaluator:
 def _reranked(
     sim: Tensor,
     parts: Sequence[tuple[slice, Tensor]],
-    options: Mapping[str, Any],
+    options: NamedOptions,
     groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Re-rank both directions within each part of the matrix; all other scores are 0."""
@@ -214,7 +214,7 @@ def _reranked(
     return i2t, t2i
 
 
-def without_labels(rerank_options: Mapping[str, Any], oracle: bool) -> dict[str, Any]:
+def without_labels(rerank_options: NamedOptions, oracle: bool) -> dict[str, Any]:
     """Return the options of honest re-ranking: all but caption_groups.
 
     Raises:

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places
-from ascl_plugin.interfaces import HasFusion, Scorer
+from ascl_plugin.interfaces import HasFusion, Scorer, VectorIndex
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.pairs import score_pairs
 from ascl_plugin.scoring.topk import TopK, best_of_pairs
-from ascl_plugin.scoring.vector_index import VectorIndex, make_index
+from ascl_plugin.scoring.vector_index import make_index
 
 CELL = 500  # texts of a cluster, on average
 CHUNK = 2**26  # bytes of features averaged at once

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ascl_plugin.disk import written
+from ascl_plugin.interfaces import VectorIndex
 
 NAME = "shard-{:06d}.faiss"
 
 
-class VectorIndex(Protocol):
-    """The members of a faiss index that a search needs."""
-
-    @property
-    def ntotal(self) -> int:
-        """Number of vectors."""
-        ...
-
-    @property
-    def d(self) -> int:
-        """Width of a vector."""
-        ...
-
-    def search(self, queries: np.ndarray, k: int, /) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores and ids (Q, k) of the nearest vectors; -1 marks an empty slot."""
-        ...
-
-
-def make_index(gallery: Tensor, factory: str, options: str = "") -> Any:
+def make_index(gallery: Tensor, factory: str, options: str = "") -> VectorIndex:
     """Return a faiss index that holds the gallery (N, E) fp32; near is a high inner product.
 
     Raises:
@@ -99,7 +81,7 @@ def write_shards(
     return paths
 
 
-def open_shards(folder: str | Path, index_options: str = "", mapped: bool = True) -> Any:
+def open_shards(folder: str | Path, index_options: str = "", mapped: bool = True) -> VectorIndex:
     """Return the files of `write_shards` as one faiss index; ids are positions in the gallery.
 
     Args:

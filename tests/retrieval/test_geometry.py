@@ -6,7 +6,6 @@ import itertools
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,19 +64,6 @@ def test_a_case_worked_by_hand():
     uniformity = math.log((2 * math.exp(-4) + math.exp(-8)) / 3)
     expected = (3, mean, 8 / 3 - mean**2, 8 / 3, uniformity)
     assert differences(corners) == pytest.approx(expected)
-
-
-def test_scipy_says_the_same():
-    distance = pytest.importorskip("scipy.spatial.distance")
-    v, w = vectors(40, dim=48), vectors(90, 1, 48)
-    d = distance.pdist(v.double().numpy())
-    found = differences(v, tile=16)
-    assert found[:3] == pytest.approx((len(d), d.mean(), d.var()), abs=1e-9)
-    assert found.uniformity == pytest.approx(np.log(np.exp(-2 * d**2).mean()), abs=1e-9)
-    owners = torch.randint(0, 40, (90,), generator=torch.Generator().manual_seed(2))
-    d = distance.cdist(v.double().numpy(), w.double().numpy())[owners, np.arange(90)]
-    found = positives(v, w, owners)
-    assert (found.mean, found.alignment) == pytest.approx((d.mean(), (d**2).mean()), abs=1e-9)
 
 
 def test_many_pairs_are_held_a_part_at_a_time(monkeypatch):

@@ -150,7 +150,7 @@ def test_a_text_of_padding_alone_is_scored():
     assert score_matrix(CrossModalFusion(4, 2), v, texts).isfinite().all()
 
 
-def test_the_bar_counts_pairs(monkeypatch):
+def test_the_bar_counts_pairs(tmp_path, monkeypatch):
     tqdm = pytest.importorskip("tqdm.auto", reason="extra `recipes`")
     bars = []
 
@@ -164,7 +164,21 @@ def test_the_bar_counts_pairs(monkeypatch):
     score_matrix(CrossModalFusion(4, 2), v, w, (2, 3))
     assert not bars
     score_matrix(CrossModalFusion(4, 2), v, w, (2, 3), progress=True)
-    assert [(bar.n, bar.total) for bar in bars] == [(63, 63)]
+    assert [(bar.n, bar.initial, bar.total) for bar in bars] == [(63, 0, 63)]
+
+    stops = [True]
+
+    def scorer(images, texts):
+        if stops and len(images) == 1:
+            raise KeyboardInterrupt
+        return torch.zeros(len(images), len(texts))
+
+    path = tmp_path / "sims.npy"
+    with pytest.raises(KeyboardInterrupt):
+        score_matrix(scorer, v, w, (6, 9), path=path)
+    stops.clear()
+    score_matrix(scorer, v, w, (6, 9), progress=True, path=path)
+    assert (bars[-1].n, bars[-1].initial, bars[-1].total) == (63, 54, 63)
 
 
 @pytest.mark.parametrize(

@@ -133,14 +133,6 @@ def test_an_index_that_looks_into_one_cell_of_five_finds_one_and_leaves_the_rest
 
 
 @needs_faiss
-def test_vectors_of_ones_own():
-    """They alone choose: with one candidate, image i gets text 4 - i, and text t image 4 - t."""
-    v, w = aligned(5, 5)
-    found = search(LateInteraction(), v, w, 1, 1, embeddings=(torch.eye(5), torch.eye(5).flip(0)))
-    assert found.i2t_ids.tolist() == found.t2i_ids.tolist() == [[4], [3], [2], [1], [0]]
-
-
-@needs_faiss
 def test_the_report_says_what_was_found_and_how_long_it_took():
     v, w = aligned()
     report = search_report(CrossModalFusion(8, 2), v, w, 99, 5)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.topk import best_of_pairs
 
@@ -56,19 +55,6 @@ def test_lists_are_those_of_a_stable_sort(images, texts, k, levels, tile, shuffl
         expected_ids, expected = of_sorted(matrix, k)
         assert ids.dtype == torch.int64 and torch.equal(ids, expected_ids)
         assert scores.dtype == torch.float32 and torch.equal(scores, expected)
-
-
-def test_of_a_fusion_too():
-    generator = torch.Generator().manual_seed(0)
-    v = ImageFeatures(
-        torch.randn(20, 3, 4, generator=generator), None, torch.randn(20, 4, generator=generator)
-    )
-    w = TextFeatures(torch.randn(50, 5, 4, generator=generator))
-    head = CrossModalFusion(4, 2)
-    matrix = score_matrix(head, v, w, memory=2**16)
-    found = score_matrix(head, v, w, memory=2**16, topk=6)
-    assert torch.equal(found.i2t_ids, of_sorted(matrix, 6)[0])
-    assert torch.equal(found.t2i_scores, of_sorted(matrix.T, 6)[1])
 
 
 def test_nan_has_no_place_in_a_list():
