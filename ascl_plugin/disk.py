@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -71,6 +72,11 @@ def write_text(path: Path, text: str, shared: bool = False) -> None:
     """Write a text as UTF-8, see `written`."""
     with written(path, shared) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON as a file, `written`."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def into_place(aside: Path, path: Path) -> None:

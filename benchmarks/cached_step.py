@@ -18,7 +18,7 @@ import torch
 from measure import peak, seconds
 
 from ascl_plugin.losses import AsymmetryLoss
-from ascl_plugin.report.tables import markdown_table
+from ascl_plugin.report.table import Table, markdown_table
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.gradient_cache import CachedEncoding
 
@@ -80,7 +80,7 @@ def main() -> None:
             with fresh.Pool(1) as pool:
                 given = (fusion, chunk, args.pairs, args.width, args.device)
                 rows.append(pool.apply(measured, given))
-    print(markdown_table(rows))
+    print(markdown_table(Table("", rows, digits=1)))
 
 
 if __name__ == "__main__":

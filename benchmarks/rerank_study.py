@@ -27,7 +27,7 @@ import torch
 
 from ascl_plugin.commands.score_files import read_array, read_caption_to_image
 from ascl_plugin.metrics.recall import retrieval_metrics
-from ascl_plugin.report.tables import markdown_table
+from ascl_plugin.report.table import Table, markdown_table
 from ascl_plugin.reranking import Tuned, rerank, tune_rerank
 
 SHOWN = {"i2t_r1": "I2T R@1", "t2i_r1": "T2I R@1", "rsum": "Rsum"}
@@ -132,7 +132,8 @@ def never_losing(cases: Sequence[Case], top: int, max_loss: float) -> None:
     for count in GRID["text_neighbors"]:  # the best of each, losing or not
         order.append(next(row for row in ranked if row["text_neighbors"] == count))
     shown = [row for i, row in enumerate(order) if row not in order[:i]]
-    print(markdown_table([row | {"reverse_k": row["reverse_k"] or "none"} for row in shown]))
+    shown = [row | {"reverse_k": row["reverse_k"] or "none"} for row in shown]
+    print(markdown_table(Table("", shown, digits=1)))
     for name, values in GRID.items():
         counts = {v: sum(row[name] == v for row in good) for v in values}
         print(f"\n{name} of those that never lose:", counts)
@@ -152,7 +153,7 @@ def by_matrix(cases: Sequence[Case]) -> None:
             rows[-1] |= {f"{name}: {title}": f"{gain[n]:+.1f}" for n, title in SHOWN.items()}
         rows[-1]["tuned options"] = words(tuned.options) or "none"
     print("\n### By matrix: recall before, change by the default, change by tuned options\n")
-    print(markdown_table(rows))
+    print(markdown_table(Table("", rows, digits=1)))
 
 
 def all_methods(cases: Sequence[Case]) -> None:
@@ -181,7 +182,7 @@ def all_methods(cases: Sequence[Case]) -> None:
             row["Rsum, untuned"] = f"{np.mean(plain):+.1f}" if plain else ""
             rows.append(row | {"options": "; ".join(dict.fromkeys(picked))})
         print(f"\n### All methods, {group}, mean over {len(members)} matrices\n")
-        print(markdown_table(rows))
+        print(markdown_table(Table("", rows, digits=1)))
 
 
 def plot(cases: Sequence[Case], folder: Path) -> None:

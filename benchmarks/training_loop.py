@@ -26,7 +26,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 
 from ascl_plugin.data.store import FeatureStore
 from ascl_plugin.losses import AsymmetryLoss
-from ascl_plugin.report.tables import markdown_table
+from ascl_plugin.report.table import Table, markdown_table
 from ascl_plugin.retrieval import model
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.training import trainer as loop
@@ -115,7 +115,7 @@ def main(options: list[str]) -> int:
         {"stage": stage, "seconds": took, "share of the run": f"{100 * took / whole:.1f} %"}
         for stage, took in SECONDS.most_common()
     ]
-    print(markdown_table(rows))
+    print(markdown_table(Table("", rows, digits=1)))
     waiting = 100 * SECONDS["waiting for data"] / in_steps
     print(f"\nsteps: {steps}, {pairs / in_steps:.0f} pairs/s, {waiting:.1f} % waiting for data")
     print(f"whole run: {whole:.1f} s")

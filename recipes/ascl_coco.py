@@ -30,7 +30,8 @@ from typing import Any
 from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import caption_to_image
-from ascl_plugin.report.metrics_file import print_results, write_json
+from ascl_plugin.disk import write_json
+from ascl_plugin.report.terminal import print_results
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
 from ascl_plugin.retrieval.model import parameter_counts
@@ -178,10 +179,11 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
                 sim = evaluator.score(rows, caption_to_image(rows)[0])
             if train.save_scores and accelerator.is_main_process:
                 write_matrix(folder / f"scores_{split}.npy", sim)
-            results[split] = evaluator.evaluate(rows, rerank, sim=sim)
+            found = evaluator.evaluate(rows, rerank, sim=sim)
+            results[split] = found.to_dict()
             title = f"{split}: {len(splits[split])} images, seed {train.seed}, single model"
             if accelerator.is_main_process:
-                print_results(results[split], title)
+                print_results(found, title)
     if accelerator.is_main_process:
         write_json(folder / "metrics.json", results)
     say(f"results and model in {folder}")

@@ -48,10 +48,10 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def evaluate_command(args: argparse.Namespace) -> int:
     """Evaluate a saved model on a split of its own data, or of another data root."""
-    from ascl_plugin.report.metrics_file import print_results, write_json
+    from ascl_plugin.disk import write_json
+    from ascl_plugin.report.terminal import print_results
     from ascl_plugin.retrieval.audit import AuditError
     from ascl_plugin.retrieval.evaluator import without_labels
-    from ascl_plugin.scoring import paired_protocol as paired
 
     run = find_run(args.model)
     rerank_options = without_labels(run.rerank_options, args.oracle) if args.rerank else None
@@ -64,9 +64,5 @@ def evaluate_command(args: argparse.Namespace) -> int:
         raise ValueError(f"the audit of the scores failed, no number is printed: {error}") from None
     print_results(results, f"{args.split}, {len(rows)} images, protocol {args.protocol}")
     if args.output is not None:
-        warning = {"warning": paired.LEAKS} if paired.ROW in results else {}
-        write_json(
-            args.output,
-            {"split": args.split, "protocol": args.protocol, **results, **warning},
-        )
+        write_json(args.output, {"split": args.split, **results.to_dict()})
     return 0

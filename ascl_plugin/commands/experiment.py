@@ -7,12 +7,11 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from ascl_plugin.experiments.plan import EXPERIMENTS
 
 
-def add_experiment(commands: Any) -> None:
+def add_experiment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "experiment",
@@ -72,7 +71,6 @@ def _experiment(args: argparse.Namespace) -> int:
     ]
     study.runs.train(needed)
     for name in names:
-        result = study.run(name)
-        print(f"\n{result.markdown('')}", flush=True)
+        print(f"\n{study.run(name)}", flush=True)
     print(f"results in {args.output_dir}")
     return 0

@@ -23,6 +23,7 @@ from ascl_plugin.commands.score_files import (
 )
 from ascl_plugin.disk import write_text
 from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.metrics.result_row import ResultRow
 from ascl_plugin.reranking.methods import Reranked, find_method, rerank
 from ascl_plugin.reranking.options import ARRAYS, RerankOptions, options_of
 from ascl_plugin.reranking.tune import tune_rerank
@@ -138,7 +139,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, output: Path) -> int:
-    from ascl_plugin.report.tables import results_table
+    from ascl_plugin.report.table import markdown_table, results_table
 
     before = after = None
     with _bar(2 if owners is None else 4) as step:
@@ -155,7 +156,8 @@ def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, outpu
     for path in written:
         print(f"wrote {path}")
     if before is not None and after is not None:
-        print(results_table({"before": before, "after": after}))
+        rows = [ResultRow("before", before), ResultRow("after", after)]
+        print(markdown_table(results_table(rows)))
         kind = "transductive" if result.transductive else "not transductive"
         print(f"\n{result.method} is {kind}")
     return 0
@@ -163,7 +165,7 @@ def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, outpu
 
 def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Path | None) -> int:
     """Print a table of every method, each with those of the options that it has."""
-    from ascl_plugin.report.tables import RESULT_COLUMNS, markdown_table
+    from ascl_plugin.report.table import Table, markdown_table, result_cells
 
     rows = []
     methods = registry.available("rerank")
@@ -178,10 +180,10 @@ def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Pat
             metrics = _recall(result, owners)
             rows.append(
                 {"method": method}
-                | {title: metrics[key] for key, title in RESULT_COLUMNS.items()}
-                | {"transductive": "yes" if result.transductive else "no", "seconds": seconds}
+                | result_cells(metrics)
+                | {"transductive": result.transductive, "seconds": seconds}
             )
-    table = markdown_table(rows)
+    table = markdown_table(Table("Methods", rows, digits=1))
     print(table)
     if output is not None:
         write_text(output, table + "\n")
@@ -190,7 +192,7 @@ def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Pat
 
 
 def _tune(sim: Array, owners: np.ndarray, method: str, options: RerankOptions) -> int:
-    from ascl_plugin.report.tables import results_table
+    from ascl_plugin.report.table import markdown_table, results_table
 
     if method != "bidirectional":
         raise ValueError(f"--tune chooses options of bidirectional, not of {method}")
@@ -200,7 +202,11 @@ def _tune(sim: Array, owners: np.ndarray, method: str, options: RerankOptions) -
     chosen = [f"--{name} {value}" for name, value in tuned.options.items() if value is not None]
     none = tuned.options.get("method") == "none"
     print("options:", *chosen, *([] if none else given))
-    print(results_table({"before": tuned.trials[0].metrics, "after, chosen here": tuned.metrics}))
+    rows = [
+        ResultRow("before", tuned.trials[0].metrics),
+        ResultRow("after, chosen here", tuned.metrics),
+    ]
+    print(markdown_table(results_table(rows)))
     return 0
 
 

@@ -1,25 +1,24 @@
-"""The case study (Figure 8): first answers both ways, of two models, right and wrong marked."""
+"""The case study (Figure 8): first answers of two models both ways, right and wrong marked."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ascl_plugin.disk import written
-from ascl_plugin.experiments.results import Result
+from ascl_plugin.experiments.plan import Settings, with_defaults
+from ascl_plugin.experiments.study import Study, Trained, models_of
+from ascl_plugin.interfaces import Rows
 from ascl_plugin.ranking import top_candidates
+from ascl_plugin.report.document import Answer, Answers, Case, Item, Section
 from ascl_plugin.reranking import rerank
 
-if TYPE_CHECKING:
-    from ascl_plugin.experiments.study import Study, Trained
-
-_DEFAULTS: dict[str, Any] = {
+_DEFAULTS: Settings = {
     "models": None, "count": 4, "seed": 0, "top": 3, "pick": "random", "rerank": True,
 }  # fmt: skip
 _SIDE = 192  # of a thumbnail, in pixels
@@ -28,7 +27,7 @@ _WAYS = {"i2t": "image to captions", "t2i": "caption to images"}
 
 @dataclass(frozen=True)
 class _List:
-    """What one model says before or after re-ranking: (Q, G) scores to sort by, both ways."""
+    """Answers of one model before or after re-ranking: (Q, G) scores to sort by, both ways."""
 
     model: str
     stage: str
@@ -36,8 +35,10 @@ class _List:
     score: dict[str, Tensor]
 
 
-def experiment(study: Study, settings: dict[str, Any]) -> Result:
-    """Top captions of images and top images of captions.
+def experiment(study: Study, settings: Settings) -> Section:
+    """Return top captions of images and top images of captions, with scores before re-ranking.
+
+    Pictures are JPEG files in the experiment's folder.
 
     Args:
         study: its first seed is shown.
@@ -46,16 +47,11 @@ def experiment(study: Study, settings: dict[str, Any]) -> Result:
             "differ": only queries whose first answer is right for one of two models and wrong for
             the other.
 
-    Returns:
-        Cases, each {way, title, query: {text, picture, alt, label}, lists: [{model, stage, note,
-        answers: [{text, picture, alt, score, right}]}]}; pictures are JPEG files in the
-        experiment's folder. Scores are those before re-ranking.
-
     Raises:
         ValueError: an unknown setting or model, no queries to choose from.
     """
     chosen = _checked(settings)
-    names = chosen["models"] or list(study.models)[:2]
+    names = models_of(study, chosen)
     if chosen["pick"] == "differ" and len(names) != 2:
         raise ValueError(f"cases: pick differ compares two models, got {', '.join(names)}")
     for name in names:
@@ -76,14 +72,11 @@ def experiment(study: Study, settings: dict[str, Any]) -> Result:
         notes.append("Re-ranked lists are transductive; scores shown are those before re-ranking.")
     if pictures.missing:
         notes.append(f"No picture file of {', '.join(sorted(pictures.missing))}.")
-    return Result("Case study: first answers, right and wrong", notes=notes, cases=cases)
+    return Section("Case study: first answers, right and wrong", notes=notes, cases=cases)
 
 
-def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    for name in settings:
-        if name not in _DEFAULTS:
-            raise ValueError(f"cases: no setting {name!r}; there are {', '.join(_DEFAULTS)}")
-    chosen = {**_DEFAULTS, **settings}
+def _checked(settings: Settings) -> Settings:
+    chosen = with_defaults("cases", settings, _DEFAULTS)
     for name in ("count", "top"):
         if not isinstance(chosen[name], int) or chosen[name] < 1:
             raise ValueError(f"cases: {name} must be an integer of at least 1, got {chosen[name]}")
@@ -105,9 +98,9 @@ def _lists(name: str, trained: Trained, reranking: bool) -> list[_List]:
 
 
 def _queries(
-    way: str, lists: Sequence[_List], owners: np.ndarray, names: list[str], chosen: dict[str, Any]
+    way: str, lists: Sequence[_List], owners: np.ndarray, names: list[str], chosen: Settings
 ) -> tuple[np.ndarray, str]:
-    """Which queries are shown, in ascending order, and how they were chosen."""
+    """Choose the queries to show, in ascending order; also return how they were chosen."""
     rng = np.random.default_rng(chosen["seed"])
     total = len(lists[0].order[way])
     among = np.arange(total)
@@ -133,7 +126,7 @@ def _queries(
 def _right(
     way: str, answers: Tensor, owners: np.ndarray, queries: np.ndarray | None = None
 ) -> np.ndarray:
-    """(Q, K) whether answer and query belong together; queries default to 0 .. Q-1."""
+    """Return (Q, K): answer and query belong together; queries default to 0 .. Q-1."""
     queries = np.arange(len(answers)) if queries is None else queries
     image, text = queries[:, None], answers.numpy()
     if way == "t2i":
@@ -143,49 +136,45 @@ def _right(
 
 def _case(
     way: str, query: int, lists: Sequence[_List], trained: Trained, pictures: _Pictures, top: int
-) -> dict[str, Any]:
+) -> Case:
     owners, texts = trained.caption_to_image, trained.texts
     own = query if way == "i2t" else int(owners[query])
-    asked = pictures.of(own)
-    if way == "i2t":
-        asked |= {"text": None, "label": "the query"}
-        title = f"Image {trained.rows[own]['image_id']}: which captions?"
-    else:
-        asked |= {"text": texts[query], "label": "the image it was written for"}
+    asked, label = pictures.of(own), "the query"
+    title = f"Image {trained.rows[own]['image_id']}: which captions?"
+    if way == "t2i":
+        asked["text"], label = texts[query], "the image it was written for"
         title = f"Caption {query}: which images?"
-    shown = []
+    shown: list[Answers] = []
     for found in lists:
         order = found.order[way][query][None]
         answers = top_candidates(order, min(top, order.shape[1]))
         right = _right(way, answers, owners, np.array([query]))[0]
-        items = [
-            {
-                **({"text": texts[a], "picture": None, "alt": ""} if way == "i2t" else
-                   {"text": None, **pictures.of(a)}),
-                "score": float(found.score[way][query, a]),
-                "right": bool(r),
-            }
-            for a, r in zip(answers[0].tolist(), right, strict=True)
-        ]  # fmt: skip
+        items: list[Answer] = []
+        for answer, is_right in zip(answers[0].tolist(), right.tolist(), strict=True):
+            item: Item = {"text": texts[answer], "picture": None, "alt": ""}
+            if way == "t2i":
+                item = pictures.of(answer)
+            score = float(found.score[way][query, answer])
+            items.append({**item, "score": score, "right": is_right})
         note = None
         if not right.any():
             everything = top_candidates(order, order.shape[1])
             place = int(_right(way, everything, owners, np.array([query]))[0].argmax())
             note = f"the first right answer is at place {place + 1}"
         shown.append({"model": found.model, "stage": found.stage, "answers": items, "note": note})
-    return {"way": way, "title": title, "query": asked, "lists": shown}
+    return {"way": way, "title": title, "query": {**asked, "label": label}, "lists": shown}
 
 
 class _Pictures:
     """Thumbnails of rows, each written once."""
 
-    def __init__(self, study: Study, rows: Any) -> None:
+    def __init__(self, study: Study, rows: Rows) -> None:
         self.study = study
         self.rows = rows
         self.missing: set[str] = set()
 
-    def of(self, row: int) -> dict[str, Any]:
-        """File name and alternative text of an image; no file name where there is no picture."""
+    def of(self, row: int) -> Item:
+        """Return the file and the text of an image; no file if there is no picture."""
         from ascl_plugin.data.images import load_image
 
         content = self.rows[row]
@@ -194,9 +183,9 @@ class _Pictures:
         cell = content["image"] or {}
         if cell.get("bytes") is None and not os.path.isfile(cell.get("path") or ""):
             self.missing.add(content["image_id"])
-            return {"picture": None, "alt": alt}
+            return {"text": None, "picture": None, "alt": alt}
         picture = load_image(cell, content["image_id"])
         picture.thumbnail((_SIDE, _SIDE))
         with written(path) as aside:
             picture.save(aside, "JPEG", quality=80)
-        return {"picture": path.name, "alt": alt}
+        return {"text": None, "picture": path.name, "alt": alt}

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ascl_plugin.asymmetry.captions.tagger import NOTIONAL, Tagger, Word
+from ascl_plugin.asymmetry.captions.tagger import NOTIONAL, Tagger
 from ascl_plugin.asymmetry.measure import asymmetry_statistics, outnumbering
-from ascl_plugin.experiments.results import Result, Table
+from ascl_plugin.experiments.plan import Settings
+from ascl_plugin.experiments.study import Study
+from ascl_plugin.interfaces import Rows
+from ascl_plugin.report.document import Section
+from ascl_plugin.report.table import Cell, Table
 
-if TYPE_CHECKING:
-    from ascl_plugin.experiments.study import Study
+#: Kind of object -> its number in each image, None for an unknown image.
+Counts = dict[str, list[int | None]]
 
+WORDS = {"notional words": NOTIONAL, "nouns": frozenset({"NOUN", "PROPN"})}
 _NOTES = {
     "objects": "Objects of drawn scenes are exact.",
     "instances": "Instances are those that COCO's annotators marked, of 80 categories; a marked "
     "crowd is one.",
-    "regions": "Regions are what a detector kept; the files tell neither classes nor scores, so "
-    "two of one object count as two.",
+    "regions": "Regions are those that a detector kept; the files tell neither classes nor scores, "
+    "so two of one object count as two.",
 }
 
 
-def experiment(study: Study, settings: dict[str, Any]) -> Result:
-    """The share of image-caption pairs whose image holds more objects than its caption words.
+def experiment(study: Study, settings: Settings) -> Section:
+    """Return the share of image-caption pairs with more objects than words of the caption.
 
     Args:
         study: no model of it is trained.
@@ -32,12 +36,11 @@ def experiment(study: Study, settings: dict[str, Any]) -> Result:
             of them, or both, unless the rows are drawn scenes.
 
     Raises:
-        ValueError: nothing tells the objects of the images.
+        ValueError: the objects of the images are not known.
         ImportError: no tagger.
     """
     rows = study.rows()
     found = study.cell("notional", "shares", lambda: measure(rows, settings))
-    tables = [Table("Objects of the image against words of the caption", found)]
     kinds = {row["objects"] for row in found}
     notes = [
         "Notional words are nouns, verbs but \"be\" and modal verbs, adjectives, adverbs and "
@@ -45,39 +48,39 @@ def experiment(study: Study, settings: dict[str, Any]) -> Result:
         *(text for kind, text in _NOTES.items() if kind in kinds),
         "The paper tells of over 75% on Flickr30K, and names neither detector nor tagger.",
     ]  # fmt: skip
-    if "facts" in rows.column_names:
-        facts = asymmetry_statistics(rows.select_columns(["facts", "caption_facts"]))
+    if _are_scenes(rows):
+        facts = asymmetry_statistics(
+            {"facts": facts, "caption_facts": told}
+            for facts, told in zip(rows["facts"], rows["caption_facts"], strict=True)
+        )
         notes.append(
             f"By exact facts in place of objects and words: {facts['image_facts']:.1f} an image, "
             f"{facts['text_facts']:.1f} a caption; the image holds more of them in "
             f"{100 * facts['image_holds_more']:.1f}% of the pairs."
         )
-    return Result("Objects against notional words", tables, [], notes)
+    tables = [Table("Objects of the image against words of the caption", found)]
+    return Section("Objects against notional words", tables=tables, notes=notes)
 
 
-def measure(rows: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table: each way to count objects against each way to count words."""
-    counts: dict[str, Any] = {}
-    if "facts" in rows.column_names:
-        counts |= scene_objects(rows.select_columns(["facts"]))
+def measure(rows: Rows, settings: Settings) -> list[dict[str, Cell]]:
+    """Return rows of the table: each way to count objects against each way to count words."""
+    counts = scene_objects(rows["facts"]) if _are_scenes(rows) else {}
     for name, read in (("instances", coco_instances), ("regions", detected_regions)):
         if settings.get(name):
             counts |= read(settings[name], rows["image_id"][:])
     if not counts:
         raise ValueError(
-            "experiment notional: what objects the images hold is known of drawn scenes only; "
-            "its settings give a file, instances: COCO's instances JSON or regions: a detector's"
+            "experiment notional: the objects of the images are known of drawn scenes only; its "
+            "settings give a file, instances: COCO's instances JSON or regions: a detector's"
         )
-    captions = rows["captions"][:]
     tagger = Tagger()
-    tagged = [[tagger.tag(text) for text in several] for several in captions]
-    kinds = {"notional words": NOTIONAL, "nouns": frozenset({"NOUN", "PROPN"})}
-    found = []
+    tagged = [[[word.pos for word in tagger.tag(c)] for c in own] for own in rows["captions"][:]]
+    found: list[dict[str, Cell]] = []
     for objects, of_images in counts.items():
         known = [i for i, count in enumerate(of_images) if count is not None]
-        for kind, parts in kinds.items():
-            of_captions = [[_count(words, parts) for words in tagged[i]] for i in known]
-            share = outnumbering([of_images[i] for i in known], of_captions)
+        for kind, parts in WORDS.items():
+            of_captions = [[sum(p in parts for p in words) for words in tagged[i]] for i in known]
+            share = outnumbering([count for count in of_images if count is not None], of_captions)
             found.append(
                 {
                     "objects": objects,
@@ -93,37 +96,27 @@ def measure(rows: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _count(words: list[Word], parts: frozenset[str]) -> int:
-    return sum(word.pos in parts for word in words)
-
-
-def scene_objects(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Of drawn scenes, exactly.
+def scene_objects(facts: Iterable[Sequence[str]]) -> Counts:
+    """Return exact numbers of `objects`, and of distinct `kinds of objects`, of drawn scenes.
 
     Args:
-        rows: with `facts`, as `ascl_plugin.data.scenes.make` gives them.
-
-    Returns:
-        `objects` and distinct `kinds of objects`, a number for each row.
+        facts: the column `facts` of `ascl_plugin.data.scenes.make`.
     """
-    found: dict[str, list[int]] = {"objects": [], "kinds of objects": []}
-    for row in rows:
-        counts = [int(fact.split(":")[2]) for fact in row["facts"] if fact.startswith("count:")]
-        found["objects"].append(sum(counts))
-        found["kinds of objects"].append(len(counts))
-    return found
+    of_rows = [
+        [int(fact.split(":")[2]) for fact in own if fact.startswith("count:")] for own in facts
+    ]
+    return {
+        "objects": [sum(counts) for counts in of_rows],
+        "kinds of objects": [len(counts) for counts in of_rows],
+    }
 
 
-def coco_instances(path: str | Path, image_ids: Sequence[str]) -> dict[str, list[int | None]]:
-    """Of photographs that COCO's annotators marked, in an `instances_*.json`.
+def coco_instances(path: str | Path, image_ids: Sequence[str]) -> Counts:
+    """Return numbers of `instances` and of distinct `categories` in an `instances_*.json`.
 
     Args:
-        path: of the file.
-        image_ids: of the rows, spelled in any way that `normal_id` makes equal.
-
-    Returns:
-        `instances` and distinct `categories`, a number for each row, None where the file does not
-        know the image. A marked crowd is one instance.
+        path: the file.
+        image_ids: ids of the rows, spelled in any way that `normal_id` makes equal.
 
     Raises:
         ValueError: no such JSON, or none of the images in it; the message names the file.
@@ -134,12 +127,12 @@ def coco_instances(path: str | Path, image_ids: Sequence[str]) -> dict[str, list
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         ids = {normal_id(image["file_name"]): image["id"] for image in content["images"]}
-        marked: dict[Any, list[Any]] = {number: [] for number in ids.values()}
+        marked: dict[int, list[int]] = {number: [] for number in ids.values()}
         for one in content["annotations"]:
             marked[one["image_id"]].append(one["category_id"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not COCO's instances JSON: {error!r}") from error
-    rows = [marked.get(ids.get(normal_id(image_id))) for image_id in image_ids]
+    rows = [marked.get(ids.get(normal_id(image_id), -1)) for image_id in image_ids]
     _refuse_unknown(rows, path, image_ids)
     return {
         "instances": [None if row is None else len(row) for row in rows],
@@ -147,19 +140,15 @@ def coco_instances(path: str | Path, image_ids: Sequence[str]) -> dict[str, list
     }
 
 
-def detected_regions(path: str | Path, image_ids: Sequence[str]) -> dict[str, list[int | None]]:
-    """Of a detector's region features, in any file that `open_regions` reads.
+def detected_regions(path: str | Path, image_ids: Sequence[str]) -> Counts:
+    """Return numbers of `regions` in any file that `open_regions` reads.
 
-    The files hold boxes at most, no classes and no scores, so what is counted is regions: two of
-    one object are two.
-
-    Returns:
-        `regions`, a number for each row, None where the file lacks the image.
+    The files hold boxes at most, no classes and no scores: two regions of one object are two.
 
     Raises:
         ValueError: none of the images in the file; the same number of regions in all of them, which
-            is what the extraction kept and no count of objects.
-        OSError, ImportError: of `open_regions`.
+            is how many the extraction kept and no count of objects.
+        OSError, ImportError: as `open_regions`.
     """
     from ascl_plugin.adapters.regions.reader import normal_id
     from ascl_plugin.adapters.regions.region_files import open_regions
@@ -178,6 +167,10 @@ def detected_regions(path: str | Path, image_ids: Sequence[str]) -> dict[str, li
     return {"regions": counts}
 
 
-def _refuse_unknown(found: Sequence[Any], path: str | Path, image_ids: Sequence[str]) -> None:
+def _are_scenes(rows: Rows) -> bool:
+    return "facts" in getattr(rows, "column_names", ())
+
+
+def _refuse_unknown(found: Sequence[object], path: str | Path, image_ids: Sequence[str]) -> None:
     if all(one is None for one in found):
         raise ValueError(f"{path} knows none of the {len(image_ids)} images, as {image_ids[:1]}")

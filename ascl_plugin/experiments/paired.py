@@ -3,118 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ascl_plugin.experiments.results import Result, Table
-from ascl_plugin.experiments.study import Study, Trained
+from ascl_plugin.experiments.plan import Settings, with_defaults
+from ascl_plugin.experiments.study import Study, Trained, cells_of
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.interfaces import Scorer
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.metrics.statistics import chance_interval, over_seeds
-from ascl_plugin.report.tables import RESULT_COLUMNS, spread_cells
+from ascl_plugin.report.document import Section
+from ascl_plugin.report.table import RESULT_COLUMNS, Cell, Table, spread_cells
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.paired_protocol import ROW as PAIRED
 from ascl_plugin.scoring.paired_protocol import PairedProtocol
 
 HONEST = "pair by pair"
+WAYS = (HONEST, PAIRED)
 RECALLS = {name: title for name, title in RESULT_COLUMNS.items() if name != "rsum"}
-#: rows: of the split, the first ones. draws: of noise. steps: of the small head.
-DEFAULTS = {"models": None, "rows": 200, "draws": 20, "steps": 50}
+#: rows: the first ones of the split. draws: of noise. steps: of the small head.
+DEFAULTS: Settings = {"models": None, "rows": 200, "draws": 20, "steps": 50}
 
-Metrics = dict[str, dict[str, float]]  # how it was scored -> recalls in percent
+#: One of `WAYS` -> metrics in percent.
+Metrics = dict[str, dict[str, float]]
 
 
-def experiment(study: Study, settings: dict[str, Any]) -> Result:
-    """Scores models both ways; so, too, a small head that is trained on noise as published.
+class Measured(TypedDict):
+    """Metrics of the first images of a split, and means over draws of noise."""
+
+    images: int
+    real: Metrics
+    noise: Metrics
+
+
+def experiment(study: Study, settings: Settings) -> Section:
+    """Score models both ways, and a small head that is trained on noise as published.
 
     Args:
-        study: with models whose fusion is a `CrossModalFusion`.
+        study: models whose fusion is a `CrossModalFusion`.
         settings: `models` (default: the first), `rows`, `draws` and `steps`, see `DEFAULTS`.
 
     Raises:
-        ValueError: a setting of another name.
+        ValueError: an unknown setting.
         TypeError: a model without `CrossModalFusion`.
     """
-    if unknown := settings.keys() - DEFAULTS:
-        raise ValueError(f"paired: no setting {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
-    chosen: dict[str, Any] = {**DEFAULTS, **settings}
-    real, noise, within = [], [], {HONEST: [0, 0], PAIRED: [0, 0]}
-    for name in chosen["models"] or [next(iter(study.models))]:
-        cells = [_cell(study, name, seed, chosen) for seed in study.seeds]
-        size, asked = cells[0]["images"], cells[0]["images"] * chosen["draws"] * len(cells)
-        for way in (HONEST, PAIRED):
-            spread = spread_cells(over_seeds([cell["real"][way] for cell in cells]))
-            real.append({"model": name, "scored": way} | _titled(spread, RESULT_COLUMNS))
-            mean = over_seeds([cell["noise"][way] for cell in cells])
-            found = {metric: value.mean for metric, value in mean.items()}
-            noise.append({"model": name, "scored": way} | _titled(found, RECALLS))
-            _count(within[way], found, asked, size)
-        noise.append({"model": name, "scored": "chance, 99% interval"} | _chance(asked, size))
-    small, head = [], study.cell("paired", "small", lambda: small_head(chosen["steps"]))
-    for steps, ways in head.items():
-        for way, found in ways.items():
-            small.append({"steps": steps, "scored": way} | _titled(found, RECALLS))
-            _count(within[way], found, ITEMS, ITEMS)
-    small.append({"steps": "", "scored": "chance, 99% interval"} | _chance(ITEMS, ITEMS))
-    return Result(
+    chosen = with_defaults("paired", settings, DEFAULTS)
+    draws, seeds = chosen["draws"], study.seeds
+    measured = partial(measure, rows=chosen["rows"], draws=draws)
+    models = chosen["models"] or [next(iter(study.models))]
+    found = cells_of(study, "paired", models, seeds, measured)
+    small = study.cell("paired", "small", lambda: small_head(chosen["steps"]))
+    size = next(iter(found.values()))[0]["images"]
+    queries = size * draws * len(seeds)
+    noise = {
+        model: {
+            way: {k: s.mean for k, s in over_seeds([cell["noise"][way] for cell in cells]).items()}
+            for way in WAYS
+        }
+        for model, cells in found.items()
+    }
+    real = {
+        model: {
+            way: spread_cells(over_seeds([cell["real"][way] for cell in cells])) for way in WAYS
+        }
+        for model, cells in found.items()
+    }
+    return Section(
         "Honest against paired evaluation",
-        [
-            Table(f"Real features, the first {size} images with all their captions", real),
-            Table(
-                f"The same weights on noise, {size} images, a text each, mean of "
-                f"{chosen['draws']} draws a seed",
-                noise,
+        tables=[
+            _table(
+                f"Real features, the first {size} images with all their captions", "model", real
             ),
-            Table(
+            _table(
+                f"The same weights on noise, {size} images, a text each, mean of {draws} draws a "
+                "seed",
+                "model",
+                noise,
+                _chance(queries, size),
+            ),
+            _table(
                 f"A head of width {DIM} and {HEADS} heads, trained and measured on noise, the "
                 f"paired way; {ITEMS} held-out pairs, seed 0",
+                "steps",
                 small,
+                _chance(ITEMS, ITEMS),
             ),
         ],
-        notes=[
-            f"On noise, {inside} of {all_} recalls scored {way} lie within the 99% interval of "
-            "chance."
-            for way, (inside, all_) in within.items()
-        ],
+        notes=[_note(way, noise, queries, size, small) for way in WAYS],
     )
 
 
-def _cell(study: Study, name: str, seed: int, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    def make() -> dict[str, Any]:
-        trained = study.trained(name, seed)
-        count = min(chosen["rows"], len(trained.rows))
-        images, texts, owners = _first(trained, count)
-        own = torch.from_numpy(trained.caption_to_image) < count
-        honest = retrieval_metrics(trained.sim[:count][:, own], owners)
-        leaking = score_matrix(
-            trained.model, images, texts, protocol="paired", caption_to_image=owners
-        )
-        first = torch.stack([(owners == image).nonzero()[0, 0] for image in range(count)])
-        generator = torch.Generator().manual_seed(seed)
-        drawn = [
-            both_ways(trained.model.fusion, *noise_like(images, texts[first], generator))
-            for _ in tqdm(range(chosen["draws"]), desc=f"{name}-{seed} on noise")
-        ]
-        return {
-            "images": count,
-            "real": {HONEST: honest, PAIRED: retrieval_metrics(leaking, owners)},
-            "noise": {
-                way: {metric: s.mean for metric, s in over_seeds([d[way] for d in drawn]).items()}
-                for way in (HONEST, PAIRED)
-            },
-        }
-
-    return study.cell("paired", f"{name}-{seed}", make)
+def measure(trained: Trained, rows: int, draws: int) -> Measured:
+    """Score the first rows of the split, and noise of their shapes, both ways."""
+    count = min(rows, len(trained.rows))
+    images, texts, owners = _first(trained, count)
+    own = torch.from_numpy(trained.caption_to_image) < count
+    honest = retrieval_metrics(trained.sim[:count][:, own], owners)
+    leaking = score_matrix(trained.model, images, texts, protocol="paired", caption_to_image=owners)
+    first = torch.stack([(owners == image).nonzero()[0, 0] for image in range(count)])
+    generator = torch.Generator().manual_seed(trained.seed)
+    drawn = [
+        both_ways(trained.model.fusion, *noise_like(images, texts[first], generator))
+        for _ in tqdm(range(draws), desc="noise")
+    ]
+    return {
+        "images": count,
+        "real": {HONEST: honest, PAIRED: retrieval_metrics(leaking, owners)},
+        "noise": {
+            way: {metric: s.mean for metric, s in over_seeds([d[way] for d in drawn]).items()}
+            for way in WAYS
+        },
+    }
 
 
 def _first(trained: Trained, count: int) -> tuple[ImageFeatures, TextFeatures, Tensor]:
-    """Features of the first images and of their captions, and the image of each caption."""
+    """Return features of the first images and of their captions, and the image of each caption."""
     owners = torch.from_numpy(trained.caption_to_image)
     own = (owners < count).nonzero()[:, 0]
     rows = [trained.rows[i] for i in range(count)]
@@ -125,7 +134,7 @@ def _first(trained: Trained, count: int) -> tuple[ImageFeatures, TextFeatures, T
 def noise_like(
     images: ImageFeatures, texts: TextFeatures, generator: torch.Generator
 ) -> tuple[ImageFeatures, TextFeatures]:
-    """Normal noise of the shapes, masks and root mean squares of features; nothing else of them."""
+    """Draw normal noise with the shapes, masks and root mean squares of features."""
 
     def drawn(x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=generator).to(x) * x.pow(2).mean().sqrt()
@@ -139,7 +148,7 @@ def noise_like(
 
 
 def both_ways(head: Scorer, images: ImageFeatures, texts: TextFeatures) -> Metrics:
-    """Metrics of image i with text i as its pair, scored pair by pair and as published."""
+    """Return metrics of image i with text i as its pair, scored pair by pair and as published."""
     owners = torch.arange(len(texts))
     leaking = score_matrix(head, images, texts, protocol="paired", caption_to_image=owners)
     return {
@@ -152,9 +161,9 @@ DIM, HEADS, ITEMS, BATCH = 32, 16, 500, 64
 
 
 def small_head(steps: int) -> dict[str, Metrics]:
-    """A new head as it is made and after steps of training on noise, the paired way.
+    """Train a new head on noise, the paired way; return metrics before and after, by step.
 
-    Each step sees other noise, and it is measured on noise it has not seen.
+    Each step sees other noise, and the head is measured on noise it has not seen.
     """
 
     def noise(items: int, seed: int) -> tuple[ImageFeatures, TextFeatures]:
@@ -166,7 +175,7 @@ def small_head(steps: int) -> dict[str, Metrics]:
         return ImageFeatures(regions, None, pooled), TextFeatures(words)
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # and no other device's
         head = CrossModalFusion(DIM, HEADS)
     scorer, loss_fn = PairedProtocol(head), AsymmetryLoss()
     optimizer = torch.optim.Adam(head.parameters(), 5e-3)
@@ -179,27 +188,52 @@ def small_head(steps: int) -> dict[str, Metrics]:
     return found
 
 
-def _titled(cells: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
-    return {title: cells[name] for name, title in titles.items()}
+def _table(
+    caption: str,
+    column: str,
+    found: Mapping[str, Mapping[str, Mapping[str, Cell]]],
+    chance: Mapping[str, str] | None = None,
+) -> Table:
+    """Return a row for each model or step and way, and one of chance; without Rsum beside that."""
+    rows: list[dict[str, Cell]] = []
+    for name, ways in found.items():
+        for way, metrics in ways.items():
+            titles = RESULT_COLUMNS if chance is None else RECALLS
+            cells = {title: metrics[key] for key, title in titles.items()}
+            rows.append({column: name, "scored": way, **cells})
+    if chance:
+        rows.append({column: "", "scored": "chance, 99% interval", **chance})
+    return Table(caption, rows, leaks=[i for i, row in enumerate(rows) if row["scored"] == PAIRED])
 
 
-def _rank(metric: str) -> int:
-    return int(metric.rpartition("_r")[2])
+def _intervals(queries: int, items: int) -> dict[str, tuple[float, float, float]]:
+    """Return chance of R@k among `items`, one of them right, and its 99% interval, in percent."""
+    found = {}
+    for metric in RECALLS:
+        chance = min(1.0, int(metric.rpartition("_r")[2]) / items)
+        found[metric] = (100 * chance, *chance_interval(queries, chance))
+    return found
 
 
 def _chance(queries: int, items: int) -> dict[str, str]:
-    """Chance of R@k among `items`, one of them right, and its 99% interval, a cell each."""
-    cells = {}
-    for metric, title in RECALLS.items():
-        chance = min(1.0, _rank(metric) / items)
-        low, high = chance_interval(queries, chance)
-        cells[title] = f"{100 * chance:.1f} ({low:.1f} to {high:.1f})"
-    return cells
+    return {
+        RECALLS[metric]: f"{chance:.1f} ({low:.1f} to {high:.1f})"
+        for metric, (chance, low, high) in _intervals(queries, items).items()
+    }
 
 
-def _count(tally: list[int], found: Mapping[str, float], queries: int, items: int) -> None:
-    """Adds to (recalls within the 99% interval of chance, recalls)."""
-    for metric in RECALLS:
-        low, high = chance_interval(queries, min(1.0, _rank(metric) / items))
-        tally[0] += low - 1e-9 <= found[metric] <= high + 1e-9
-        tally[1] += 1
+def _note(
+    way: str, noise: Mapping[str, Metrics], queries: int, size: int, small: Mapping[str, Metrics]
+) -> str:
+    """Count the recalls of noise that lie within the 99% interval of chance."""
+    found = [(ways[way], _intervals(queries, size)) for ways in noise.values()]
+    found += [(ways[way], _intervals(ITEMS, ITEMS)) for ways in small.values()]
+    hits = [
+        low - 1e-9 <= metrics[metric] <= high + 1e-9
+        for metrics, intervals in found
+        for metric, (_, low, high) in intervals.items()
+    ]
+    return (
+        f"On noise, {sum(hits)} of {len(hits)} recalls scored {way} lie within the 99% interval of "
+        "chance."
+    )

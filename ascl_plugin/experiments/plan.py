@@ -1,22 +1,33 @@
-"""A study as a yaml file: which models, seeds and options, and what each experiment is to do."""
+"""A study as a yaml file: models, seeds and options, and the settings of each experiment."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-#: Experiments by name, in the order in which `all` runs them.
-EXPERIMENTS = (
-    "main", "ablations", "strategies", "geometry", "tsne", "query_length", "rerank", "cases",
-    "notional", "asymmetry", "paired",
-)  # fmt: skip
+#: Plain values of yaml, by name.
+Settings = dict[str, Any]
+
+#: Name of an experiment to its module and function, in the order in which `all` runs them.
+EXPERIMENTS = {
+    "main": "scoreboard:main_results",
+    "ablations": "scoreboard:ablations",
+    "strategies": "scoreboard:strategies",
+    "geometry": "geometry:experiment",
+    "tsne": "tsne:experiment",
+    "query_length": "query_length:experiment",
+    "rerank": "rerank:experiment",
+    "cases": "cases:experiment",
+    "notional": "notional:experiment",
+    "asymmetry": "asymmetry:experiment",
+    "paired": "paired:experiment",
+}
 
 #: Name of the run that models start from.
 START = "start"
@@ -27,37 +38,36 @@ class Plan:
     """One study.
 
     Attributes:
-        models: name -> options of the recipe, beyond `options`. `start_from: none` begins at the
-            beginning where the others share a start.
-        config: yaml file of the recipe that `options` add to; none: the recipe's default.
-        options: of every run.
-        start: options of a run that each seed begins with; its weights are those the models start
-            from. Empty: there is none.
-        launch: how a run is started; `python` is the interpreter at work.
-        seeds: of the runs.
-        split: that is measured.
+        models: name -> options of the recipe, beyond `options`. A model with `start_from: none`
+            does not start from the weights of `start`.
+        config: yaml file of the recipe that `options` add to; None: the recipe's default.
+        options: options of every run.
+        start: options of a run for each seed whose weights the models start from; empty: none.
+        launch: the command that starts a run; `python` is the interpreter at work.
+        seeds: seeds of the runs.
+        split: the split that is measured.
         experiments: name -> settings.
     """
 
-    models: dict[str, dict[str, Any]]
+    models: dict[str, Settings]
     config: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    start: dict[str, Any] = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
+    start: Settings = field(default_factory=dict)
     launch: str = "python recipes/ascl_coco.py"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     split: str = "test"
-    experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    experiments: dict[str, Settings] = field(default_factory=dict)
 
     def command(self) -> list[str]:
-        """The words that start a run."""
+        """Return the words that start a run."""
         words = shlex.split(self.launch)
         return [sys.executable if word == "python" else word for word in words]
 
     def models_of(self, experiment: str) -> list[str]:
-        """Names of the models an experiment asks for, `start` among them; by default all models.
+        """Return the models that an experiment asks for, by default all; `start` may be one.
 
         Raises:
-            ValueError: one that the study has not.
+            ValueError: an unknown model.
         """
         names = self.experiments.get(experiment, {}).get("models", list(self.models))
         for name in names:
@@ -67,7 +77,7 @@ class Plan:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """The study in a yaml file.
+    """Return the study in a yaml file.
 
     Raises:
         ValueError: no mapping, an entry of another name or kind, no models; the message names it.
@@ -83,16 +93,14 @@ def read_plan(path: str | Path) -> Plan:
         _check(name, [f.name for f in fields(Plan)], f"{path}: entry")
         kind = kinds.get(name, dict)
         if not isinstance(value, kind):
-            told = repr(value)[:80]
-            raise ValueError(f"{path}: {name} is {told}, expected a {kind.__name__}")
+            raise ValueError(f"{path}: {name} is {value!r:.80}, expected a {kind.__name__}")
     for name in ("models", "experiments"):
         for entry, value in content.get(name, {}).items():
             # a model's name begins the name of its folder
             if not isinstance(entry, str) or not re.fullmatch(r"[\w+=.,-]+", entry):
-                raise ValueError(f"{path}: {name}: {repr(entry)[:80]} is no name of a folder")
+                raise ValueError(f"{path}: {name}: {entry!r:.80} is no name of a folder")
             if not isinstance(value or {}, dict):
-                told = repr(value)[:80]
-                raise ValueError(f"{path}: {name}: {entry} is {told}, expected a dict")
+                raise ValueError(f"{path}: {name}: {entry} is {value!r:.80}, expected a dict")
         content[name] = {entry: value or {} for entry, value in content.get(name, {}).items()}
     if not content.get("seeds", [0]) or not all(
         isinstance(s, int) and 0 <= s < 2**32 for s in content.get("seeds", [])
@@ -114,13 +122,21 @@ def read_plan(path: str | Path) -> Plan:
     return plan
 
 
-def load(experiment: str) -> Any:
-    """The function of an experiment: (study, settings) -> Result."""
-    return importlib.import_module(f"ascl_plugin.experiments.{experiment}").experiment
+def with_defaults(experiment: str, given: Settings, defaults: Settings) -> Settings:
+    """Return the settings of an experiment, those not given at their defaults.
+
+    Raises:
+        ValueError: an unknown setting.
+    """
+    if unknown := given.keys() - defaults:
+        raise ValueError(
+            f"{experiment}: no setting {min(unknown)!r}; there are {', '.join(defaults)}"
+        )
+    return defaults | given
 
 
-def _check(name: Any, known: Iterable[str] | Mapping[str, Any], what: str) -> None:
+def _check(name: object, known: Iterable[str], what: str) -> None:
     if name not in list(known):
         near = difflib.get_close_matches(str(name)[:80], list(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-        raise ValueError(f"{what} {repr(name)[:80]} is not known{hint}")
+        raise ValueError(f"{what} {name!r:.80} is not known{hint}")

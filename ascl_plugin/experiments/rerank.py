@@ -1,59 +1,69 @@
-"""Re-ranking (Table 3 of ACF-R+): honest, and, marked as a leak, with the labels as neighbours."""
+"""Re-ranking (Table 3 of ACF-R+): honest, and, marked as a leak, with the labels as neighbors."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from ascl_plugin.experiments.results import Result, Table
+from ascl_plugin.experiments.plan import Settings
+from ascl_plugin.experiments.study import Study, Trained, cells_of
 from ascl_plugin.metrics.protocols import protocol_metrics
+from ascl_plugin.metrics.result_row import ResultRow, SplitResults
 from ascl_plugin.metrics.statistics import over_seeds
-from ascl_plugin.report.tables import RESULT_COLUMNS, spread_cells
-from ascl_plugin.reranking import neighbors as oracle
+from ascl_plugin.report.document import Section
+from ascl_plugin.report.table import Table, result_cells, spread_cells
 from ascl_plugin.reranking import rerank
+from ascl_plugin.reranking.neighbors import ROW as ORACLE_ROW
+from ascl_plugin.retrieval.evaluator import ORACLE_LEAKS
 
 METHODS = ("bidirectional", "inverted_softmax", "dual_softmax", "csls")
 
 
-def experiment(study: Any, settings: dict[str, Any]) -> Result:
-    """`models`; `methods`, default those that need no bank of other queries; `options` by method.
+def experiment(study: Study, settings: Settings) -> Section:
+    """Return recalls of every method on every model.
 
     Options are given, never searched here: the split that is measured must not choose them.
+
+    Args:
+        study: the trained models.
+        settings: `models`; `methods`, default those that need no bank of other queries; `options`
+            by method.
     """
-    methods = settings.get("methods", METHODS)
-    options = settings.get("options", {})
+    methods, options = settings.get("methods", METHODS), settings.get("options", {})
+    measured = partial(measure, methods=methods, options=options)
     models = study.plan.models_of("rerank")
     study.runs.train([(model, seed) for seed in study.seeds for model in models])
     tables = []
-    for model in models:
-        seeds = [
-            study.cell("rerank", f"{model}-{seed}", lambda m=model, s=seed: _measure(
-                study.trained(m, s), methods, options
-            ))
-            for seed in study.seeds
-        ]  # fmt: skip
+    found = cells_of(study, "rerank", models, study.seeds, measured)
+    for model, cells in found.items():
+        seeds = [SplitResults.from_dict(cell) for cell in cells]
         rows = []
-        for name in ("initial", *methods, oracle.ROW):
-            spread = over_seeds([{k: one[name][k] for k in RESULT_COLUMNS} for one in seeds])
-            cells = spread_cells(spread)
-            rows.append({"": name} | {title: cells[key] for key, title in RESULT_COLUMNS.items()})
-        tables.append(Table(f"Re-ranking of {model}", rows))
+        for row in seeds[0].rows:
+            spreads = over_seeds([result_cells(one[row.name].metrics) for one in seeds])
+            rows.append({"": row.name} | spread_cells(spreads))
+        leaks = [i for i, row in enumerate(seeds[0].rows) if row.leaks]
+        tables.append(Table(f"Re-ranking of {model}", rows, leaks=leaks))
     notes = [
         "every row but the first is transductive: a query's result depends on the other queries",
-        f'"{oracle.ROW}" takes the captions of an image as neighbours of each other, as the '
+        f'"{ORACLE_ROW}" takes the captions of an image as neighbors of each other, as the '
         "published evaluation does: these are the labels, and its figures are no result",
         "methods at their defaults" + "".join(f"; {k}: {v}" for k, v in options.items()),
     ]
-    return Result("Re-ranking", tables, notes=notes)
+    return Section("Re-ranking", tables=tables, notes=notes)
 
 
-def _measure(trained: Any, methods: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Name of the row -> metrics, of one model."""
+def measure(
+    trained: Trained, methods: Sequence[str], options: Mapping[str, Settings]
+) -> dict[str, object]:
+    """Return the results of one model before and after each method, as `SplitResults.to_dict`."""
     sim, owners = trained.sim, trained.caption_to_image
-    found = {"initial": protocol_metrics(sim, owners)}
-    for method in methods:
-        i2t, t2i = rerank(sim, method=method, **options.get(method, {}))
-        found[method] = protocol_metrics(i2t, owners, t2i=t2i)
+    rows = [ResultRow("initial", protocol_metrics(sim, owners))]
+    asked = [(method, {"method": method, **options.get(method, {})}) for method in methods]
     k = options.get("bidirectional", {}).get("k", 20)
-    i2t, t2i = rerank(sim, k=k, caption_groups=owners)
-    found[oracle.ROW] = protocol_metrics(i2t, owners, t2i=t2i)
-    return found
+    asked.append((ORACLE_ROW, {"k": k, "caption_groups": owners}))
+    for name, given in asked:
+        after = rerank(sim, **given)
+        metrics = protocol_metrics(after.i2t, owners, t2i=after.t2i)
+        leaks = ORACLE_LEAKS if after.oracle else ""
+        rows.append(ResultRow(name, metrics, leaks, after.transductive))
+    return SplitResults(rows).to_dict()

@@ -8,13 +8,12 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import yaml
 from tqdm.auto import tqdm
 
 from ascl_plugin.disk import write_text
-from ascl_plugin.experiments.plan import START, Plan
+from ascl_plugin.experiments.plan import START, Plan, Settings
 from ascl_plugin.yaml_file import read_yaml
 
 
@@ -22,8 +21,8 @@ class Runs:
     """The runs of a study under `folder`, `NAME-SEED` each.
 
     Args:
-        plan: of the study.
-        folder: where the runs lie.
+        plan: the study.
+        folder: the folder of all runs.
         jobs: runs trained at the same time.
     """
 
@@ -35,12 +34,12 @@ class Runs:
         self._stopped = threading.Event()
 
     def train(self, wanted: Sequence[tuple[str, int]]) -> None:
-        """Trains what is not finished of (model, seed), and what they start from first.
+        """Train each (model, seed) that is not finished, after the run that it starts from.
 
         Raises:
-            RuntimeError: runs that failed, all that could be trained are; the message says which
-                and where they tell why.
-            ValueError: a finished run of other options than the plan's.
+            RuntimeError: runs that failed, after all others have ended; the message names their
+                logs.
+            ValueError: a finished run with other options than the plan's.
         """
         models = [(m, s) for m, s in dict.fromkeys(wanted) if not self._finished(m, s)]
         starts = sorted({s for m, s in models if self._starts(m) or m == START})
@@ -60,15 +59,15 @@ class Runs:
                     raise RuntimeError("; ".join(failed))
 
     def path(self, model: str, seed: int) -> Path:
-        """Folder of a run."""
+        """Return the folder of a run."""
         return self.folder / f"{model}-{seed}"
 
-    def metrics(self, model: str, seed: int) -> dict[str, Any]:
-        """`metrics.json` of a finished run."""
+    def metrics(self, model: str, seed: int) -> Settings:
+        """Return `metrics.json` of a finished run."""
         return json.loads((self.path(model, seed) / "metrics.json").read_text())
 
-    def options(self, model: str, seed: int) -> dict[str, Any]:
-        """What a run is asked for, over the recipe's config."""
+    def options(self, model: str, seed: int) -> Settings:
+        """Return the options of a run: the recipe's config, the plan's, and its own."""
         start = {"start_from": str(self.path(START, seed))} if self._starts(model) else {}
         asked = {**start, **(self.plan.start if model == START else self.plan.models[model])}
         if asked.get("start_from") == "none":
@@ -100,7 +99,7 @@ class Runs:
         return True
 
     def _run(self, cell: tuple[str, int], bar: tqdm) -> str | None:
-        """Trains one; what went wrong, if anything did."""
+        """Train one run; return an error message, or None."""
         if self._stopped.is_set():
             return None
         folder, config = self.path(*cell), self._config(*cell)
@@ -118,7 +117,7 @@ class Runs:
         return f"{folder.name} ended with status {code}, see {log}" if code else None
 
     def _stop(self) -> None:
-        """Asks what runs to leave a checkpoint and end."""
+        """Ask running processes to write a checkpoint and end."""
         self._stopped.set()
         for process in list(self._alive):
             process.terminate()

@@ -1,55 +1,129 @@
-"""Recalls of several models over the seeds of a study, one model a row."""
+"""Recalls of several models over the seeds of a study, one model a row: three experiments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ascl_plugin.experiments.results import Table
-from ascl_plugin.metrics.statistics import over_seeds
-from ascl_plugin.report.tables import RESULT_COLUMNS, spread_cells
+from ascl_plugin.experiments.plan import Settings
+from ascl_plugin.experiments.study import Study
+from ascl_plugin.metrics.statistics import Spread, over_seeds
+from ascl_plugin.report.document import Figure, Section
+from ascl_plugin.report.plots import save
+from ascl_plugin.report.table import Cell, Table, result_cells, spread_cells
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ASYMMETRY_COLUMNS = {
     "asym1_caption": "caption",
     "asym1_richer": "richer",
     "asym1_shorter": "shorter",
 }
+_TRANSDUCTIVE = "is transductive: a query's result depends on the other queries"
+_ASYMMETRY_NOTE = (
+    "caption, richer, shorter: share of images for which that text outscores the caption with an "
+    "absent object added"
+)
+
+
+def main_results(study: Study, settings: Settings) -> Section:
+    """Return each model before and after re-ranking (Table 1 of both papers).
+
+    Args:
+        study: the trained models.
+        settings: `models`, names; default all.
+    """
+    names = {name: name for name in study.plan.models_of("main")}
+    table, notes = scoreboard(study, names, "Main results", ("initial", "reranked"))
+    return Section("Main results", tables=[table], notes=notes)
+
+
+def ablations(study: Study, settings: Settings) -> Section:
+    """Return the whole method and the method without each part (Table 2 of both papers).
+
+    Args:
+        study: the trained models.
+        settings: `models`, names, the whole method first; default all.
+    """
+    names = {name.replace("_", " "): name for name in study.plan.models_of("ablations")}
+    table, notes = scoreboard(study, names, "Ablations")
+    return Section("Ablations", tables=[table], notes=notes)
+
+
+def strategies(study: Study, settings: Settings) -> Section:
+    """Return each way to make negatives, and each to make positives (Figure 3 of ACF-R+).
+
+    Args:
+        study: the trained models.
+        settings: `negatives`, `positives`: label to model; `models` lists all of them.
+
+    Raises:
+        ValueError: neither negatives nor positives.
+    """
+    tables: list[Table] = []
+    figures: list[Figure] = []
+    notes: list[str] = []
+    for kind in ("negatives", "positives"):
+        names = settings.get(kind, {})
+        if not names:
+            continue
+        table, notes = scoreboard(study, names, f"Strategies for generated {kind}")
+        tables.append(table)
+        spread = {label: _spreads(study, model)["rsum"] for label, model in names.items()}
+        path = study.path("strategies", f"{kind}.svg")
+        save(partial(_points, spread), path)
+        figures.append(Figure(path, f"Rsum by strategy of generated {kind}"))
+    if not tables:
+        raise ValueError("experiment strategies: neither negatives nor positives in its settings")
+    return Section("Single strategies", tables=tables, figures=figures, notes=notes)
 
 
 def scoreboard(
-    study: Any, names: Mapping[str, str], caption: str, parts: Sequence[str] = ("initial",)
-) -> Table:
-    """Mean and deviation over seeds.
+    study: Study, names: Mapping[str, str], caption: str, parts: Sequence[str] = ("initial",)
+) -> tuple[Table, list[str]]:
+    """Return means and deviations over seeds, and notes on the columns.
 
     Args:
-        study: whose models; they are trained if need be.
-        names: label of the row -> model.
-        caption: of the table.
-        parts: "initial" and "reranked", a row each.
+        study: the study of the models; they are trained if need be.
+        names: label of the row to model.
+        caption: the caption of the table.
+        parts: names of result rows; each is a row of the table for each model.
     """
     study.runs.train([(model, seed) for seed in study.seeds for model in names.values()])
-    rows = []
+    rows: list[dict[str, Cell]] = []
+    leaks: list[int] = []
+    notes: dict[str, None] = {
+        "mean ± sample deviation over the seeds; the gallery is the whole split": None
+    }
     for label, model in names.items():
-        found = [study.metrics(model, seed)[study.split] for seed in study.seeds]
+        found = [study.results(model, seed) for seed in study.seeds]
         for part in parts:
-            cells = spread_cells(over_seeds([one[part] for one in found]))
-            row: dict[str, Any] = {"model": label if part == "initial" else f"{label}, {part}"}
-            row |= {title: cells[key] for key, title in RESULT_COLUMNS.items()}
-            if part == "initial" and "asymmetry" in found[0]:
-                cells = spread_cells(over_seeds([one["asymmetry"] for one in found]))
+            if found[0][part].leaks:
+                leaks.append(len(rows))
+            if found[0][part].transductive:
+                notes[f"{part} is transductive: a query's result depends on the other queries"] = (
+                    None
+                )
+            row: dict[str, Cell] = {"model": label if part == "initial" else f"{label}, {part}"}
+            row |= result_cells(spread_cells(_spreads(study, model, part)))
+            if part == "initial" and found[0].asymmetry:
+                cells = spread_cells(over_seeds([one.asymmetry for one in found]))
                 row |= {title: cells[key] for key, title in ASYMMETRY_COLUMNS.items()}
+                notes[_ASYMMETRY_NOTE] = None
             rows.append(row)
-    return Table(caption, rows)
+    return Table(caption, rows, leaks=leaks), list(notes)
 
 
-def notes(study: Any, table: Table) -> list[str]:
-    """What the columns of a `scoreboard` mean."""
-    found = ["mean ± sample deviation over the seeds; the gallery is the whole split"]
-    if "caption" in table.rows[0]:
-        found.append(
-            "caption, richer, shorter: share of images for which that text outscores the caption "
-            "with an absent object added"
-        )
-    if any(row["model"].endswith(", reranked") for row in table.rows):
-        found.append("reranked is transductive: a query's result depends on the other queries")
-    return found
+def _spreads(study: Study, model: str, part: str = "initial") -> dict[str, Spread]:
+    return over_seeds([study.results(model, seed)[part].metrics for seed in study.seeds])
+
+
+def _points(spread: Mapping[str, Spread], axes: Axes) -> None:
+    """Draw a point for each strategy, with the deviation over seeds: bars from 0 would hide it."""
+    means = [mean for mean, _ in spread.values()]
+    deviations = [deviation or 0 for _, deviation in spread.values()]
+    axes.errorbar(range(len(spread)), means, yerr=deviations, fmt="o", capsize=4)
+    axes.set_xticks(range(len(spread)), list(spread), rotation=30, ha="right")
+    axes.set_ylabel("Rsum")

@@ -6,18 +6,22 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ascl_plugin.data.rows import caption_to_image
-from ascl_plugin.experiments.plan import EXPERIMENTS, Plan, load
-from ascl_plugin.experiments.results import Result, write_result
+from ascl_plugin.disk import write_json
+from ascl_plugin.experiments.plan import EXPERIMENTS, Plan, Settings
 from ascl_plugin.experiments.runs import Runs
-from ascl_plugin.report.metrics_file import write_json
+from ascl_plugin.interfaces import Row, Rows
+from ascl_plugin.metrics.result_row import SplitResults
+from ascl_plugin.report.document import Section
+from ascl_plugin.report.experiment_file import Origin, write_section
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import RetrievalModel
@@ -25,42 +29,42 @@ from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.setup import find_files, load_splits
 from ascl_plugin.yaml_file import read_yaml
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Trained:
     """A trained model on the split of the study.
 
     Attributes:
-        folder: of the run.
+        seed: the seed of the run.
         options: every option of it.
-        metrics: its `metrics.json`.
         model: in evaluation mode.
-        evaluator: encodes and scores rows and texts with it.
+        evaluator: encodes and scores rows and texts with the model.
         rows: the split.
         texts: its captions (T).
         caption_to_image: (T,) row of each.
         sim: (I, T) scores of all of them, mapped from disk.
     """
 
-    folder: Path
-    options: dict[str, Any]
-    metrics: dict[str, Any]
+    seed: int
+    options: Settings
     model: RetrievalModel
     evaluator: Evaluator
-    rows: Any
+    rows: Rows
     texts: list[str]
     caption_to_image: np.ndarray
     sim: Tensor
 
 
 class Study:
-    """What experiments are handed: models by name and seed, and a place for what they find.
+    """Models by name and seed, and a place for what experiments find.
 
     Args:
-        plan: of the study.
-        folder: of all that is made.
+        plan: the models and settings.
+        folder: the folder of all files.
         jobs: runs trained at the same time.
-        command: what started the study, for its results.
+        command: the command that started the study, for its results.
     """
 
     def __init__(
@@ -74,28 +78,21 @@ class Study:
         self.models = plan.models
         self.runs = Runs(plan, self.folder / "runs", jobs)
 
-    def run(self, experiment: str) -> Result:
-        """Runs one experiment and writes its result."""
-        settings = self.plan.experiments.get(experiment, {})
-        result = load(experiment)(self, settings)
-        made_by = {
-            "experiment": experiment,
-            "place": EXPERIMENTS.index(experiment),
-            "command": self.command,
-            "seeds": self.seeds,
-            "split": self.split,
-        }
-        write_result(self.folder / experiment, result, made_by)
-        return result
+    def run(self, name: str) -> str:
+        """Run one experiment, write its files, and return them as Markdown."""
+        section = load(name)(self, self.plan.experiments.get(name, {}))
+        place = list(EXPERIMENTS).index(name)
+        origin = Origin(name, place, self.command, self.seeds, self.split)
+        return write_section(self.folder / name, section, origin)
 
-    def metrics(self, model: str, seed: int) -> dict[str, Any]:
-        """`metrics.json` of a model, trained if need be."""
+    def results(self, model: str, seed: int) -> SplitResults:
+        """Return the results of a model on the split; train it if need be."""
         self.runs.train([(model, seed)])
-        return self.runs.metrics(model, seed)
+        return SplitResults.from_dict(self.runs.metrics(model, seed)[self.split])
 
     def trained(self, model: str, seed: int) -> Trained:
-        """A model and its scores, trained if need be."""
-        metrics = self.metrics(model, seed)
+        """Return a model and its scores; train it if need be."""
+        self.runs.train([(model, seed)])
         folder = self.runs.path(model, seed)
         options = read_yaml(folder / "config.yaml")
         # the plan named its components, so they have been imported to train it
@@ -105,21 +102,21 @@ class Study:
         files = options["region_files"], options["pooled_files"]
         images = image_inputs(loaded.image_encoder, cache, *files)
         rows = self.rows()
-        images.prepare(rows, options["eval_batch_size"], progress=True)
+        images.prepare(cast(Sequence[Row], rows), options["eval_batch_size"], progress=True)
         evaluator = Evaluator(
             loaded, images, TextInputs(loaded.text_encoder), options["eval_batch_size"]
         )
         texts, owners = caption_to_image(rows)
         scores = np.load(folder / f"scores_{self.split}.npy", mmap_mode="c", allow_pickle=False)
         sim = torch.from_numpy(scores)
-        return Trained(folder, options, metrics, loaded, evaluator, rows, texts, owners, sim)
+        return Trained(seed, options, loaded, evaluator, rows, texts, owners, sim)
 
-    def rows(self) -> Any:
-        """The split, with nothing trained."""
+    def rows(self) -> Rows:
+        """Return the split; nothing is trained for it."""
         return self._splits[self.split]
 
     @cached_property
-    def _splits(self) -> Any:
+    def _splits(self) -> dict[str, Rows]:
         name = next(iter(self.models))
         given = [
             f"--{k}={v}" for k, v in self.runs.options(name, self.seeds[0]).items() if v is not None
@@ -131,8 +128,8 @@ class Study:
             raise ValueError(f"no split {self.split}; there are {', '.join(splits)}")
         return splits
 
-    def cell(self, experiment: str, key: str, make: Callable[[], Any]) -> Any:
-        """The JSON value of `make()`, made once for these settings of the experiment."""
+    def cell(self, experiment: str, key: str, make: Callable[[], T]) -> T:
+        """Return `make()` as JSON holds it, made once for these settings of the experiment."""
         path = self.path(experiment, f"{key}.json")
         settings = self.plan.experiments.get(experiment, {})
         if path.exists():
@@ -143,32 +140,35 @@ class Study:
         return json.loads(path.read_text())["value"]
 
     def path(self, experiment: str, name: str) -> Path:
-        """A file of the experiment, whose folder is made."""
+        """Return the path of a file of the experiment, whose folder is made."""
         folder = self.folder / experiment
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
 
-if TYPE_CHECKING:
-    from ascl_plugin.experiments.study import Study, Trained
+def load(experiment: str) -> Callable[[Study, Settings], Section]:
+    """Import the function of an experiment."""
+    module, _, function = EXPERIMENTS[experiment].partition(":")
+    return getattr(import_module(f"ascl_plugin.experiments.{module}"), function)
 
 
 def cells_of(
     study: Study,
     experiment: str,
-    settings: dict[str, Any],
+    models: Sequence[str],
     seeds: Sequence[int],
-    measure: Callable[[Trained], Any],
-) -> dict[str, list[Any]]:
-    """Model -> `measure` of its runs, seed by seed; what is measured already is not opened.
+    measure: Callable[[Trained], T],
+) -> dict[str, list[T]]:
+    """Return model to `measure` of its runs, seed by seed; a finished cell opens no model."""
 
-    The models are `settings["models"]`, by default the first two of the study.
-    """
-
-    def cell(model: str, seed: int) -> Any:
+    def cell(model: str, seed: int) -> T:
         return study.cell(
             experiment, f"{model}-{seed}", lambda: measure(study.trained(model, seed))
         )
 
-    models = settings.get("models", list(study.models)[:2])
     return {model: [cell(model, seed) for seed in seeds] for model in models}
+
+
+def models_of(study: Study, settings: Settings) -> list[str]:
+    """Return the models of an experiment that compares two: by default the first two."""
+    return settings.get("models") or list(study.models)[:2]

@@ -2,65 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
 
-from ascl_plugin.experiments.results import Figure, Result, Table
-from ascl_plugin.experiments.study import cells_of
+from ascl_plugin.experiments.plan import Settings
+from ascl_plugin.experiments.study import Study, Trained, cells_of, models_of
+from ascl_plugin.report.document import Figure, Section
 from ascl_plugin.report.plots import legend, panels, save
+from ascl_plugin.report.table import Cell, Table
 from ascl_plugin.scoring.search import image_embeddings, text_embeddings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ascl_plugin.experiments.study import Study, Trained
-
-Cell = dict[str, Any]
-"""`images` (N, 2), `texts` (M, 2), `owners` (M,): the place in `images` of each text's, and
-`kl_divergence`."""
-
 NOTES = [
     "Vectors are those of the experiment `geometry`: each side alone, before attention, at unit "
     "length. t-SNE runs once for each model, on its sample of images and texts together; both "
     "figures show that run, of the first seed.",
-    "t-SNE keeps neighbours, not distances: how wide a cloud is, and how far apart two points of "
+    "t-SNE keeps neighbors, not distances: how wide a cloud is, and how far apart two points of "
     "it lie, cannot be compared between two panels. The numbers are in `geometry`.",
 ]
 
 
-def experiment(study: Study, settings: dict[str, Any]) -> Result:
-    """Pictures of the first seed of each model.
+class Places(TypedDict):
+    """Places in the plane: images (N, 2), texts (M, 2), and the index of each text's image (M,)."""
+
+    images: list[list[float]]
+    texts: list[list[float]]
+    owners: list[int]
+    kl_divergence: float
+
+
+def experiment(study: Study, settings: Settings) -> Section:
+    """Return pictures of the first seed of each model.
 
     Args:
-        study: of at least one model.
+        study: at least one model.
         settings: `models`, by default the first two; `items`, images sampled, each with one caption
-            (500); `pairs`, images of these that come with all captions and are shown in colours
-            (5, at most 6); `perplexity` (30); `sample_seed` (0); `image`, as of `geometry`.
+            (500); `pairs`, images of these that come with all captions and are shown in colors
+            (5, at most 6); `perplexity` (30); `sample_seed` (0); `image`, as in `geometry`.
 
     Raises:
         ImportError: no scikit-learn.
-        ValueError: more pairs than colours or items; fewer items than t-SNE needs.
+        ValueError: more pairs than colors or items; fewer items than t-SNE needs.
     """
     pairs, items = settings.get("pairs", 5), settings.get("items", 500)
     if not 1 <= pairs <= min(6, items):
         raise ValueError(f"pairs must be 1 to 6, and at most the {items} items, got {pairs}")
-    options = {
-        "pairs": pairs,
-        "items": items,
-        "perplexity": settings.get("perplexity", 30),
-        "sample_seed": settings.get("sample_seed", 0),
-        "of": settings.get("image", "regions"),
-    }
-    seed = study.seeds[0]
-    cells = cells_of(study, "tsne", settings, [seed], partial(measure, **options))
-    found: dict[str, Cell] = {model: cell for model, (cell,) in cells.items()}
-    width = 4.0 * len(found)
-    save(partial(_draw_pairs, found, pairs), study.path("tsne", "pairs.svg"), (width, 4.4))
-    save(partial(_draw_spread, found), study.path("tsne", "spread.png"), (width, 4.4))
-    rows = [
+    perplexity, seed = settings.get("perplexity", 30), study.seeds[0]
+    sampled = partial(
+        measure,
+        pairs=pairs,
+        items=items,
+        perplexity=perplexity,
+        sample_seed=settings.get("sample_seed", 0),
+        of=settings.get("image", "regions"),
+    )
+    cells = cells_of(study, "tsne", models_of(study, settings), [seed], sampled)
+    found = {model: places for model, (places,) in cells.items()}
+    size = (4.0 * len(found), 4.4)
+    colored, spread = (study.path("tsne", name) for name in ("pairs.svg", "spread.png"))
+    save(partial(_draw_pairs, found, pairs), colored, size)
+    save(partial(_draw_spread, found), spread, size)
+    rows: list[dict[str, Cell]] = [
         {
             "model": model,
             "seed": str(seed),
@@ -72,13 +80,13 @@ def experiment(study: Study, settings: dict[str, Any]) -> Result:
     ]
     figures = [
         Figure(
-            "pairs.svg",
-            f"{pairs} images (+) and their captions (o), one colour each, among the others (grey)",
+            colored,
+            f"{pairs} images (+) and their captions (o), one color each, among the others (gray)",
         ),
-        Figure("spread.png", "All sampled images (+) and texts (o)"),
+        Figure(spread, "All sampled images (+) and texts (o)"),
     ]
-    caption = f"t-SNE, perplexity {options['perplexity']}, as scikit-learn fits it"
-    return Result("t-SNE of images and texts", [Table(caption, rows)], figures, NOTES)
+    tables = [Table(f"t-SNE, perplexity {perplexity}, as scikit-learn fits it", rows)]
+    return Section("t-SNE of images and texts", tables=tables, figures=figures, notes=NOTES)
 
 
 def measure(
@@ -88,8 +96,8 @@ def measure(
     perplexity: float = 30.0,
     sample_seed: int = 0,
     of: str = "regions",
-) -> Cell:
-    """Places in the plane of `items` images, all if there are no more, and their texts."""
+) -> Places:
+    """Return places in the plane of `items` images, or of all, and of their texts."""
     images, texts = sample(trained.caption_to_image, len(trained.rows), pairs, items, sample_seed)
     rows = [trained.rows[row] for row in images.tolist()]
     encoder = trained.evaluator
@@ -108,7 +116,7 @@ def measure(
 def sample(
     caption_to_image: np.ndarray, images: int, pairs: int, items: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of images, the first `pairs` of them with all their captions; texts, one for each other.
+    """Draw images, with all captions of the first `pairs` of them and one of each other.
 
     Returns:
         rows (N,), texts (M,), int64.
@@ -123,7 +131,7 @@ def sample(
 
 
 def plane(vectors: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, float]:
-    """t-SNE (N, 2) of vectors (N, D), and its Kullback-Leibler divergence.
+    """Return t-SNE (N, 2) of vectors (N, D), and its Kullback-Leibler divergence.
 
     Raises:
         ImportError: no scikit-learn.
@@ -141,32 +149,31 @@ def plane(vectors: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray
     return fit.fit_transform(vectors), float(fit.kl_divergence_)
 
 
-def _draw_pairs(found: dict[str, Cell], pairs: int, axes: Axes) -> None:
+def _draw_pairs(found: Mapping[str, Places], pairs: int, axes: Axes) -> None:
     for place, (model, cell) in _panels(found, axes):
-        v, w, owners = (np.array(cell[name]) for name in ("images", "texts", "owners"))
-        _points(place, np.concatenate([v, w]), s=3, color="grey", alpha=0.5, linewidths=0)
+        v, w, owners = (np.array(x) for x in (cell["images"], cell["texts"], cell["owners"]))
+        x, y = np.concatenate([v, w]).T
+        place.scatter(x, y, s=3, color="grey", alpha=0.5, linewidths=0)
         for image in range(pairs):
-            own, colour = w[owners == image], f"C{image}"
-            _points(place, own, s=26, marker="o", facecolors="none", edgecolors=colour)
-            _points(place, v[image], s=90, marker="+", color=colour, linewidths=2)
+            own, color = w[owners == image], f"C{image}"
+            place.scatter(
+                own[:, 0], own[:, 1], s=26, marker="o", facecolors="none", edgecolors=color
+            )
+            place.scatter(v[image, 0], v[image, 1], s=90, marker="+", color=color, linewidths=2)
         place.set_title(model)
 
 
-def _draw_spread(found: dict[str, Cell], axes: Axes) -> None:
+def _draw_spread(found: Mapping[str, Places], axes: Axes) -> None:
     for place, (model, cell) in _panels(found, axes):
         v, w = np.array(cell["images"]), np.array(cell["texts"])
-        _points(place, v, s=22, marker="+", linewidths=1, label="images")
-        _points(place, w, s=9, alpha=0.7, linewidths=0, label="texts")
+        place.scatter(v[:, 0], v[:, 1], s=22, marker="+", linewidths=1, label="images")
+        place.scatter(w[:, 0], w[:, 1], s=9, alpha=0.7, linewidths=0, label="texts")
         place.set_title(model)
     legend(place)
 
 
-def _points(axes: Axes, where: np.ndarray, **style: Any) -> None:
-    axes.scatter(where[..., 0], where[..., 1], **style)
-
-
-def _panels(found: dict[str, Cell], axes: Axes) -> list[tuple[Axes, tuple[str, Cell]]]:
-    """A bare square for each model: the axes of t-SNE mean nothing."""
+def _panels(found: Mapping[str, Places], axes: Axes) -> list[tuple[Axes, tuple[str, Places]]]:
+    """Return a bare square for each model: the axes of t-SNE mean nothing."""
     places = panels(axes, len(found))
     for place in places:
         place.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")

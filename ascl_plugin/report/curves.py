@@ -20,11 +20,11 @@ _CURVES = {
     "val_i2t_r1": "Validation I2T R@1",
     "val_t2i_r1": "Validation T2I R@1",
 }
-_LINES = 6  # colours there are
+_LINES = 6  # one color each
 
 
 def training_curves(runs: Sequence[Run], folder: Path) -> list[Figure]:
-    """Figures of what the logs hold, at most six runs in each, drawn into `folder`."""
+    """Draw the curves of the logs into `folder`, at most six runs in each figure."""
     figures = []
     for key, title in _CURVES.items():
         logged = [run for run in runs if sum(key in line for line in run.log) > 1]
@@ -32,9 +32,8 @@ def training_curves(runs: Sequence[Run], folder: Path) -> list[Figure]:
             part = logged[start : start + _LINES]
             path = folder / f"{key}-{start // _LINES}.svg"
             save(_drawing(part, key, title), path)
-            dark = path.with_suffix(".dark.svg")
             names = ", ".join(run.name for run in part)
-            figures.append(Figure(f"{title} of {names}", path, dark))
+            figures.append(Figure(path, f"{title} of {names}"))
     return figures
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ascl_plugin.report import cells
-from ascl_plugin.report.document import Document, Table
+from ascl_plugin.report.document import Document
+from ascl_plugin.report.table import LEAK_NOTE, Table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -17,72 +17,69 @@ _ESCAPES = {
 }  # fmt: skip
 _HYPHENS = re.compile("-(?=-)")
 _NEGATIVE = re.compile(r"-(?=\d)")
+_HEAD = r"""% {title}
+% \usepackage[T1]{{fontenc}}
+% \usepackage{{booktabs,xcolor}}"""
+_TABLE = r"""\begin{{table}}
+\centering
+\caption{{{caption}}}
+\begin{{tabular}}{{{places}}}
+\toprule
+{head}
+\midrule
+{rows}
+\bottomrule
+\end{{tabular}}
+\end{{table}}"""
 
 
 def latex_tables(document: Document) -> str:
-    """A `table` environment for each table; how it was made stands in comments above it.
+    """Return a `table` environment for each table, with commands and facts in comments above it.
 
     Rows that leak are red, and the caption says so.
     """
-    parts = [
-        f"% {_line(document.title)}\n% \\usepackage[T1]{{fontenc}}\n"
-        "% \\usepackage{booktabs,xcolor}"
-    ]
+    parts = [_HEAD.format(title=_line(document.title))]
     for section in document.sections:
-        made = [
-            f"% {name}: {_line(text)}" for name, text in (section.commands | section.facts).items()
-        ]
         if section.tables:
-            parts.append("\n".join([f"% {_line(section.title)}", *made]))
+            facts = section.commands | section.facts
+            comments = [section.title, *(f"{name}: {text}" for name, text in facts.items())]
+            parts.append("\n".join(f"% {_line(comment)}" for comment in comments))
         parts += [_table(table) for table in section.tables]
     return "\n\n".join(parts) + "\n"
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it is.
+    """Return text that LaTeX prints as it is.
 
     >>> from ascl_plugin.report.latex import escaped
     >>> escaped("--k 5 & 50% of val_r1")
     '-{}-k 5 \\\\& 50\\\\% of val\\\\_r1'
     """
-    line = "".join(_ESCAPES.get(letter, letter) for letter in " ".join(text.split()))
+    line = "".join(_ESCAPES.get(letter, letter) for letter in _line(text))
     return _HYPHENS.sub("-{}", line)  # two would become a dash
 
 
 def _table(table: Table) -> str:
-    right = cells.numeric(table)
-    lines = [_row([escaped(name) for name in table.columns]), r"\midrule"]
-    for row, content in zip(table.rows, cells.texts(table), strict=True):
+    right = table.numeric()
+    rows = []
+    for index, cells in enumerate(table.texts()):
         shown = [
             _NEGATIVE.sub("$-$", cell) if number else escaped(cell)
-            for cell, number in zip(content, right, strict=True)
+            for cell, number in zip(cells, right, strict=True)
         ]
-        if cells.leaks(row):
-            shown = [rf"\textcolor{{red}}{{{cell}}}" for cell in shown]
-        lines.append(_row(shown))
+        rows.append([_red(cell) for cell in shown] if index in table.leaks else shown)
     caption = escaped(table.caption)
-    if cells.table_leaks(table):
-        note = escaped(cells.LEAK_NOTE.replace("marked LEAK", "in red"))
-        caption += rf". \textcolor{{red}}{{{note}}}"
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{''.join('r' if number else 'l' for number in right)}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
+    if table.leaks:
+        caption += ". " + _red(escaped(LEAK_NOTE.replace("marked LEAK", "in red")))
+    head, *lines = (" & ".join(row) + r" \\" for row in [map(escaped, table.columns), *rows])
+    places = "".join("r" if number else "l" for number in right)
+    return _TABLE.format(caption=caption, places=places, head=head, rows="\n".join(lines))
 
 
-def _row(shown: list[str]) -> str:
-    return " & ".join(shown) + r" \\"
+def _red(text: str) -> str:
+    return rf"\textcolor{{red}}{{{text}}}"
 
 
 def _line(text: str) -> str:
-    """On one line, so that a comment does not end early."""
+    """Return the text on one line: a comment must not end early."""
     return " ".join(text.split())

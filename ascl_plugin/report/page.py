@@ -6,27 +6,25 @@ import base64
 from pathlib import Path
 
 from ascl_plugin._version import __version__
-from ascl_plugin.report import cells
-from ascl_plugin.report.build import inside, relative_link
-from ascl_plugin.report.document import Document
+from ascl_plugin.report.document import Document, inside, relative_link
+from ascl_plugin.report.table import LEAK_NOTE
 
 _HERE = Path(__file__).parent
 _KINDS = {".svg": "svg+xml", ".png": "png", ".jpg": "jpeg"}
 
 
 def html_page(document: Document, folder: Path) -> str:
-    """The page; figures and pictures are in it, raw files are linked.
+    """Return the page; figures and pictures are in it, raw files are linked.
 
-    Every text is escaped, so that what looks like a tag in a caption or a command stays text.
+    Every text is escaped, so that tags in a caption or a command stay text.
 
     Args:
-        document: of `build_report`.
-        folder: the page is to lie in; links are relative to it.
+        document: the report.
+        folder: the folder of the page; links are relative to it.
 
     Raises:
         ImportError: no jinja2.
-        FileNotFoundError, ValueError: a picture that is not there, or of another format than svg,
-            png, jpg.
+        FileNotFoundError, ValueError: a picture is not there, or is neither svg, png nor jpg.
     """
     try:
         from jinja2 import Environment, StrictUndefined
@@ -40,11 +38,7 @@ def html_page(document: Document, folder: Path) -> str:
         document=document,
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         version=__version__,
-        texts=cells.texts,
-        numeric=cells.numeric,
-        leaks=cells.leaks,
-        table_leaks=cells.table_leaks,
-        leak_note=cells.LEAK_NOTE,
+        leak_note=LEAK_NOTE,
         data_uri=data_uri,
         picture=lambda where, name: data_uri(inside(where, name)),
         link=lambda path: relative_link(path, folder),
@@ -52,7 +46,7 @@ def html_page(document: Document, folder: Path) -> str:
 
 
 def data_uri(path: Path) -> str:
-    """A picture as text that stands where its address would.
+    """Return a picture as text that stands in place of its address.
 
     Raises:
         ValueError: neither svg, png nor jpg.

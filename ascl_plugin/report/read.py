@@ -1,4 +1,4 @@
-"""What lies in the folders that a report is made of: runs of a recipe, experiments of a study."""
+"""Folders that a report is made of: runs of a recipe, and experiments of a study."""
 
 from __future__ import annotations
 
@@ -6,68 +6,51 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ascl_plugin.metrics.result_row import SplitResults
+from ascl_plugin.report.document import Section
+from ascl_plugin.report.experiment_file import read_section
 from ascl_plugin.yaml_file import read_yaml
 
 
 @dataclass
-class Measured:
-    """Metrics of one split under one protocol, of one file.
+class Run:
+    """A recipe's folder.
 
     Attributes:
-        split: "val", "test", or the name of the file where it does not say.
-        protocol: "full", "coco_1k", ...
-        rows: name of the row ("initial", "reranked", ...) to metrics.
-        intervals: name of the row to metric to (low, high).
-        asymmetry: of the asymmetry benchmark, in percent.
+        name: the folder's name, or its whole path if two folders share the name.
+        options: the content of config.yaml.
+        measured: (split, results) of metrics.json, then of files that `ascl evaluate` wrote.
+        log: the lines of log.jsonl.
+        best: epoch and metrics of the best validation.
+        files: name to path of every file read.
     """
-
-    split: str
-    protocol: str
-    rows: dict[str, dict[str, float]]
-    intervals: dict[str, dict[str, tuple[float, float]]]
-    asymmetry: dict[str, float]
-
-
-@dataclass
-class Run:
-    """A recipe's folder."""
 
     name: str
     folder: Path
-    options: dict[str, Any]
-    measured: list[Measured]
-    log: list[dict[str, Any]]
+    options: dict[str, object]
+    measured: list[tuple[str, SplitResults]]
+    log: list[dict[str, float]]
     command: str
-    seed: Any
-    best: dict[str, Any]
+    seed: int | str | None
+    best: dict[str, float]
     files: dict[str, Path] = field(default_factory=dict)
 
 
-@dataclass
-class Experiment:
-    """`result.json` of an experiment, and where it lies."""
-
-    name: str
-    folder: Path
-    result: dict[str, Any]
-
-
-def read_folders(folders: Sequence[Path]) -> tuple[list[Run], list[Experiment]]:
-    """Runs and experiments of the folders, in their order.
+def read_folders(folders: Sequence[Path]) -> tuple[list[Run], list[Section]]:
+    """Return the runs and the experiments of the folders, in their order.
 
     Args:
         folders: each a run (metrics.json or log.jsonl), an experiment (result.json), or a folder of
             such folders: a study, a study's `runs`.
 
     Raises:
-        FileNotFoundError: a folder that is not there.
-        ValueError: a folder with none of these files in it; a file that is no JSON or lacks what
-            belongs there.
+        FileNotFoundError: no such folder; no figure that an experiment names.
+        ValueError: a folder with none of these files in it; a file that is no JSON or lacks an
+            entry.
     """
     runs: list[Run] = []
-    experiments: list[Experiment] = []
+    experiments: list[Section] = []
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder")
@@ -78,9 +61,13 @@ def read_folders(folders: Sequence[Path]) -> tuple[list[Run], list[Experiment]]:
                 "has NAME/result.json"
             )
         runs += [_read_run(path) for path in inside if _kind(path) == "run"]
-        found = [_read_experiment(path) for path in inside if _kind(path) == "experiment"]
-        experiments += sorted(found, key=lambda one: one.result.get("place", 0))
-    _name(runs)
+        found = [(p, _json(p / "result.json")) for p in inside if _kind(p) == "experiment"]
+        found.sort(key=lambda one: one[1].get("place", 0))
+        experiments += [read_section(path, content) for path, content in found]
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
+            run.name = str(run.folder)
     return runs, experiments
 
 
@@ -98,16 +85,14 @@ def _read_run(folder: Path) -> Run:
         raise ValueError(f"{config}: expected option: value, got {type(options).__name__}")
     files = {path.name: path for path in (metrics_file, log, config) if path.is_file()}
     measured = [
-        _measured(metrics[split], split, metrics_file)
+        (split, _results(metrics[split], f"{metrics_file}: {split}"))
         for split in ("test", "val")
         if split in metrics
     ]
     for path in sorted(folder.glob("*.json")):
-        if path == metrics_file:
-            continue
-        content = _json(path)
-        if "protocol" in content and any("rsum" in row for row in _mappings(content).values()):
-            measured.append(_measured(content, str(content.get("split", path.stem)), path))
+        content = _json(path) if path != metrics_file else {}
+        if {"protocol", "rows"} <= content.keys():
+            measured.append((str(content.get("split", path.stem)), _results(content, str(path))))
             files[path.name] = path
     return Run(
         name=folder.resolve().name,
@@ -122,37 +107,14 @@ def _read_run(folder: Path) -> Run:
     )
 
 
-def _measured(content: Any, split: str, path: Path) -> Measured:
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: {split} is {type(content).__name__}, expected metrics")
-    rows = {name: row for name, row in _mappings(content).items() if "rsum" in row}
+def _results(content: object, where: str) -> SplitResults:
     try:
-        intervals = {
-            name: {metric: (low, high) for metric, (low, high) in row.items()}
-            for name, row in content.get("intervals", {}).items()
-        }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: intervals of {split} are not {{row: {{metric: [low, high]}}}}"
-        ) from error
-    protocol = str(content.get("protocol", "full"))
-    return Measured(split, protocol, rows, intervals, content.get("asymmetry", {}))
+        return SplitResults.from_dict(content)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
-def _mappings(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: value for name, value in content.items() if isinstance(value, dict)}
-
-
-def _read_experiment(folder: Path) -> Experiment:
-    path = folder / "result.json"
-    result = _json(path)
-    for name in ("title", "tables"):
-        if name not in result:
-            raise ValueError(f"{path}: no {name!r} in it; expected the result of an experiment")
-    return Experiment(folder.resolve().name, folder, result)
-
-
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -162,7 +124,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _log(path: Path) -> list[dict[str, Any]]:
+def _log(path: Path) -> list[dict[str, float]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -176,11 +138,3 @@ def _log(path: Path) -> list[dict[str, Any]]:
                 break
             raise ValueError(f"{path}: line {number} is no JSON object") from error
     return found
-
-
-def _name(runs: list[Run]) -> None:
-    """Folder names, or whole paths where two folders have the same name."""
-    names = [run.name for run in runs]
-    for run in runs:
-        if names.count(run.name) > 1:
-            run.name = str(run.folder)

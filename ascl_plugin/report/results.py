@@ -1,16 +1,22 @@
-"""Runs as sections of a report: results, intervals, how runs differ, what each one is."""
+"""Sections of a report on runs: results, intervals, how runs differ, what each one is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from ascl_plugin.metrics.result_row import ResultRow, SplitResults
 from ascl_plugin.metrics.statistics import over_seeds
-from ascl_plugin.report.document import Section, Table
-from ascl_plugin.report.read import Measured, Run
-from ascl_plugin.report.tables import RESULT_COLUMNS, interval_cells, spread_cells
-from ascl_plugin.reranking import neighbors as oracle
+from ascl_plugin.report.document import Section
+from ascl_plugin.report.read import Run
+from ascl_plugin.report.table import (
+    Cell,
+    Table,
+    interval_cells,
+    result_cells,
+    spread_cells,
+)
 
 _FURTHER = {
     "i2t_medr": "I2T medR",
@@ -28,37 +34,18 @@ _ASYMMETRY = {
     "richer_r1": "richer R@1",
     "shorter_r1": "shorter R@1",
 }
-# options that change no result, or are told elsewhere
+# options that change no result, or that the report shows elsewhere
 _NO_MATTER = {
     "output_dir", "resume", "cache_dir", "cache_images", "cache_texts", "num_workers", "log_with",
     "log_every", "save_every", "save_scores", "eval_batch_size", "num_threads",
 }  # fmt: skip
-_DATA = (
-    "data_root", "annotations", "image_root", "region_files", "pooled_files", "scenes_train",
-    "scenes_val", "scenes_test", "scenes_seed",
-)  # fmt: skip
-_Found = tuple[Run, Measured]
-
-
-def run_sections(runs: Sequence[Run]) -> list[Section]:
-    """One section of results for each split of each data set, then one on how the runs differ."""
-    sections = []
-    for (data, split, protocol), found in _groups(runs).items():
-        title = f"Results on {data}, {split}" + ("" if protocol == "full" else f", {protocol}")
-        section = Section(title, tables=_tables(found, f"{split}, {data}, protocol {protocol}"))
-        if any("reranked" in m.rows for _, m in found):
-            section.notes.append(
-                "Transductive: a query's result depends on the other queries of the split."
-            )
-        sections.append(section)
-    if len(runs) > 1 and (differing := _options(runs)):
-        note = "An option that a run does not have is left blank."
-        sections.append(Section("Options that differ between runs", tables=differing, notes=[note]))
-    return sections
+_SCENES = ("scenes_train", "scenes_val", "scenes_test", "scenes_seed")
+_DATA = ("data_root", "annotations", "image_root", "region_files", "pooled_files")
+_Measured = tuple[Run, SplitResults]
 
 
 def about_section(runs: Sequence[Run]) -> Section:
-    """What each run is, and the raw files of all."""
+    """Return what each run is, and the raw files of all."""
     rows = [
         {
             "run": run.name,
@@ -69,105 +56,121 @@ def about_section(runs: Sequence[Run]) -> Section:
         }
         for run in runs
     ]
-    files = {f"{run.name}/{name}": path for run in runs for name, path in run.files.items()}
-    note = "The best epoch is that of the highest Rsum on the validation split."
-    commands = {run.name: run.command for run in runs if run.command}
-    tables = [Table("Runs of this report", rows)]
-    return Section("Runs", commands, tables=tables, notes=[note], files=files)
+    return Section(
+        "Runs",
+        commands={run.name: run.command for run in runs if run.command},
+        tables=[Table("Runs of this report", rows)],
+        notes=["The best epoch is that of the highest Rsum on the validation split."],
+        files={f"{run.name}/{name}": path for run in runs for name, path in run.files.items()},
+    )
+
+
+def run_sections(runs: Sequence[Run]) -> list[Section]:
+    """Return a section of results for each split of each data set, and one on how runs differ."""
+    sections = []
+    for (data, split, protocol), found in _groups(runs).items():
+        title = f"Results on {data}, {split}" + ("" if protocol == "full" else f", {protocol}")
+        section = Section(title, tables=_tables(found, f"{split}, {data}, protocol {protocol}"))
+        if any(row.transductive for _, results in found for row in results.rows):
+            section.notes = [
+                "Transductive: a query's result depends on the other queries of the split."
+            ]
+        sections.append(section)
+    if len(runs) > 1 and (differing := _options(runs)):
+        note = "An option that a run does not have is left blank."
+        sections.append(Section("Options that differ between runs", tables=differing, notes=[note]))
+    return sections
 
 
 def data_name(run: Run) -> str:
-    """The data root's last folder; scenes are told by how many there are."""
+    """Return the data root's last folder."""
     root = run.options.get("data_root")
-    if root is not None:
-        return Path(str(root)).name
-    return "drawn scenes"
+    return "drawn scenes" if root is None else Path(str(root)).name
 
 
-def _groups(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[_Found]]:
-    """Results that may be compared: of the same data, split and protocol.
+def _groups(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[_Measured]]:
+    """Return results that may be compared: of the same data, split and protocol.
 
     Data sets of one name that differ (other files, another number of scenes) are numbered.
     """
-    numbers: dict[str, list[tuple]] = {}
-    found: dict[tuple[str, str, str], list[_Found]] = {}
+    numbers: dict[str, list[list[str]]] = {}
+    found: dict[tuple[str, str, str], list[_Measured]] = {}
     for run in runs:
         data = data_name(run)
-        key = tuple(str(run.options.get(name)) for name in _DATA)
-        if run.options.get("data_root") is not None:
-            key = tuple(
-                "" if name.startswith("scenes_") else value
-                for name, value in zip(_DATA, key, strict=True)
-            )
+        names = _DATA if run.options.get("data_root") is not None else _DATA + _SCENES
+        key = [str(run.options.get(name)) for name in names]
         known = numbers.setdefault(data, [])
         if key not in known:
             known.append(key)
         number = known.index(key)
         data += f" ({number + 1})" if number else ""
-        for measured in run.measured:
-            found.setdefault((data, measured.split, measured.protocol), []).append((run, measured))
+        for split, results in run.measured:
+            found.setdefault((data, split, results.protocol), []).append((run, results))
     return found
 
 
-def _tables(found: Sequence[_Found], of: str) -> list[Table]:
-    tables = [Table(f"Recall in percent: {of}", _rows(found, RESULT_COLUMNS), digits=1)]
-    if seeds := _seeds(found):
-        tables.append(Table(f"Mean ± deviation over seeds: {of}", seeds))
-    if len({run.name for run, _ in found}) > 1:
-        caption = f"Differences to {found[0][0].name}: {of}"
-        tables.append(Table(caption, _differences(found)))
-    intervals = [
-        _told(run, name, {title: cells.get(key) for key, title in RESULT_COLUMNS.items()})
-        for run, measured in found
-        for name, cells in ((n, interval_cells(i)) for n, i in measured.intervals.items())
+def _tables(found: Sequence[_Measured], of: str) -> list[Table]:
+    every = [(run, row) for run, results in found for row in results.rows]
+    tables = [
+        _table(f"Recall in percent: {of}", ((*one, result_cells(one[1].metrics)) for one in every)),
+        _table(f"Mean ± deviation over seeds: {of}", _seeds(found)),
+        Table(f"Differences to {found[0][0].name}: {of}", _differences(found)),
+        _table(
+            f"95% intervals, bootstrap over images: {of}",
+            ((run, row, result_cells(interval_cells(row.intervals))) for run, row in every),
+        ),
+        _table(
+            f"Ranks and precision: {of}",
+            ((run, row, _titled(row.metrics, _FURTHER)) for run, row in every),
+            digits=None,
+        ),
+        Table(
+            f"Asymmetry benchmark, percent: {of}",
+            [
+                {"run": run.name, **_titled(results.asymmetry, _ASYMMETRY), "seed": run.seed}
+                for run, results in found
+                if results.asymmetry
+            ],
+            digits=1,
+        ),
     ]
-    if intervals:
-        tables.append(Table(f"95% intervals, bootstrap over images: {of}", intervals))
-    if further := _rows(found, _FURTHER):
-        tables.append(Table(f"Ranks and precision: {of}", further))
-    asymmetry: list[dict[str, Any]] = [
-        {"run": run.name}
-        | {title: measured.asymmetry.get(key) for key, title in _ASYMMETRY.items()}
-        | {"seed": run.seed}
-        for run, measured in found
-        if measured.asymmetry
-    ]
-    if asymmetry:
-        tables.append(Table(f"Asymmetry benchmark, percent: {of}", asymmetry, digits=1))
-    return tables
+    return [table for table in tables if table.rows]
 
 
-def _told(run: Run, row: str, cells: dict[str, Any]) -> dict[str, Any]:
-    """Numbers of one row, and what every number is to be read with."""
-    transductive = "yes" if row in ("reranked", oracle.ROW) else "no"
-    told = {"seed": run.seed, "model": "single", "transductive": transductive}
-    return {"run": run.name, "result": row, **cells, **told}
+def _table(
+    caption: str,
+    found: Iterable[tuple[Run, ResultRow, Mapping[str, Cell]]],
+    digits: int | None = 1,
+) -> Table:
+    """Return cells of rows, with the facts that numbers are to be read with; no cells, no row."""
+    rows: list[dict[str, Cell]] = []
+    leaks: list[int] = []
+    for run, row, cells in found:
+        if cells:
+            leaks += [len(rows)] if row.leaks else []
+            facts = {"seed": run.seed, "model": "single", "transductive": row.transductive}
+            rows.append({"run": run.name, "result": row.name, **cells, **facts})
+    return Table(caption, rows, digits, leaks)
 
 
-def _rows(found: Sequence[_Found], columns: dict[str, str]) -> list[dict[str, Any]]:
-    rows = []
-    for run, measured in found:
-        for name, metrics in measured.rows.items():
-            cells = {t: metrics[k] for k, t in columns.items() if k in metrics}
-            if cells:
-                rows.append(_told(run, name, cells))
+def _titled(metrics: Mapping[str, float], titles: Mapping[str, str]) -> dict[str, Cell]:
+    return {title: metrics[key] for key, title in titles.items() if key in metrics}
+
+
+def _differences(found: Sequence[_Measured]) -> list[dict[str, Cell]]:
+    """Return each run minus the first, row by row."""
+    first = {row.name: result_cells(row.metrics) for row in found[0][1].rows}
+    rows: list[dict[str, Cell]] = []
+    for run, results in found:
+        for row in results.rows if run.name != found[0][0].name else ():
+            change = {
+                title: _signed(value - first[row.name][title])
+                for title, value in result_cells(row.metrics).items()
+                if title in first.get(row.name, {})
+            }
+            if change:
+                rows.append({"run": run.name, "result": row.name, **change})
     return rows
-
-
-def _differences(found: Sequence[_Found]) -> list[dict[str, Any]]:
-    """Each run minus the first, row by row."""
-    first = found[0][1].rows
-    return [
-        {"run": run.name, "result": name}
-        | {
-            title: _signed(metrics[key] - first[name][key])
-            for key, title in RESULT_COLUMNS.items()
-            if key in metrics and key in first[name]
-        }
-        for run, measured in found[1:]
-        for name, metrics in measured.rows.items()
-        if name in first
-    ]
 
 
 def _signed(value: float) -> str:
@@ -175,43 +178,39 @@ def _signed(value: float) -> str:
     return text if float(text) else "0.0"
 
 
-def _seeds(found: Sequence[_Found]) -> list[dict[str, Any]]:
-    """Rows of runs that differ in nothing but their seed."""
-    alike: dict[str, list[_Found]] = {}
-    for run, measured in found:
+def _seeds(found: Sequence[_Measured]) -> list[tuple[Run, ResultRow, Mapping[str, Cell]]]:
+    """Return rows of runs that differ in nothing but their seed."""
+    alike: dict[str, list[_Measured]] = {}
+    for run, results in found:
         options = {k: v for k, v in run.options.items() if k not in {*_NO_MATTER, "seed"}}
         key = repr(sorted(options.items())) if options else run.name
-        alike.setdefault(key, []).append((run, measured))
-    rows = []
+        alike.setdefault(key, []).append((run, results))
+    rows: list[tuple[Run, ResultRow, Mapping[str, Cell]]] = []
     for members in alike.values():
         if len({run.seed for run, _ in members}) < 2:
             continue
-        for name in members[0][1].rows:
-            metrics = [measured.rows.get(name, {}) for _, measured in members]
-            shared = {k: t for k, t in RESULT_COLUMNS.items() if all(k in row for row in metrics)}
-            if shared:
-                spread = spread_cells(over_seeds([{k: row[k] for k in shared} for row in metrics]))
-                cells = {title: spread[k] for k, title in shared.items()}
-                runs = ", ".join(run.name for run, _ in members)
-                seeds = ", ".join(str(run.seed) for run, _ in members)
-                rows.append(_told(members[0][0], name, cells) | {"run": runs, "seed": seeds})
+        together = replace(
+            members[0][0],
+            name=", ".join(run.name for run, _ in members),
+            seed=", ".join(str(run.seed) for run, _ in members),
+        )
+        by_name = [{row.name: row for row in results.rows} for _, results in members]
+        for name, row in by_name[0].items():
+            several = [result_cells(one[name].metrics) for one in by_name if name in one]
+            if len(several) == len(members) and all(several):
+                shared = [title for title in several[0] if all(title in one for one in several)]
+                spreads = over_seeds([{title: one[title] for title in shared} for one in several])
+                rows.append((together, row, spread_cells(spreads)))
     return rows
 
 
 def _options(runs: Sequence[Run]) -> list[Table]:
-    names = list(dict.fromkeys(name for run in runs for name in run.options))
-    differing = [
-        name
-        for name in names
-        if name not in _NO_MATTER and len({repr(run.options.get(name)) for run in runs}) > 1
-    ]
-    if not differing:
-        return []
     rows = []
-    for name in differing:
-        row = {"option": name}
-        for run in runs:
-            value = run.options.get(name)
-            row[run.name] = "" if value is None else str(value)
-        rows.append(row)
-    return [Table("One option a row, one run a column", rows)]
+    for name in dict.fromkeys(name for run in runs for name in run.options):
+        values = [run.options.get(name) for run in runs]
+        if name not in _NO_MATTER and len(set(map(repr, values))) > 1:
+            cells = ["" if value is None else str(value) for value in values]
+            rows.append(
+                {"option": name} | {run.name: cell for run, cell in zip(runs, cells, strict=True)}
+            )
+    return [Table("One option a row, one run a column", rows)] if rows else []

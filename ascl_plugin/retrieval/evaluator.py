@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.interfaces import AnyRows, NamedOptions, Rows
 from ascl_plugin.metrics.protocols import block, folds, query_results
+from ascl_plugin.metrics.result_row import ResultRow, SplitResults
 from ascl_plugin.metrics.statistics import confidence_intervals
 from ascl_plugin.reranking import rerank
+from ascl_plugin.reranking.methods import Reranked
 from ascl_plugin.reranking.neighbors import ROW as ORACLE_ROW
 from ascl_plugin.retrieval.asymmetry_benchmark import VARIANTS, asymmetry_benchmark
 from ascl_plugin.retrieval.audit import SplitAudit
@@ -22,9 +25,15 @@ from ascl_plugin.retrieval.inputs import BatchImages, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
 from ascl_plugin.scoring.blocks import device_of
 from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.paired_protocol import LEAKS as PAIRED_LEAKS
 from ascl_plugin.scoring.paired_protocol import ROW as PAIRED_ROW
 from ascl_plugin.scoring.pairs import score_pairs
 from ascl_plugin.shares import shares
+
+ORACLE_LEAKS = (
+    "caption_groups are the labels that retrieval is to find: the captions of an image are taken "
+    "as each other's neighbors"
+)
 
 
 class Evaluator:
@@ -127,7 +136,7 @@ class Evaluator:
         intervals: bool = False,
         sim: Tensor | None = None,
         audited: bool = False,
-    ) -> dict[str, Any]:
+    ) -> SplitResults:
         """Return the metrics of a split. Collective.
 
         Args:
@@ -136,14 +145,13 @@ class Evaluator:
             oracle: also re-rank with the labels as `caption_groups`, in a row of its own.
             protocol: "full" or "coco_1k" (see `protocol_metrics`); re-ranking sees one fold.
                 "paired": full, and a row of the published scores, which leak.
-            intervals: also return `"intervals"`: `confidence_intervals` of each row.
+            intervals: also return `confidence_intervals` of each row.
             sim: (I, T) scores of these rows and their captions, if `score` was called before.
             audited: first audit the scorer and the honest matrix (`SplitAudit`).
 
         Returns:
-            `{"initial": metrics}`; on request `"reranked"`, `"oracle: label groups"`,
-            `"paired (leaks)"` and `"audit"`; and `"asymmetry"` if the rows have variants of a
-            caption (see `asymmetry_benchmark`).
+            Rows "initial", and on request "reranked", "oracle: label groups" and "paired (leaks)";
+            accuracies of `asymmetry_benchmark` if the rows have variants of a caption.
 
         Raises:
             ValueError: caption_groups among the options without `oracle`; a protocol that does not
@@ -157,12 +165,12 @@ class Evaluator:
                 'protocol "paired" needs a CrossModalFusion; the fusion of this model is '
                 f"{type(self.model.fusion).__name__}"
             )
-        protocol = "full" if paired else protocol
+        gallery = "full" if paired else protocol
         if rerank_options is not None:
             rerank_options = without_labels(rerank_options, oracle)
         texts, index = caption_to_image(rows)
         owners = torch.from_numpy(index)
-        parts = list(folds(owners, len(rows["captions"]), protocol))  # before the work of scoring
+        parts = list(folds(owners, len(rows["captions"]), gallery))  # before the work of scoring
         audit = SplitAudit(self, rows, texts, owners) if audited else None
         if audit is not None:
             audit.check_scorer()
@@ -170,28 +178,29 @@ class Evaluator:
             sim = self.score(rows, texts)
         if audit is not None:
             audit.check_matrix(sim)
-        queries = {"initial": query_results(sim, index, protocol)}
+
+        def row(name: str, scores: Tensor | Reranked, leaks: str = "") -> ResultRow:
+            if isinstance(scores, Reranked):
+                found = query_results(scores.i2t, index, gallery, scores.t2i)
+                leaks, transductive = ORACLE_LEAKS if scores.oracle else "", scores.transductive
+            else:
+                found, transductive = query_results(scores, index, gallery), False
+            bounds = confidence_intervals(found) if intervals else {}
+            return ResultRow(name, found.metrics(), leaks, transductive, bounds)
+
+        results = [row("initial", sim)]
         if rerank_options is not None:
-            i2t, t2i = _reranked(sim, parts, rerank_options)
-            queries["reranked"] = query_results(i2t, index, protocol, t2i)
+            results.append(row("reranked", _reranked(sim, parts, rerank_options)))
         if oracle:
             by_label = ("text_neighbors", "text_embeddings")
             options = {k: v for k, v in (rerank_options or {}).items() if k not in by_label}
-            i2t, t2i = _reranked(sim, parts, options, owners)
-            queries[ORACLE_ROW] = query_results(i2t, index, protocol, t2i)
+            results.append(row(ORACLE_ROW, _reranked(sim, parts, options, owners)))
         if paired:
-            leaking = self.paired_score(rows, texts, owners)
-            queries[PAIRED_ROW] = query_results(leaking, index, protocol)
-        results: dict[str, Any] = {name: found.metrics() for name, found in queries.items()}
-        if audit is not None:
-            results["audit"] = audit.report()
-        if intervals:
-            results["intervals"] = {
-                name: confidence_intervals(found) for name, found in queries.items()
-            }
+            results.append(row(PAIRED_ROW, self.paired_score(rows, texts, owners), PAIRED_LEAKS))
+        asymmetry = {}
         if "negative" in getattr(rows, "column_names", ()):
-            results["asymmetry"] = asymmetry_benchmark(self, rows, sim, index)
-        return results
+            asymmetry = asymmetry_benchmark(self, rows, sim, index)
+        return SplitResults(results, protocol, asymmetry, audit.report() if audit else {})
 
 
 def _reranked(
@@ -199,19 +208,19 @@ def _reranked(
     parts: Sequence[tuple[slice, Tensor]],
     options: NamedOptions,
     groups: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Reranked:
     """Re-rank both directions within each part of the matrix; all other scores are 0."""
     found = []
     for rows, columns in parts:
         labels = {} if groups is None else {"caption_groups": groups[columns].numpy() - rows.start}
-        after = rerank(block(sim, rows, columns), **options, **labels)
-        found.append((torch.as_tensor(after.i2t), torch.as_tensor(after.t2i)))
+        found.append(rerank(block(sim, rows, columns), **options, **labels))
     if len(found) == 1:
         return found[0]
     i2t, t2i = torch.zeros_like(sim), torch.zeros_like(sim)
-    for (rows, columns), (by_image, by_text) in zip(parts, found, strict=True):
-        i2t[rows, columns], t2i[rows, columns] = by_image, by_text
-    return i2t, t2i
+    for (rows, columns), after in zip(parts, found, strict=True):
+        i2t[rows, columns] = torch.as_tensor(after.i2t)
+        t2i[rows, columns] = torch.as_tensor(after.t2i)
+    return replace(found[0], i2t=i2t, t2i=t2i)
 
 
 def without_labels(rerank_options: NamedOptions, oracle: bool) -> dict[str, Any]:

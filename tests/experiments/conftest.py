@@ -37,6 +37,7 @@ def trained(seed, images=12, per_image=3, fusion=None):
     head = fusion or CrossModalFusion(DIM, num_heads=2)
     rows = [{"image_id": i} for i in range(images)]
     return SimpleNamespace(
+        seed=seed,
         model=SimpleNamespace(fusion=head),
         evaluator=SimpleNamespace(encode_images=encode_images, encode_texts=encode_texts),
         rows=rows,

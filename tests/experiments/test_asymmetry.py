@@ -74,8 +74,7 @@ def test_scenes(study):
     assert "asym1_richer" in own[0]
     folder = study.folder / "asymmetry"
     for figure in result.figures:
-        assert "false phrases added" in (folder / figure.file).read_text()
-        assert (folder / figure.file.replace(".svg", ".dark.svg")).exists()
+        assert "false phrases added" in figure.path.read_text() and figure.dark.exists()
     written = json.loads((folder / "variants.json").read_text())
     assert len(written) == 5 and written[0]["amounts"]["words removed"]
 

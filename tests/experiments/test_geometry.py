@@ -46,9 +46,8 @@ def test_every_model_and_seed_is_in_the_tables(fake_study):
         ("full", "0"), ("full", "1"), ("none", "0"), ("none", "1"),
     ]  # fmt: skip
     for figure in result.figures:
-        dark = figure.file.replace(".svg", ".dark.svg")
-        assert (study.folder / "geometry" / dark).exists()
-        text = (study.folder / "geometry" / figure.file).read_text()
+        text = figure.path.read_text()
+        assert figure.dark.exists()
         assert ">full<" in text and ">none<" in text and "third" not in text
 
 

@@ -16,11 +16,14 @@ def test_scenes_by_hand():
         {"facts": ["noun:boat", "noun:key", "count:boat:3", "count:key:1", "key:red"]},
         {"facts": ["noun:cup", "count:cup:2", "ground:snow"]},
     ]
-    assert scene_objects(rows) == {"objects": [4, 2], "kinds of objects": [2, 1]}
+    assert scene_objects([row["facts"] for row in rows]) == {
+        "objects": [4, 2],
+        "kinds of objects": [2, 1],
+    }
 
 
 def test_scenes_hold_what_their_facts_say():
-    counts = scene_objects(scenes.make("train", 20, seed=0))
+    counts = scene_objects(scenes.make("train", 20, seed=0)["facts"])
     assert all(1 <= k <= n for n, k in zip(*counts.values(), strict=True))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("yaml", reason="extra `recipes`")
 
-from ascl_plugin.experiments.plan import EXPERIMENTS, load, read_plan
+from ascl_plugin.experiments.plan import EXPERIMENTS, read_plan
 
 STUDIES = Path(__file__).parents[2] / "recipes" / "experiments"
 
@@ -60,4 +60,6 @@ def test_our_studies_are_whole(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_there(name):
     pytest.importorskip("datasets", reason="extra `recipes`")
+    from ascl_plugin.experiments.study import load
+
     assert callable(load(name))

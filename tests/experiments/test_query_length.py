@@ -19,8 +19,10 @@ def test_buckets_are_of_their_captions(fake_study):
         own = [int(rank[t]) for t in range(36) if low <= t % 20 + 1 <= high]
         assert bucket["captions"] == len(own)
         for k in (1, 5, 10):
-            assert bucket[f"r{k}"] == pytest.approx(100 * sum(r <= k for r in own) / len(own))
-    total = sum(bucket["captions"] * bucket["r1"] for bucket in found) / 36
+            assert bucket["recalls"][f"T2I R@{k}"] == pytest.approx(
+                100 * sum(r <= k for r in own) / len(own)
+            )
+    total = sum(bucket["captions"] * bucket["recalls"]["T2I R@1"] for bucket in found) / 36
     metrics = retrieval_metrics(trained.sim, trained.caption_to_image)
     assert total == pytest.approx(metrics["t2i_r1"])
 

@@ -288,7 +288,9 @@ def read_study(folder):
 
 
 def run(folder):
-    test = {"initial": {"r1": 1.0, "rsum": 3.0}, "intervals": {"initial": {"r1": [0, 1]}}}
+    facts = {"name": "initial", "leaks": "", "transductive": False}
+    row = {**facts, "metrics": {"r1": 1.0, "rsum": 3.0}, "intervals": {"r1": [0, 1]}}
+    test = {"protocol": "full", "rows": [row]}
     content = {"test": test, "seed": 0, "command": "x", "best": {"rsum": 3}}
     (folder / "metrics.json").write_text(json.dumps(content))
     (folder / "config.yaml").write_text("dim: 8\nseed: 0\n")

@@ -82,9 +82,10 @@ MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\" ' {{7*7}} &lt;
 def test_a_report_shows_markup_as_text(tmp_path):
     jinja = pytest.importorskip("jinja2", reason="extra `report`")
     assert jinja
-    from ascl_plugin.report.document import Document, Section, Table
+    from ascl_plugin.report.document import Document, Section
     from ascl_plugin.report.markdown import markdown_page
     from ascl_plugin.report.page import html_page
+    from ascl_plugin.report.table import Table
 
     item = {"text": MARKUP, "picture": None, "alt": MARKUP, "label": MARKUP}
     answer = {**item, "right": True, "score": 1.0}

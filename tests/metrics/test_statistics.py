@@ -17,7 +17,7 @@ from ascl_plugin.metrics.statistics import (
     over_seeds,
     paired_test,
 )
-from ascl_plugin.report.tables import interval_cells, spread_cells
+from ascl_plugin.report.table import interval_cells, spread_cells
 
 
 def run(images=60, captions=3, seed=0, folds=1, uneven=False):

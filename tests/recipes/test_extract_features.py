@@ -120,8 +120,8 @@ def test_pictures_to_metrics(root, bert, tmp_path, capsys):
     again = tmp_path / "again.json"
     flags = ["--region_files", str(tmp_path / "regions.h5"), "--output", str(again)]
     assert command(["evaluate", str(run), *flags]) == 0
-    written = json.loads((run / "metrics.json").read_text())["test"]["initial"]
-    assert json.loads(again.read_text())["initial"] == pytest.approx(written)
+    written = json.loads((run / "metrics.json").read_text())["test"]["rows"][0]
+    assert json.loads(again.read_text())["rows"][0]["metrics"] == pytest.approx(written["metrics"])
 
 
 def test_two_processes_make_what_one_makes(root, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image
 from ascl_plugin.commands.main import main as command
 from ascl_plugin.data import scenes
 from ascl_plugin.data.readers import caption_to_image
+from ascl_plugin.metrics.result_row import SplitResults
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel
@@ -66,10 +67,12 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["seed"] == 0 and "--scenes_train=32" in metrics["command"]
     for split in ("val", "test"):
-        assert set(metrics[split]) == {"initial", "reranked", "asymmetry"}
-        assert 0 <= metrics[split]["initial"]["rsum"] <= 600
+        assert set(metrics[split]) == {"protocol", "rows", "asymmetry"}
+        results = SplitResults.from_dict(metrics[split])
+        assert [row.name for row in results.rows] == ["initial", "reranked"]
+        assert 0 <= results["initial"].metrics["rsum"] <= 600
         assert f"{split}: 12 images, seed 0, single model" in output
-    assert metrics["val"]["initial"]["rsum"] == metrics["best"]["rsum"]
+    assert metrics["val"]["rows"][0]["metrics"]["rsum"] == metrics["best"]["rsum"]
     assert "| initial" in output and "| reranked" in output and "asym1_richer" in output
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and small.yaml's
@@ -84,9 +87,9 @@ def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):
     evaluator = Evaluator(model, ImageInputs(model.image_encoder), TextInputs(model.text_encoder))
     with torch.no_grad():
         metrics = evaluator.evaluate(rows)
-    written = json.loads((folder / "metrics.json").read_text())["val"]
-    assert metrics["initial"] == pytest.approx(written["initial"])
-    assert metrics["asymmetry"] == pytest.approx(written["asymmetry"])
+    written = SplitResults.from_dict(json.loads((folder / "metrics.json").read_text())["val"])
+    assert metrics["initial"].metrics == pytest.approx(written["initial"].metrics)
+    assert metrics.asymmetry == pytest.approx(written.asymmetry)
     assert evaluator.score(rows, caption_to_image(rows)[0]).shape == (12, 60)
 
 
@@ -96,7 +99,7 @@ def test_the_command_evaluates_a_run_on_its_own_data(on_scenes, tmp_path, capsys
     assert "test, 12 images" in capsys.readouterr().out
     again = json.loads((tmp_path / "again.json").read_text())
     written = json.loads((folder / "metrics.json").read_text())["test"]
-    assert again["initial"] == pytest.approx(written["initial"])
+    assert again["rows"][0]["metrics"] == pytest.approx(written["rows"][0]["metrics"])
 
 
 def test_two_processes_train_as_one(on_scenes, tmp_path):
@@ -111,7 +114,7 @@ def test_two_processes_train_as_one(on_scenes, tmp_path):
     assert losses(tmp_path) == pytest.approx(losses(on_scenes[0]), rel=0.01)
     assert losses(tmp_path)[0] == pytest.approx(losses(on_scenes[0])[0], rel=1e-5)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["test"]) == {"initial", "reranked", "asymmetry"}
+    assert set(metrics["test"]) == {"protocol", "rows", "asymmetry"}
     RetrievalModel.from_pretrained(str(tmp_path / "best"))
 
 
@@ -167,7 +170,7 @@ def test_captions_of_different_counts_per_image(main, root):
     assert main(f"--data_root={folder}", "--batch_size=2", "--captions_per_epoch=0")[0] == 0
     metrics = json.loads((main.out / "metrics.json").read_text())
     assert metrics["best"]["step"] == 3 + 2 + 1 + 1
-    assert set(metrics["val"]) == {"initial", "reranked"}  # nobody knows what photographs hold
+    assert set(metrics["val"]) == {"protocol", "rows"}  # nobody knows what photographs hold
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch(main, root):
@@ -202,7 +205,7 @@ def test_coco(main):
                    "--batch_size=16")  # fmt: skip
     assert code == 0
     metrics = json.loads((main.out / "metrics.json").read_text())
-    assert metrics["best"]["step"] == 1 and 0 < metrics["test"]["initial"]["rsum"] < 600
+    assert metrics["best"]["step"] == 1 and 0 < metrics["test"]["rows"][0]["metrics"]["rsum"] < 600
 
 
 @pytest.mark.parametrize("workers", [0, 1])

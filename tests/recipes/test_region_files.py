@@ -50,7 +50,7 @@ def main(tmp_path, capsys):
 
 def metrics(path, split=None):
     found = json.loads(path.read_text())
-    return (found if split is None else found[split])["initial"]
+    return (found if split is None else found[split])["rows"][0]["metrics"]
 
 
 @pytest.fixture

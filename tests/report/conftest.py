@@ -16,13 +16,20 @@ def metrics(value):
     return {**dict.fromkeys(METRICS, value), "rsum": 6 * value, "i2t_medr": 2.0}
 
 
+def row(name, value, **facts):
+    facts = {"leaks": "", "transductive": False, **facts}
+    return {"name": name, "metrics": metrics(value), **facts}
+
+
 def _write_run(folder, value, **options):
     """A run whose recalls are all `value`, and `value` + 1 after re-ranking."""
     folder.mkdir(parents=True)
-    rows = {"initial": metrics(value), "reranked": metrics(value + 1)}
+    rows = [row("initial", value), row("reranked", value + 1, transductive=True)]
     seed = options.setdefault("seed", 0)
     content = {"command": f"recipe {EVIL} {folder.name}", "seed": seed, "best": {"epoch": 3}}
-    (folder / "metrics.json").write_text(json.dumps({**content, "test": rows}))
+    (folder / "metrics.json").write_text(
+        json.dumps({**content, "test": {"protocol": "full", "rows": rows}})
+    )
     lines = "".join(f"{name}: {json.dumps(value)}\n" for name, value in options.items())
     (folder / "config.yaml").write_text(lines)
     log = [{"step": s, "epoch": s, "loss": 1 / (s + 1), "val_rsum": 9.0 * s} for s in range(3)]
@@ -57,10 +64,11 @@ def folders(tmp_path):
     evaluated = {
         "split": "test",
         "protocol": "paired",
-        "initial": metrics(50.0),
-        "oracle: label groups": metrics(91.0),
-        "paired (leaks)": metrics(92.0),
-        "intervals": {"initial": {"rsum": [290.0, 310.0]}},
+        "rows": [
+            row("initial", 50.0, intervals={"rsum": [290.0, 310.0]}),
+            row("AsCL, oracle: label groups", 91.0, leaks="labels", transductive=True),
+            row("paired", 92.0, leaks="the pairing"),
+        ],
         "asymmetry": {"asym1_caption": 93.25},
     }
     (first / "evaluated.json").write_text(json.dumps(evaluated))
@@ -81,7 +89,13 @@ def folders(tmp_path):
     name = _write_experiment(
         study / "cases",
         title=f"Cases {EVIL}",
-        tables=[{"caption": f"Of {EVIL}", "rows": [{f"c {EVIL}": f"cell {EVIL}", "R@1": 12.34}]}],
+        tables=[
+            {
+                "caption": f"Of {EVIL}",
+                "rows": [{f"c {EVIL}": f"cell {EVIL}", "R@1": 12.34}],
+                "leaks": [],
+            }
+        ],
         figures=[{"file": "f.svg", "caption": f"Figure {EVIL}"}],
         notes=[f"note {EVIL}"],
         cases=[{"way": "t2i", "title": f"case {EVIL}", "query": ask, "lists": lists}],

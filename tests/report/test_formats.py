@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 pytest.importorskip("yaml", reason="extra `recipes`")
 
 from ascl_plugin.commands.main import main
-from ascl_plugin.report.cells import leaks, numeric, texts
-from ascl_plugin.report.document import Document, Section, Table
+from ascl_plugin.metrics.result_row import ResultRow
+from ascl_plugin.report.document import Document, Section
 from ascl_plugin.report.latex import escaped, latex_tables
 from ascl_plugin.report.markdown import markdown_page
+from ascl_plugin.report.table import Table, markdown_table, results_table
 
 
 def column(*values, digits=None, name="x"):
-    return [row[0] for row in texts(Table("", [{name: value} for value in values], digits))]
+    return [row[0] for row in Table("", [{name: value} for value in values], digits).texts()]
 
 
 def test_digits_follow_the_size_of_a_column():
@@ -34,23 +35,33 @@ def test_digits_follow_the_size_of_a_column():
 
 def test_columns_of_numbers():
     rows = [{"a": 1, "b": "1.0 ± 2.0", "c": "-", "d": None, "e": True}, {"a": None, "c": 1.0}]
-    assert numeric(Table("", rows)) == [True, True, False, False, False]
+    assert Table("", rows).numeric() == [True, True, False, False, False]
 
 
-@pytest.mark.parametrize("cell", ["oracle: label groups", "paired (leaks)", "Paired", "x, leaks"])
-def test_rows_that_leak(cell):
-    assert leaks({"a": 1.0, "b": cell})
-    assert leaks({"leaks": "yes"})
-
-
-@pytest.mark.parametrize(
-    "cell", ["initial", "paired test", "pairedness", "a pipe that leaks water"]
+TABLE = Table(
+    "R_1 & more",
+    [{"way_1": "Oracle-free", "R@1": -1.5}, {"way_1": "AsCL, oracle: x", "R@1": 9.0}],
+    leaks=[1],
 )
-def test_rows_that_do_not(cell):
-    assert not leaks({"a": 1.0, "b": cell, "leaks": "no"})
 
 
-TABLE = Table("R_1 & more", [{"way_1": "initial", "R@1": -1.5}, {"way_1": "oracle: x", "R@1": 9.0}])
+def test_tables_in_a_terminal_line_up_and_no_cell_breaks_them():
+    rows = [{"a|b": "x|y\nz", "R@1": 61.26, "n": 5}, {"a|b": "none", "R@1": 9.0}]
+    assert markdown_table(Table("", rows)) == (
+        "| a\\|b   |  R@1 |   n |\n| ------ | ---: | --: |\n| x\\|y z | 61.3 |   5 |\n"
+        "| none   |  9.0 |     |"
+    )
+
+
+def test_results_in_the_order_of_the_field():
+    metrics = {"rsum": 36.0, "i2t_r5": 5.0, "i2t_r1": 1.0, "i2t_r10": 10.0, "medr": 4.0}
+    metrics |= {"t2i_r1": 2.0, "t2i_r5": 6.0, "t2i_r10": 11.0}
+    table = results_table([ResultRow("before", metrics), ResultRow("after", {"rsum": 4.0}, "why")])
+    assert table.columns == [
+        "", "I2T R@1", "I2T R@5", "I2T R@10", "T2I R@1", "T2I R@5", "T2I R@10", "Rsum"
+    ]  # fmt: skip
+    assert table.texts()[0] == ["before", "1.0", "5.0", "10.0", "2.0", "6.0", "11.0", "36.0"]
+    assert table.texts()[1] == ["after", *[""] * 6, "4.0"] and table.leaks == [1]
 
 
 def test_latex_by_hand():
@@ -61,8 +72,8 @@ def test_latex_by_hand():
 \toprule
 way\_1 & R@1 \\
 \midrule
-initial & $-$1.5 \\
-\textcolor{red}{oracle: x} & \textcolor{red}{9.0} \\
+Oracle-free & $-$1.5 \\
+\textcolor{red}{AsCL, oracle: x} & \textcolor{red}{9.0} \\
 \bottomrule
 \end{tabular}"""
     assert wanted in text
@@ -83,7 +94,10 @@ def test_markdown_by_hand(tmp_path):
     text = markdown_page(Document("T", "lead", [section]), tmp_path)
     assert "## S &lt;b>\n" in text
     assert "- command: `` a `b` _c_ ``\n- seed: 0" in text
-    wanted = "| way\\_1 | R@1 |\n| --- | ---: |\n| initial | -1.5 |\n| oracle: x **LEAK** | 9.0 |"
+    wanted = (
+        "| way\\_1                   |  R@1 |\n| ------------------------ | ---: |\n"
+        "| Oracle-free              | -1.5 |\n| AsCL, oracle: x **LEAK** |  9.0 |"
+    )
     assert wanted in text
     assert "- \\*n\\* \\| m" in text
 

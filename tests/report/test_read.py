@@ -12,8 +12,8 @@ from ascl_plugin.report.read import read_folders
 def test_runs_and_studies_in_any_mix(folders):
     runs, experiments = read_folders([folders.study, folders.runs[1]])
     assert [run.name for run in runs] == ["second"]
-    assert [found.name for found in experiments] == ["cases"]
-    assert read_folders([folders.study / "cases"])[1][0].result == experiments[0].result
+    assert [section.folder.name for section in experiments] == ["cases"]
+    assert read_folders([folders.study / "cases"])[1] == experiments
 
 
 def test_a_folder_of_runs(tmp_path, write_run):
@@ -31,7 +31,10 @@ def test_only_what_is_measured_is_read_as_results(folders):
     first = folders.runs[0]
     (first / "notes.json").write_text('{"protocol": "none"}')
     run = read_folders([first])[0][0]
-    assert [(m.split, m.protocol) for m in run.measured] == [("test", "full"), ("test", "paired")]
+    assert [(split, results.protocol) for split, results in run.measured] == [
+        ("test", "full"),
+        ("test", "paired"),
+    ]
     assert "notes.json" not in run.files
 
 
@@ -49,7 +52,11 @@ def test_a_run_that_was_killed(tmp_path, write_run):
     [
         ("metrics.json", "{", "metrics.json: not JSON"),
         ("metrics.json", "[]", "expected a mapping, got list"),
-        ("metrics.json", '{"test": 3}', "test is int, expected metrics"),
+        (
+            "metrics.json",
+            '{"test": 3}',
+            r"test: expected results .*, got 3",
+        ),
         ("log.jsonl", "{\n{}\n", "line 1 is no JSON object"),
         ("config.yaml", "- a\n", "config.yaml: expected option: value, got list"),
         ("config.yaml", "a: [", "config.yaml is not yaml"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
 from ascl_plugin.metrics import protocols
 from ascl_plugin.metrics.recall import retrieval_metrics
-from ascl_plugin.report.metrics_file import print_results
+from ascl_plugin.report.terminal import print_results
 from ascl_plugin.reranking import rerank
 
 pytest.importorskip("datasets", reason="extra `recipes`")
@@ -62,7 +63,7 @@ def test_coco_1k_reranks_within_each_fold(monkeypatch):
             lambda sim, owners: reranked(sim, owners, caption_groups=owners)
         ),
     }.items():
-        assert {k: found[name][k] for k in expected} == pytest.approx(expected), name
+        assert {k: found[name].metrics[k] for k in expected} == pytest.approx(expected), name
 
 
 def test_a_protocol_that_does_not_fit_is_refused_before_scoring():
@@ -74,14 +75,13 @@ def test_a_protocol_that_does_not_fit_is_refused_before_scoring():
 
 def test_intervals_are_found_and_printed(capsys):
     found = Scored().evaluate(ROWS, {"k": 5}, intervals=True)
-    assert found["intervals"].keys() == {"initial", "reranked"}
-    for row, intervals in found["intervals"].items():
-        for name, (low, high) in intervals.items():
-            assert low <= found[row][name] <= high, (row, name)
+    for row in found.rows:
+        for name, (low, high) in row.intervals.items():
+            assert low <= row.metrics[name] <= high, (row.name, name)
     print_results(found, "test, 20 images")
-    low, high = found["intervals"]["initial"]["rsum"]
+    low, high = found["initial"].intervals["rsum"]
     assert f"{low:.1f} to {high:.1f}" in capsys.readouterr().out
-    assert "intervals" not in Scored().evaluate(ROWS)
+    assert not Scored().evaluate(ROWS)["initial"].intervals
 
 
 class Paired(Scored):
@@ -101,9 +101,12 @@ def test_the_paired_row_stands_beside_honest_ones():
     found = Paired(CrossModalFusion(8, 2)).evaluate(
         ROWS, {"k": 5}, protocol="paired", intervals=True
     )
-    assert {name: found[name] for name in honest} == honest
-    assert found["paired (leaks)"]["rsum"] == 600 > honest["initial"]["rsum"]
-    assert found["intervals"].keys() == {"initial", "reranked", "paired (leaks)"}
+    assert [replace(row, intervals={}) for row in found.rows[:2]] == honest.rows
+    paired = found["paired (leaks)"]
+    assert paired.metrics["rsum"] == 600 > honest["initial"].metrics["rsum"]
+    assert "attends to its own image" in paired.leaks
+    assert all(row.intervals for row in found.rows)
+    assert [row.transductive for row in found.rows] == [False, True, False]
     evaluator = Paired(PooledSimilarity())
     with pytest.raises(TypeError, match=r"needs a CrossModalFusion; .* is PooledSimilarity"):
         evaluator.evaluate(ROWS, protocol="paired")

@@ -81,14 +81,14 @@ def test_honest_protocols_stay_at_chance(evaluators, protocol, method, monkeypat
     results = [e.evaluate(ROWS, {"method": method}, protocol=protocol) for e in evaluators]
     gallery = IMAGES if protocol == "full" else IMAGES // 5
     for row in ("initial", "reranked"):
-        assert not outside([result[row] for result in results], gallery), row
+        assert not outside([result[row].metrics for result in results], gallery), row
 
 
 def test_the_paired_protocol_does_not(evaluators):
     results = [e.evaluate(ROWS, {}, protocol="paired") for e in evaluators]
-    assert outside([result["paired (leaks)"] for result in results]).keys() == set(WAYS)
+    assert outside([result["paired (leaks)"].metrics for result in results]).keys() == set(WAYS)
     for row in ("initial", "reranked"):
-        assert not outside([result[row] for result in results]), row
+        assert not outside([result[row].metrics for result in results]), row
 
 
 def test_noise_cannot_tell_an_oracle(evaluators):
@@ -97,17 +97,18 @@ def test_noise_cannot_tell_an_oracle(evaluators):
     With a weak signal of the pairs the same oracle is far above honest re-ranking.
     """
     results = [e.evaluate(ROWS, {}, oracle=True) for e in evaluators]
-    assert not outside([result["oracle: label groups"] for result in results])
+    assert not outside([result["oracle: label groups"].metrics for result in results])
     owners = torch.arange(IMAGES * CAPTIONS) // CAPTIONS
     sim = evaluators[0].score(ROWS, [])
     signal = sim + sim.std() * 1.5 * (owners == torch.arange(IMAGES)[:, None])
     found = evaluators[0].evaluate(ROWS, {}, oracle=True, sim=signal)
-    assert found["oracle: label groups"]["t2i_r1"] > found["reranked"]["t2i_r1"] + 2
+    assert found["oracle: label groups"].metrics["t2i_r1"] > found["reranked"].metrics["t2i_r1"] + 2
 
 
 def test_a_leak_of_a_few_queries_is_found(evaluators):
     """One caption in ten that is given away is enough to leave the interval."""
     given = torch.zeros(IMAGES, IMAGES * CAPTIONS)
     given[torch.arange(0, IMAGES, 10), torch.arange(0, IMAGES * CAPTIONS, 10 * CAPTIONS)] = 9
-    results = [e.evaluate(ROWS, None, sim=e.score(ROWS, []) + given)["initial"] for e in evaluators]
+    found = [e.evaluate(ROWS, None, sim=e.score(ROWS, []) + given) for e in evaluators]
+    results = [one["initial"].metrics for one in found]
     assert {"i2t_r1", "t2i_r1"} <= outside(results).keys()

@@ -1,0 +1,151 @@
+"""Tables as data, and as text: how many digits, which columns are numbers, which rows leak."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ascl_plugin.metrics.result_row import ResultRow
+
+Cell = str | int | float | bool | None
+T = TypeVar("T")
+
+RESULT_COLUMNS = {
+    "i2t_r1": "I2T R@1",
+    "i2t_r5": "I2T R@5",
+    "i2t_r10": "I2T R@10",
+    "t2i_r1": "T2I R@1",
+    "t2i_r5": "T2I R@5",
+    "t2i_r10": "T2I R@10",
+    "rsum": "Rsum",
+}
+LEAK_NOTE = (
+    "Rows marked LEAK know the answer: the pairing or the label that retrieval is to find enters "
+    "the score. They reproduce published tables and are no result; do not set them beside others."
+)
+_NUMBER = re.compile(r"[-+]?\d")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a caption.
+
+    Attributes:
+        caption: the quantity and the data.
+        rows: column to cell; a column that a row lacks is left blank.
+        digits: digits after the point of floats; None chooses for each column by its size.
+        leaks: indices of the rows whose scores know the answer.
+    """
+
+    caption: str
+    rows: Sequence[Mapping[str, Cell]]
+    digits: int | None = None
+    leaks: Sequence[int] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns, in order of first appearance."""
+        return list(dict.fromkeys(column for row in self.rows for column in row))
+
+    def texts(self) -> list[list[str]]:
+        """Return every cell as text, row by row."""
+        by_column = [_column(name, self._values(name), self.digits) for name in self.columns]
+        return [list(row) for row in zip(*by_column, strict=True)]
+
+    def numeric(self) -> list[bool]:
+        """Return True for each column of nothing but numbers, which is flush right."""
+        found = []
+        for name in self.columns:
+            given = [value for value in self._values(name) if value not in (None, "")]
+            found.append(bool(given) and all(map(_is_number, given)))
+        return found
+
+    def _values(self, name: str) -> list[Cell]:
+        return [row.get(name) for row in self.rows]
+
+
+def markdown_table(table: Table, escape: Callable[[str], str] | None = None) -> str:
+    r"""Return a Markdown table whose columns line up, so that it also reads well in a terminal.
+
+    Args:
+        table: its caption is not part of the text.
+        escape: makes a cell plain text in Markdown; the default escapes what would end the cell.
+
+    Returns:
+        The table without a final newline. Rows that leak say so in their first cell.
+
+    Example:
+        >>> from ascl_plugin.report.table import Table, markdown_table
+        >>> rows = [{"loss": "nll", "R@1": 61.25}, {"loss": "ratio", "R@1": 9.0}]
+        >>> print(markdown_table(Table("Recall", rows)))
+        | loss  |  R@1 |
+        | ----- | ---: |
+        | nll   | 61.2 |
+        | ratio |  9.0 |
+    """
+    escape = escape or (lambda text: " ".join(text.split()).replace("|", r"\|"))
+    rows = [[escape(cell) for cell in row] for row in (table.columns, *table.texts())]
+    for index in table.leaks:
+        rows[1 + index][0] += " **LEAK**"
+    columns = []
+    for right, cells in zip(table.numeric(), zip(*rows, strict=True), strict=True):
+        width = max(3, *map(len, cells))
+        head, *body = (cell.rjust(width) if right else cell.ljust(width) for cell in cells)
+        columns.append([head, "-" * (width - right) + ":" * right, *body])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True))
+
+
+def results_table(rows: Sequence[ResultRow], caption: str = "") -> Table:
+    """Return recalls of both directions and their sum, in percent; a missing one is left blank."""
+    leaks = [index for index, row in enumerate(rows) if row.leaks]
+    blank = dict.fromkeys(RESULT_COLUMNS.values())
+    cells = [{"": row.name} | blank | result_cells(row.metrics) for row in rows]
+    return Table(caption, cells, 1, leaks)
+
+
+def result_cells(metrics: Mapping[str, T]) -> dict[str, T]:
+    """Return the metrics of a table of results, under the titles of their columns."""
+    return {title: metrics[key] for key, title in RESULT_COLUMNS.items() if key in metrics}
+
+
+def interval_cells(intervals: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """Return a cell such as `61.2 to 64.0` for each metric of `confidence_intervals`."""
+    return {name: f"{low:.1f} to {high:.1f}" for name, (low, high) in intervals.items()}
+
+
+def spread_cells(
+    spreads: Mapping[str, tuple[float, float | None]], floatfmt: str = ".1f"
+) -> dict[str, str]:
+    """Return a cell such as `61.2 ± 1.4` for each metric of `over_seeds`."""
+    return {
+        name: f"{mean:{floatfmt}}" + ("" if spread is None else f" ± {spread:{floatfmt}}")
+        for name, (mean, spread) in spreads.items()
+    }
+
+
+def _column(name: str, values: Sequence[Cell], digits: int | None) -> list[str]:
+    if digits is None:
+        largest = max((abs(value) for value in values if isinstance(value, float)), default=0.0)
+        digits = 1 if largest >= 10 or name.rstrip("%").endswith(("R@1", "R@5", "R@10")) else 2
+        digits = digits if largest >= 1 or digits == 1 else 3
+    return [_text(value, digits) for value in values]
+
+
+def _text(value: Cell, digits: int) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        text = f"{value:.{digits}f}"
+        # a p-value of .0001 is not 0
+        return f"{value:.1g}" if value and not float(text) else text
+    return " ".join(str(value).split())
+
+
+def _is_number(value: Cell) -> bool:
+    if isinstance(value, str):
+        return _NUMBER.match(value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)

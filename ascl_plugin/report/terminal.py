@@ -1,0 +1,50 @@
+"""Results of a split as tables on the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ascl_plugin.metrics.result_row import SplitResults
+from ascl_plugin.report.table import (
+    Table,
+    interval_cells,
+    markdown_table,
+    result_cells,
+    results_table,
+)
+
+
+def print_results(results: SplitResults, title: str) -> None:
+    """Print recalls and, if there are any, their intervals and the asymmetry benchmark.
+
+    Rows that leak are marked, and red on a terminal; the reasons follow the table.
+    """
+    print(f"\n{title}\n")
+    if results.audit:
+        print(
+            "audit passed: {images} images and {texts} texts, shuffled and alone; largest "
+            "difference {largest_difference:.1e}\n".format(**results.audit)
+        )
+    recalls = results_table(results.rows)
+    print(_colored(recalls))
+    for reason in dict.fromkeys(row.leaks for row in results.rows if row.leaks):
+        print(f"\nLEAK: {reason}")
+    if any(row.intervals for row in results.rows):
+        cells = [
+            {"": row.name} | result_cells(interval_cells(row.intervals)) for row in results.rows
+        ]
+        print("\n95% intervals, bootstrap over images\n")
+        print(_colored(Table("", cells, leaks=recalls.leaks)))
+    if results.asymmetry:
+        print(f"\n{markdown_table(Table('', [results.asymmetry], 1))}")
+    print(flush=True)
+
+
+def _colored(table: Table) -> str:
+    """Return the table, with leaking rows in red if a terminal shows colors (no-color.org)."""
+    lines = markdown_table(table).splitlines()
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        for index in table.leaks:
+            lines[2 + index] = f"\033[31m{lines[2 + index]}\033[0m"
+    return "\n".join(lines)
