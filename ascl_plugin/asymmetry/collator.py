@@ -102,7 +102,7 @@ class AsymmetryCollator:
         if self.positives == self.negatives == "none":
             return drawn
         generator = np.random.default_rng([*place_of_draw, int(chosen)])
-        # drawn whatever the strategies, so that switching one off leaves the others as they were
+        # drawn for all strategies, so that one switched off leaves the others unchanged
         seeds = generator.integers(2**62, size=2)
         if self.positives != "none":
             drawn["positive"] = generate_positive(captions, chosen, self.positives, generator)

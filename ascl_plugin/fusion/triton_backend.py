@@ -49,7 +49,7 @@ def refusal(images: Images, texts: Texts) -> str | None:
     lacking = _lacking(x.device, dtype)
     if lacking is not None:
         return lacking
-    rows, _, words = tile_shape(x.shape[1], y.shape[1], dtype)
+    rows, _, words = kernel_tile(x.shape[1], y.shape[1], dtype)
     if max(rows, words) > LONGEST or rows * words > MOST * PER_THREAD[dtype]:
         name = str(dtype).removeprefix("torch.")
         return f"{x.shape[1]} regions and {y.shape[1]} words in {name} are too many for a tile"
@@ -70,7 +70,7 @@ def proven(head: FusionParameters, images: Images, texts: Texts) -> bool:
     """
     x, y = _places(images), _places(texts)
     dtype = _dtype(x, y)
-    shape = tile_shape(x.shape[1], y.shape[1], dtype)
+    shape = kernel_tile(x.shape[1], y.shape[1], dtype)
     kind = (str(x.device), head.attention, head.num_heads, dtype, *shape)
     if kind not in _PROVEN:
         few = head, images[:3], texts[:9]
@@ -122,7 +122,7 @@ def score_tile(
 
     dtype = _dtype(images.queries, texts.queries)
     (n, regions, heads, width), (m, words) = images.queries.shape, texts.queries.shape[:2]
-    rows, together, columns = tile_shape(regions, words, dtype)
+    rows, together, columns = kernel_tile(regions, words, dtype)
     size = rows * together * columns
     new = images.norms.new_empty
     local = new(n, m)
@@ -167,7 +167,7 @@ def score_tile(
     return local, global_score(over_words, over_regions, images, texts)
 
 
-def tile_shape(regions: int, words: int, dtype: torch.dtype) -> tuple[int, int, int]:
+def kernel_tile(regions: int, words: int, dtype: torch.dtype) -> tuple[int, int, int]:
     """Return rows for an image's regions, texts of a tile, and columns for a text's words."""
     rows, columns = max(16, _power_of_two(regions)), max(16, _power_of_two(words))
     together = min(COLUMNS, FEWEST * PER_THREAD[dtype] // rows) // columns

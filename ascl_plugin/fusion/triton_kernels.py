@@ -1,24 +1,23 @@
 """Local scores of a tile of pairs in one pass through a GPU's on-chip memory, in Triton.
 
 A program takes one image and a few texts. Rows of its tile are the image's regions, columns the
-words of its texts side by side: `ROWS` and `TEXTS` x `WORDS`, padded to powers of two. Logits come
-of a matrix product and stay on chip; so do both softmaxes and the quadratic forms a^T G a, which
-are matrix products too (Gram matrices of texts side by side are blocks on a diagonal). What leaves
-the chip are scores and, for the global score, mean attention.
+words of its texts side by side: `ROWS` and `TEXTS` x `WORDS`, padded to powers of two. The logits,
+a matrix product, stay on chip; so do both softmaxes and the quadratic forms a^T G a, which are
+matrix products too (Gram matrices of texts side by side are blocks on a diagonal). Only scores and,
+for the global score, mean attention leave the chip.
 
 Parameter-free attention: one tile of logits a head serves both directions. Heads are orthogonal, so
-each is done with when the next begins.
+each is finished before the next begins.
 
-Projected attention: each direction has logits of its own, and its Gram matrix couples all pairs of
-heads, whose weights together are more than registers hold. A program writes each head's weights to
-a scratch of its own and reads them back beside every later head: with a symmetric Gram matrix that
-is H (H + 1) / 2 small products. There are only as many programs as run at once, each with many
-tiles to do, so that all scratches together fit the second-level cache.
+Projected attention: each direction has its own logits, and its Gram matrix couples all pairs of
+heads, whose weights together exceed the registers. A program writes each head's weights to its own
+scratch and reads them back beside every later head: with a symmetric Gram matrix that is
+H (H + 1) / 2 small products. Only as many programs start as run at once, each with many tiles, so
+that all scratches together fit the second-level cache.
 
-Sums are in fp32; logits are products of what the features are. Beside bf16 features, weights enter
-the quadratic forms as bf16; beside fp16 as TF32, since a Gram matrix may leave the range of fp16.
-
-Importing this needs triton; `kernels` does so when it must.
+Sums are in fp32; logits are products in the dtype of the features. Beside bf16 features, weights
+enter the quadratic forms as bf16; beside fp16 as TF32, since a Gram matrix may leave the range of
+fp16. `triton_backend` imports this file when it needs it: it needs triton.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -29,7 +28,7 @@ import triton.language as tl
 
 from ascl_plugin.fusion.reference import EPS
 
-INTERPRETED: bool = triton.knobs.runtime.interpret  # what the kernels below were made for
+INTERPRETED: bool = triton.knobs.runtime.interpret  # when the kernels below were made
 FLOOR = tl.constexpr(EPS**2)
 
 
@@ -44,7 +43,7 @@ def parameter_free(
     ROWS: tl.constexpr, TEXTS: tl.constexpr, WORDS: tl.constexpr,
     PRECISION: tl.constexpr, WITH_GLOBAL: tl.constexpr,
 ):  # fmt: skip
-    """One image, TEXTS texts; both directions from one tile of logits a head."""
+    """Score one image and TEXTS texts, both directions from one tile of logits a head."""
     image = (tl.program_id(0) % I).to(tl.int64)
     first = (tl.program_id(0) // I).to(tl.int64) * TEXTS
     k = tl.arange(0, ROWS)
@@ -120,7 +119,7 @@ def projected(
     ROWS: tl.constexpr, TEXTS: tl.constexpr, WORDS: tl.constexpr,
     PRECISION: tl.constexpr, WITH_GLOBAL: tl.constexpr,
 ):  # fmt: skip
-    """One image, TEXTS texts at a time: regions attend to words, then words to regions."""
+    """Score one image and TEXTS texts at a time: regions attend to words, then words to regions."""
     k = tl.arange(0, ROWS)
     text = tl.arange(0, TEXTS * WORDS) // WORDS
     j = tl.arange(0, TEXTS * WORDS) % WORDS
@@ -171,7 +170,7 @@ def _attend(
     HEADS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
     PRECISION: tl.constexpr, WITH_GLOBAL: tl.constexpr,
 ):  # fmt: skip
-    """x . y* and |y*|^2 (M, ANSWERING) of rows x that attend to each answering item."""
+    """Return x . y* and |y*|^2 (M, ANSWERING) of rows x that attend to each answering item."""
     M: tl.constexpr = queries.shape[0]
     N: tl.constexpr = keys.shape[0]
     PLACES: tl.constexpr = N // ANSWERING
@@ -206,8 +205,8 @@ def _attend(
         narrow = weights.to(block.dtype)
         spread = tl.dot(narrow, block, 2 * spread, input_precision=PRECISION)
         norms += _sum_in_groups(weights * spread, ANSWERING)
-        # threads read what other threads wrote: of this head from the next one on, and of the
-        # direction or the tile before until here
+        # threads read what others wrote: from here on this head's, until here that of the direction
+        # or tile before
         tl.debug_barrier()
         tl.store(kept + head * (M * N) + at, narrow)
         tl.debug_barrier()
@@ -216,7 +215,7 @@ def _attend(
 
 @triton.jit
 def _rows(at, real, start, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
-    """Numbers start... of the slices that `at` (M,) points to: (M, CHUNK), 0 where not real."""
+    """Load numbers start... of the slices at `at` (M,): (M, CHUNK), 0 where not real."""
     number = start + tl.arange(0, CHUNK)
     inside = real[:, None] & (number < WIDTH)[None, :]
     return tl.load(at[:, None] + number[None, :], mask=inside, other=0.0)
@@ -224,7 +223,7 @@ def _rows(at, real, start, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
 
 @triton.jit
 def _on_diagonal(at, step, items, ITEMS: tl.constexpr, PLACES: tl.constexpr):
-    """ITEMS matrices, `step` apart, as the blocks on a diagonal; zeros from `items` on."""
+    """Load ITEMS matrices, `step` apart, as blocks on a diagonal; zeros from `items` on."""
     row = tl.arange(0, ITEMS * PLACES)
     item, place = row // PLACES, row % PLACES
     blocks = tl.load(
@@ -241,7 +240,7 @@ def _on_diagonal(at, step, items, ITEMS: tl.constexpr, PLACES: tl.constexpr):
 
 @triton.jit
 def _softmax(logits, AXIS: tl.constexpr):
-    """Over an axis; zeros where all logits are -inf."""
+    """Return the softmax over an axis; zeros where all logits are -inf."""
     top = tl.max(logits, AXIS, keep_dims=True)
     weights = tl.exp(logits - tl.where(top == float("-inf"), 0.0, top))
     total = tl.sum(weights, AXIS, keep_dims=True)
@@ -250,7 +249,7 @@ def _softmax(logits, AXIS: tl.constexpr):
 
 @triton.jit
 def _softmax_in_groups(logits, real, GROUPS: tl.constexpr):
-    """Of (M, GROUPS n) over each n columns, of which some are real."""
+    """Return the softmax of (M, GROUPS n) over each n columns, of which some are real."""
     M: tl.constexpr = logits.shape[0]
     N: tl.constexpr = logits.shape[1]
     logits = tl.where(real[None, :], logits, float("-inf"))
@@ -260,7 +259,7 @@ def _softmax_in_groups(logits, real, GROUPS: tl.constexpr):
 
 @triton.jit
 def _sum_in_groups(x, GROUPS: tl.constexpr):
-    """(M, GROUPS n) to (M, GROUPS)."""
+    """Sum (M, GROUPS n) to (M, GROUPS)."""
     return tl.sum(tl.reshape(x, (x.shape[0], GROUPS, x.shape[1] // GROUPS)), 2)
 
 

@@ -1,4 +1,4 @@
-"""Attention weights of a pair are those that the printed equations take."""
+"""Attention weights of a pair are those of the printed equations."""
 
 from __future__ import annotations
 
@@ -10,28 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, reference
+from ascl_plugin.fusion import reference
 from ascl_plugin.fusion.attention_maps import attention_weights
-
-
-def pair(seed, regions, words, dim, heads, attention):
-    """A head drawn at random, an image and a text of which some places are padding."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    def mask(places):
-        real = torch.rand(1, places, generator=generator) < 0.6
-        real[0, int(torch.randint(places, (), generator=generator))] = True
-        return real
-
-    head = CrossModalFusion(dim, heads, attention=attention).double()
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.copy_(normal(*parameter.shape))
-    image = ImageFeatures(normal(1, regions, dim), mask(regions), normal(1, dim))
-    return head, image, TextFeatures(normal(1, words, dim), mask(words))
 
 
 @given(
@@ -42,8 +22,8 @@ def pair(seed, regions, words, dim, heads, attention):
     st.sampled_from(["projected", "parameter-free"]),
 )
 @settings(max_examples=25, deadline=None)
-def test_they_are_those_of_the_reference(seed, regions, words, widths, attention):
-    head, image, text = pair(seed, regions, words, *widths, attention)
+def test_they_are_those_of_the_reference(draw, seed, regions, words, widths, attention):
+    head, image, text = draw(seed, 1, regions, 1, words, *widths, attention=attention)
     taken = []
 
     def record(logits, dim):
@@ -66,8 +46,8 @@ def test_they_are_those_of_the_reference(seed, regions, words, widths, attention
         assert not found[~asking].any() and not found[:, ~answering].any()
 
 
-def test_half_precision_and_no_masks():
-    head, image, text = pair(0, 3, 2, 4, 2, "projected")
+def test_half_precision_and_no_masks(draw):
+    head, image, text = draw(0, 1, 3, 1, 2)
     head, image, text = head.bfloat16(), ImageFeatures(image.regions.bfloat16()), text
     found = attention_weights(head, image, TextFeatures(text.words.bfloat16()))
     assert [x.shape for x in found] == [(3, 2), (2, 3)]
@@ -76,7 +56,7 @@ def test_half_precision_and_no_masks():
         torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
 
 
-def test_several_items_are_refused():
-    head, image, text = pair(0, 3, 2, 4, 2, "projected")
+def test_several_items_are_refused(draw):
+    head, image, text = draw(0, 1, 3, 1, 2)
     with pytest.raises(ValueError, match="one image and one text, got 1 and 2"):
         attention_weights(head, image, TextFeatures(text.words.expand(2, -1, -1)))

@@ -14,19 +14,11 @@ from ascl_plugin.fusion.prepared import prepare_images
 KINDS = ("projected", "parameter-free")
 
 
-def make(attention, images=5, texts=9, words=7, dim=8, heads=2, seed=0, **options):
-    torch.manual_seed(seed)
-    head = CrossModalFusion(dim, heads, attention=attention, **options).double()
-    lengths = torch.randint(1, words + 1, (texts,))
-    v = ImageFeatures(
-        torch.randn(images, 3, dim).double(),
-        torch.arange(3) < torch.randint(1, 4, (images, 1)),
-        torch.randn(images, dim).double(),
-    )
-    w = TextFeatures(
-        torch.randn(texts, words, dim).double(), torch.arange(words) < lengths[:, None]
-    )
-    return head, v, w
+@pytest.fixture(scope="module")
+def make(draw):
+    """A function that gives a head and features: 5 images, 9 texts of up to 7 words."""
+    sizes = {"images": 5, "regions": 3, "texts": 9, "words": 7, "dim": 8}
+    return lambda attention, **options: draw(**sizes | {"attention": attention} | options)
 
 
 def gradients(head, images, texts, score):
@@ -44,7 +36,7 @@ def gradients(head, images, texts, score):
 @pytest.mark.parametrize("again", [False, True])
 @settings(deadline=None, max_examples=8)
 @given(st.integers(1, 200_000), st.integers(0, 99))
-def test_tiles_of_any_size_give_the_same(attention, again, memory, seed):
+def test_tiles_of_any_size_give_the_same(make, attention, again, memory, seed):
     """From a pair a tile to all of them, kept for the backward pass or computed twice."""
     head, v, w = make(attention, seed=seed)
 
@@ -64,7 +56,7 @@ def test_tiles_of_any_size_give_the_same(attention, again, memory, seed):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_short_of_memory_less_is_kept():
+def test_short_of_memory_less_is_kept(make):
     head, v, w = make("projected", images=8, texts=16)
 
     def kept(limit):
@@ -124,7 +116,7 @@ def test_a_tile_fits_its_memory(memory, per_pair, images, texts):
 
 
 @pytest.mark.parametrize("attention", KINDS)
-def test_prepared_features_score_as_features(attention):
+def test_prepared_features_score_as_features(make, attention):
     head, v, w = make(attention)
     images, texts = head.prepare_images(v), head.prepare_texts(w)
     expected = head(v, w, backend="reference")
@@ -147,7 +139,7 @@ def test_prepared_features_score_as_features(attention):
 
 
 @pytest.mark.parametrize("attention", KINDS)
-def test_local_scores_alone(attention):
+def test_local_scores_alone(make, attention):
     """u2 = 1: nothing of the global part is made, and none of its parameters is touched."""
     head, v, w = make(attention, local_weight=1.0)
     torch.testing.assert_close(
@@ -161,7 +153,7 @@ def test_local_scores_alone(attention):
 
 
 @pytest.mark.parametrize("attention", KINDS)
-def test_the_gradient_of_prepared_features_reaches_what_they_were_made_of(attention):
+def test_the_gradient_of_prepared_features_reaches_what_they_were_made_of(make, attention):
     head, v, w = make(attention)
     regions = v.regions.clone().requires_grad_()
     images = head.prepare_images(ImageFeatures(regions, v.mask, v.pooled))
@@ -173,9 +165,10 @@ def test_the_gradient_of_prepared_features_reaches_what_they_were_made_of(attent
 
 
 @pytest.mark.parametrize("bias", [-1e4, 1e4])
-def test_gate_bias_decides_who_leads_at_the_start(bias):
+def test_gate_bias_decides_which_leads_at_the_start(make, bias):
     """z = 0 leaves V_g to the pooled feature alone, z = 1 to the attended regions alone."""
-    head, v, w = make("parameter-free", gate_bias=bias)
+    _, v, w = make("parameter-free")
+    head = CrossModalFusion(8, 2, attention="parameter-free", gate_bias=bias).double()
     _, expected = head.score_parts(v, w)
     other = ImageFeatures(v.regions, v.mask, torch.randn_like(v.pooled))
     same = torch.equal(head.score_parts(other, w)[1], expected)

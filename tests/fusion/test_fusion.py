@@ -19,28 +19,6 @@ FAST = sorted(set(BACKENDS) - {"reference"})
 KINDS = ("projected", "parameter-free")
 
 
-def make(seed, images=3, regions=4, texts=2, words=5, dim=4, heads=2, masks=True, **options):
-    """A head with weights drawn at random, and features with masks of random lengths from 1."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    def mask(items, places):
-        if not masks:
-            return None
-        real = torch.rand(items, places, generator=generator) < 0.6
-        real[torch.arange(items), torch.randint(places, (items,), generator=generator)] = True
-        return real
-
-    head = CrossModalFusion(dim, heads, **options).double()
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.copy_(normal(*parameter.shape))
-    v = ImageFeatures(normal(images, regions, dim), mask(images, regions), normal(images, dim))
-    return head, v, TextFeatures(normal(texts, words, dim), mask(texts, words))
-
-
 def with_gradients(head, images, texts, backend, upstream):
     """Scores, and gradients of sum(upstream * scores) by name of parameter and input."""
     inputs = {
@@ -140,9 +118,13 @@ SHAPES = {
     st.sampled_from([(2, 1), (4, 1), (4, 2), (6, 3), (4, 4)]),
     st.fixed_dictionaries(SHAPES),
 )
-def test_backend_equals_reference(backend, seed, width, case):
-    """Values and gradients of everything in float64, over shapes, masks and options."""
-    head, images, texts = make(seed, dim=width[0], heads=width[1], **case)
+def test_backend_equals_reference(draw, backend, seed, width, case):
+    """Values and gradients of everything in float64, over shapes, masks and options.
+
+    The reference cuts padding off and takes one pair at a time: so padding, which is drawn like
+    anything else, changes no score and gets no gradient, nor does one pair change another.
+    """
+    head, images, texts = draw(seed, dim=width[0], heads=width[1], **case)
     upstream = torch.randn(len(images), len(texts), dtype=torch.float64)
     expected, wanted = with_gradients(head, images, texts, "reference", upstream)
     scores, found = with_gradients(head, images, texts, backend, upstream)
@@ -157,8 +139,8 @@ def test_backend_equals_reference(backend, seed, width, case):
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("attention", KINDS)
-def test_backend_equals_reference_in_float32(backend, attention):
-    head, images, texts = make(0, 2, 9, 3, 7, dim=64, heads=4, attention=attention)
+def test_backend_equals_reference_in_float32(draw, backend, attention):
+    head, images, texts = draw(0, 2, 9, 3, 7, dim=64, heads=4, attention=attention)
     with torch.no_grad():  # of the size that training meets, not of unit variance
         for parameter in head.parameters():
             parameter /= 8
@@ -169,86 +151,15 @@ def test_backend_equals_reference_in_float32(backend, attention):
     torch.testing.assert_close(head(images, texts, backend=backend), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("attention", KINDS)
-def test_gradcheck(backend, attention):
-    head, images, texts = make(1, 2, 2, 2, 3, dim=2, heads=1, attention=attention)
-
-    def scores(regions, pooled, words, *_):
-        return head(
-            ImageFeatures(regions, images.mask, pooled), TextFeatures(words, texts.mask), backend
-        )
-
-    inputs = [images.regions, images.pooled, texts.words]
-    inputs = [x.clone().requires_grad_() for x in inputs] + list(head.parameters())
-    assert torch.autograd.gradcheck(scores, inputs, fast_mode=True)
-
-
-@pytest.mark.parametrize("backend", FAST)
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.integers(1, 3), st.integers(1, 3))
-def test_padding_changes_no_score(backend, seed, attention, more_regions, more_words):
-    """Rubbish behind the mask, on both sides."""
-    head, images, texts = make(seed, attention=attention)
-
-    def padded(values, mask, more):
-        rubbish = torch.full((len(values), more, values.shape[2]), 1e3, dtype=torch.float64)
-        no = torch.zeros(len(values), more, dtype=torch.bool)
-        return torch.cat([values, rubbish], 1), torch.cat([mask, no], 1)
-
-    regions, region_mask = padded(images.regions, images.mask, more_regions)
-    words, word_mask = padded(texts.words, texts.mask, more_words)
-    torch.testing.assert_close(
-        head(
-            ImageFeatures(regions, region_mask, images.pooled),
-            TextFeatures(words, word_mask),
-            backend,
-        ),
-        head(images, texts, backend),
-        rtol=0, atol=1e-12,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("backend", FAST)
-def test_padding_gets_no_gradient(backend):
-    head, images, texts = make(3)
-    _, grads = with_gradients(head, images, texts, backend, torch.ones(3, 2))
-    assert grads["words"][~texts.mask].abs().max() == 0
-    assert grads["regions"][~images.mask].abs().max() == 0
-
-
-@pytest.mark.parametrize("backend", FAST)
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.booleans())
-def test_permuting_the_gallery_permutes_the_scores(backend, seed, attention, masks):
-    head, images, texts = make(seed, 5, texts=6, attention=attention, masks=masks)
-    rows, columns = torch.randperm(5), torch.randperm(6)
-    torch.testing.assert_close(
-        head(images[rows], texts[columns], backend),
-        head(images, texts, backend)[rows][:, columns],
-        rtol=0, atol=1e-12,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("attention", KINDS)
-def test_a_pair_alone_scores_as_in_the_batch(backend, attention):
-    head, images, texts = make(5, 4, texts=3, attention=attention)
+def test_a_pair_alone_scores_as_in_the_batch(draw, backend, attention):
+    head, images, texts = draw(5, 4, texts=3, attention=attention)
     together = head(images, texts, backend)
     for i in range(4):
         for t in range(3):
             alone = head(images[i : i + 1], texts[t : t + 1], backend)
             assert alone.item() == pytest.approx(together[i, t].item(), abs=1e-12)
-
-
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("attention", KINDS)
-def test_the_order_of_words_and_regions_means_nothing(backend, attention):
-    head, images, texts = make(6, masks=False, attention=attention)
-    turned = ImageFeatures(images.regions.flip(1), None, images.pooled)
-    torch.testing.assert_close(
-        head(turned, TextFeatures(texts.words.flip(1)), backend), head(images, texts, backend)
-    )
 
 
 @pytest.mark.parametrize("attention", KINDS)
@@ -274,32 +185,6 @@ def test_under_bf16_autocast_scores_stay_close_and_wide(attention):
     assert all(p.grad.isfinite().all() for p in head.parameters())
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("attention", KINDS)
-@pytest.mark.parametrize("what", ["all masked", "zero words", "zero regions", "zero pooled", "all"])
-def test_empty_and_zero_inputs_give_finite_scores_and_gradients(backend, attention, what):
-    head, images, texts = make(7, attention=attention)
-    words, regions, pooled = texts.words.clone(), images.regions.clone(), images.pooled.clone()
-    mask = texts.mask.clone()
-    if what == "all masked":
-        mask[0] = False
-    if what in ("zero words", "all"):
-        words[0] = 0
-    if what in ("zero regions", "all"):
-        regions[0] = 0
-    if what in ("zero pooled", "all"):
-        pooled[0] = 0
-    scores, grads = with_gradients(
-        head, ImageFeatures(regions, images.mask, pooled), TextFeatures(words, mask), backend,
-        torch.ones(3, 2),
-    )  # fmt: skip
-    assert scores.isfinite().all() and scores.abs().max() <= 1 + 1e-9
-    for name, gradient in grads.items():
-        assert gradient is None or gradient.isfinite().all(), name
-    # the pair without anything empty is what it was
-    assert scores[1, 1].item() == pytest.approx(head(images, texts)[1, 1].item(), abs=1e-12)
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_scores_are_means_of_cosines(backend):
     """A text of the image's own regions, with sharp attention: every cosine is 1."""
@@ -310,8 +195,8 @@ def test_scores_are_means_of_cosines(backend):
 
 @pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("attention", KINDS)
-def test_local_scores_need_no_pooled_feature(backend, attention):
-    head, images, texts = make(8, attention=attention, local_weight=1.0)
+def test_local_scores_need_no_pooled_feature(draw, backend, attention):
+    head, images, texts = draw(8, attention=attention, local_weight=1.0)
     bare = ImageFeatures(images.regions, images.mask)
     expected = head(images, texts, backend)
     assert torch.equal(head(bare, texts, backend), expected)
@@ -324,8 +209,8 @@ def test_local_scores_need_no_pooled_feature(backend, attention):
             head.score_parts(*prepared, backend)
 
 
-def test_arrays_and_tensors_in_place_of_features_are_refused():
-    head, images, texts = make(0)
+def test_arrays_and_tensors_in_place_of_features_are_refused(draw):
+    head, images, texts = draw(0)
     v, w = images.regions, texts.words
     for call in (head, head.score_parts):
         with pytest.raises(TypeError, match=r"images must be ImageFeatures or PreparedImages, got "
@@ -341,7 +226,7 @@ def test_arrays_and_tensors_in_place_of_features_are_refused():
         head.prepare_texts(w)
 
 
-def test_errors_say_what_was_got():
+def test_errors_say_what_was_got(draw):
     for options, message in (
         ({"dim": 6, "num_heads": 4}, "dim 6 is not divisible by num_heads 4"),
         ({"local_weight": 1.5}, r"local_weight must be in \[0, 1\], got 1.5"),
@@ -353,7 +238,7 @@ def test_errors_say_what_was_got():
     ):
         with pytest.raises(ValueError, match=message):
             CrossModalFusion(**{"dim": 4, "num_heads": 2} | options)
-    head, images, texts = make(0)
+    head, images, texts = draw(0)
     wide = torch.zeros(3, 4, 6).double()
     for v, w, message in (
         (ImageFeatures(wide, None, images.pooled), texts, "dim 4 got regions of width 6"),

@@ -51,16 +51,6 @@ def test_options_and_inputs_that_do_not_fit_are_refused():
             scorer(images, texts.words)
 
 
-def test_pooled_similarity_of_nothing_is_zero_with_finite_gradient():
-    words = torch.ones(2, 3, 4, requires_grad=True)
-    mask = torch.tensor([[False] * 3, [True] * 3])
-    regions = torch.zeros(1, 2, 4, requires_grad=True)
-    scores = PooledSimilarity()(ImageFeatures(regions), TextFeatures(words, mask))
-    assert scores.tolist() == [[0, 0]]
-    scores.sum().backward()
-    assert words.grad.isfinite().all() and regions.grad.isfinite().all()
-
-
 def test_late_interaction_by_hand():
     """Words (3, 4), (-1, 0) and a masked one; regions (2, 0), (0, 5) and a masked (-1, 0).
 
@@ -85,42 +75,6 @@ def test_late_interaction_by_hand():
     assert LateInteraction()(images, both).item() == pytest.approx(0.4)
     whole = ImageFeatures(images.regions)
     assert LateInteraction()(whole, both).item() == pytest.approx((0.8 + 1) / 2)
-
-
-@settings(deadline=None, max_examples=15)
-@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 4), st.booleans())
-def test_late_interaction_is_of_the_pair_alone(seed, images, texts, masks):
-    """Against one pair after the other, only their real words and regions."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def drawn(items, places):
-        values = torch.randn(items, places, 4, generator=generator)
-        lengths = torch.randint(1, places + 1, (items, 1), generator=generator)
-        return values, torch.arange(places) < lengths if masks else None
-
-    v, w = ImageFeatures(*drawn(images, 3)), TextFeatures(*drawn(texts, 5))
-    found = LateInteraction()(v, w)
-    assert found.shape == (images, texts)
-    for i in range(images):
-        for t in range(texts):
-            regions = v.regions[i] if v.mask is None else v.regions[i][v.mask[i]]
-            words = w.words[t] if w.mask is None else w.words[t][w.mask[t]]
-            cosines = torch.cosine_similarity(words[:, None], regions[None], dim=-1)
-            assert found[i, t].item() == pytest.approx(cosines.amax(1).mean().item(), abs=1e-6)
-
-
-def test_late_interaction_of_nothing_is_finite():
-    words = torch.zeros(2, 3, 4, requires_grad=True)
-    mask = torch.tensor([[False] * 3, [True] * 3])
-    regions = torch.ones(1, 2, 4, requires_grad=True)
-    scores = LateInteraction()(ImageFeatures(regions), TextFeatures(words, mask))
-    assert scores.tolist() == [[0, 0]]
-    scores.sum().backward()
-    assert words.grad.isfinite().all() and regions.grad.isfinite().all()
-    half = LateInteraction()(
-        ImageFeatures(regions.bfloat16()), TextFeatures(words.bfloat16(), mask)
-    )
-    assert half.dtype == torch.float32
 
 
 def _plain_local(v, w, u1):

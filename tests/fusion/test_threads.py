@@ -7,8 +7,7 @@ import threading
 import pytest
 import torch
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, factored
+from ascl_plugin.fusion import factored
 from ascl_plugin.fusion.threads import side_by_side
 
 
@@ -57,12 +56,8 @@ def test_an_error_comes_through(cores, count):
 
 
 @pytest.mark.parametrize("attention", ["projected", "parameter-free"])
-def test_scores_are_those_of_one_thread(cores, attention, monkeypatch):
-    torch.manual_seed(0)
-    head = CrossModalFusion(8, 2, attention=attention).double()
-    images = ImageFeatures(torch.randn(6, 3, 8).double(), None, torch.randn(6, 8).double())
-    mask = torch.arange(5) < torch.randint(1, 6, (20, 1))
-    texts = TextFeatures(torch.randn(20, 5, 8).double(), mask)
+def test_scores_are_those_of_one_thread(draw, cores, attention, monkeypatch):
+    head, images, texts = draw(images=6, regions=3, texts=20, dim=8, attention=attention)
     seen = set()
     tile = factored.score_tile
     monkeypatch.setattr(
