@@ -248,7 +248,8 @@ class RetrievalModel(
             if not allow_import:
                 registry.refuse_import(kind, (found or {}).get("name", ""), "config.json")
         download = {name: options.pop(name) for name in HUB}
-        model = cls(**options)
+        with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
+            model = cls(**options)
         local = Path(model_id).is_dir()
         file = Path(model_id, WEIGHTS) if local else hf_hub_download(model_id, WEIGHTS, **download)
         model.load_trained_state(load_file(file, device=str(map_location)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,10 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from ascl_plugin import registry
 from ascl_plugin.asymmetry import generate_negatives
-from ascl_plugin.features import TextFeatures
+from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.losses import AsymmetryLoss
+from ascl_plugin.retrieval.audit import audit
+from ascl_plugin.retrieval.geometry import differences
 from ascl_plugin.retrieval.model import RetrievalModel, parameter_counts, to_inputs
+from ascl_plugin.scoring.matrix import score_matrix
 
 GRID = {"name": "grid", "width": 8, "grid": 2}
 WORDS = {"name": "transformer", "vocabulary": list("abcde"), "width": 8}
@@ -135,6 +140,21 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, capsys):
     batch = batch_of(model)
     for name, block in model(batch).items():
         assert torch.equal(loaded(batch)[name], block)
+
+
+def test_the_global_random_state_is_left_as_found(tmp_path):
+    """By loading a model, whose layers are made first, and by everything that judges one."""
+    make().save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    model = RetrievalModel.from_pretrained(tmp_path)
+    images = ImageFeatures(torch.ones(3, 2, 8), None, torch.eye(3, 8))
+    texts = TextFeatures(torch.eye(3, 8)[:, None])
+    score_matrix(model, images, texts)
+    audit(model.fusion, images, texts)
+    differences(images.pooled)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
 def test_weights_of_a_frozen_encoder_are_not_in_the_file(tmp_path, frozen_pixels):
