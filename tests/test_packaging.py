@@ -139,6 +139,40 @@ def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
     assert sorted(name.split(">")[0] for name in base) == ["numpy", "torch"]
 
 
+USER = """
+from typing import assert_type
+import numpy as np
+import torch
+from ascl_plugin import AsymmetryLoss, CrossModalFusion, ImageFeatures, TextFeatures, rerank
+from ascl_plugin import retrieval_metrics
+from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
+from ascl_plugin.adapters.towers.timm_grid import TimmGrid
+
+sim = torch.eye(4)
+assert_type(AsymmetryLoss(temperature=0.05)(sim, negative_sim=sim), torch.Tensor)
+head = CrossModalFusion(8, 2)
+images, texts = ImageFeatures(torch.zeros(2, 3, 8)), TextFeatures(torch.zeros(2, 3, 8))
+assert_type(head(images, texts), torch.Tensor)
+assert_type(retrieval_metrics(rerank(sim, k=3).i2t, np.arange(4))["rsum"], float)
+assert_type(TimmGrid("resnet18").forward(torch.zeros(1, 3, 224, 224)), ImageFeatures)
+OpenClipAsymmetryLoss(balance="a")
+rerank(sim, method="csls", neighbor=3)
+"""
+
+
+@pytest.mark.recipe
+def test_a_users_script_is_type_checked(environment, tmp_path):
+    """Against the installed package: nothing of the above is Any, and wrong options are found."""
+    pytest.importorskip("mypy", reason="extra `dev`")
+    (tmp_path / "user.py").write_text(USER)
+    command = [sys.executable, "-m", "mypy", "user.py", "--cache-dir", str(tmp_path / "cache")]
+    command += ["--python-executable", str(environment / "bin" / "python"), "--no-color-output"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    found = [line.split(": error: ")[1] for line in done.stdout.splitlines() if "error" in line]
+    wrong = ('Argument "balance" to "OpenClipAsymmetryLoss" has', 'Unexpected keyword argument')
+    assert len(found) == 3 and all(map(str.startswith, found, wrong)), done.stdout
+
+
 COMMANDS = ("rerank", "report", "evaluate", "convert", "demo", "experiment", "components")
 TRIED = [
     "rerank sims.npy --captions_per_image 1",
