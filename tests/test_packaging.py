@@ -40,11 +40,13 @@ def run(*command: object, **options: Any) -> str:
 def wheel(tmp_path_factory) -> Path:
     """Built from a copy, for a build leaves folders behind."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    ignored = shutil.ignore_patterns("__pycache__")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for name in ("ascl_plugin", "adapters"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, tree)
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
+    # a source distribution, and the wheel from that
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
     (built,) = out.glob("*.whl")
     return built
 
@@ -140,7 +142,7 @@ def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
 
 
 USER = """
-from typing import assert_type
+from typing_extensions import assert_type
 import numpy as np
 import torch
 from ascl_plugin import AsymmetryLoss, CrossModalFusion, ImageFeatures, TextFeatures, rerank
@@ -169,7 +171,7 @@ def test_a_users_script_is_type_checked(environment, tmp_path):
     command += ["--python-executable", str(environment / "bin" / "python"), "--no-color-output"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     found = [line.split(": error: ")[1] for line in done.stdout.splitlines() if "error" in line]
-    wrong = ('Argument "balance" to "OpenClipAsymmetryLoss" has', 'Unexpected keyword argument')
+    wrong = ('Argument "balance" to "OpenClipAsymmetryLoss" has', "Unexpected keyword argument")
     assert len(found) == 3 and all(map(str.startswith, found, wrong)), done.stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -81,6 +82,9 @@ class CrossModalFusion(FusionParameters):
         with_global = self.local_weight < 1
         local, glob = self.score_parts(images, texts, backend, with_global)
         return self.local_weight * local + (1 - self.local_weight) * glob if with_global else local
+
+    if TYPE_CHECKING:
+        __call__ = forward  # torch's own returns Any
 
     def score_parts(
         self, images: Images, texts: Texts, backend: str = "auto", with_global: bool = True

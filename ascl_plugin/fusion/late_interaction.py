@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,9 @@ class LateInteraction(nn.Module):
         return self.local_weight * local + (1 - self.local_weight) * self.global_score(
             images, texts
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward  # torch's own returns Any
 
     def _local(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,6 +39,9 @@ class PooledSimilarity(nn.Module):
         text = mean_of_places(wide(texts.words), texts.mask)
         with torch.autocast(image.device.type, enabled=False):
             return unit(image) @ unit(text).T
+
+    if TYPE_CHECKING:
+        __call__ = forward  # torch's own returns Any
 
 
 def unit(x: Tensor) -> Tensor:

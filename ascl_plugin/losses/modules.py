@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -26,6 +27,9 @@ class _BlockLoss(nn.Module):
         options = {name: getattr(self, name) for name in self._options}
         blocks = sim, negative_sim, positive_sim, positive_negative_sim
         return type(self)._function(*blocks, **options)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # torch's own returns Any
 
     def extra_repr(self) -> str:
         """Return the options, for `print(loss)`."""

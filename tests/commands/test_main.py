@@ -67,28 +67,19 @@ def test_each_format_in_and_out(tmp_path, suffix, key):
 
 
 def test_output_decides_the_format_and_options_arrive(tmp_path):
-    path = write(tmp_path, np.asfortranarray(SIM), ".npy")
-    options = ["--k", "2", "--reverse_k", "1", "--text_neighbors", "2"]
-    assert main(["rerank", str(path), "--output", str(tmp_path / "out.npz"), *options]) == 0
-    wanted = rerank(SIM, k=2, reverse_k=1, text_neighbors=2)
-    np.testing.assert_array_equal(read(tmp_path, "out", ".npz")["t2i"], wanted.t2i)
-    pytest.importorskip("safetensors", reason="extra `recipes`")
-    out = ["--output", str(tmp_path / "out.safetensors"), "--method", "none"]
-    assert main(["rerank", str(path), *out]) == 0
-    np.testing.assert_array_equal(read(tmp_path, "out", ".safetensors")["t2i"], SIM)
-
-
-def test_text_embeddings_arrive(tmp_path):
-    sim = np.array([[0.9, 0.6, 0.5, 0.8], [0.3, 0.4, 0.7, 0.2]])
-    embeddings = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]], dtype=np.float32)
-    path = write(tmp_path, sim, ".npz")
+    draw = np.random.default_rng(0)
+    sim = draw.random((6, 12), dtype=np.float32)
+    embeddings = draw.standard_normal((12, 3)).astype(np.float32)
+    path = write(tmp_path, np.asfortranarray(sim), ".npy")
     np.save(tmp_path / "emb.npy", embeddings)
-    options = ["--text_neighbors", "2", "--text_embeddings", str(tmp_path / "emb.npy")]
-    assert main(["rerank", str(path), *options]) == 0
-    found = read(tmp_path, "sims.reranked", ".npz")["t2i"]
-    wanted = rerank(sim, text_neighbors=2, text_embeddings=embeddings).t2i
-    np.testing.assert_array_equal(found, wanted)
-    assert not np.array_equal(wanted, rerank(sim, text_neighbors=2).t2i)
+    options = ["--k", "5", "--reverse_k", "3", "--text_neighbors", "2"]
+    options += ["--text_embeddings", str(tmp_path / "emb.npy")]
+    assert main(["rerank", str(path), "--output", str(tmp_path / "out.npz"), *options]) == 0
+    given = {"k": 5, "reverse_k": 3, "text_neighbors": 2, "text_embeddings": embeddings}
+    np.testing.assert_array_equal(read(tmp_path, "out", ".npz")["t2i"], rerank(sim, **given).t2i)
+    for name in given:  # each makes a difference
+        fewer = rerank(sim, **{key: value for key, value in given.items() if key != name})
+        assert not np.array_equal(fewer.t2i, rerank(sim, **given).t2i), name
 
 
 def test_bfloat16_passes_through_safetensors_but_not_numpy(tmp_path, capsys):
@@ -148,6 +139,8 @@ def test_errors_name_the_file_and_the_place(tmp_path, capsys):
     np.save(tmp_path / "emb.npy", np.ones((2, 4)))
     options = ["--text_embeddings", tmp_path / "emb.npy"]
     assert "sim has 3 texts" in failing(capsys, "rerank", path, *options)
+    message = failing(capsys, "rerank", path, "--captions_per_image", 5)
+    assert "3 images and 3 texts" in message and str(path) in message
     assert {p.name for p in tmp_path.iterdir()} == {"sims.npy", "emb.npy"}
 
 
@@ -201,12 +194,6 @@ def test_pairings_that_do_not_fit(tmp_path, capsys, name, content, message):
     assert message in failing(capsys, "rerank", path, *options)
 
 
-def test_a_count_of_captions_that_does_not_fit(tmp_path, capsys):
-    path = write(tmp_path, SIM, ".npy")
-    message = failing(capsys, "rerank", path, "--captions_per_image", 5)
-    assert "3 images and 3 texts" in message and str(path) in message
-
-
 def test_missing_safetensors_names_the_extra(tmp_path, capsys, monkeypatch):
     path = tmp_path / "sims.safetensors"
     path.write_bytes(b"")
@@ -234,22 +221,6 @@ def test_wrong_words_exit_with_2(argv, capsys):
         main(argv)
     assert done.value.code == 2
     assert "usage: ascl" in capsys.readouterr().err
-
-
-def test_evaluate_hands_its_options_over(monkeypatch):
-    seen = []
-    take = "ascl_plugin.commands.evaluate.evaluate_command"
-    monkeypatch.setattr(take, lambda args: seen.append(args) or 0)
-    assert main(["evaluate", "runs/x", "--split", "val", "--no-rerank", "--batch_size", "8"]) == 0
-    args = seen[0]
-    assert (args.model, args.split, args.rerank, args.batch_size) == ("runs/x", "val", False, 8)
-    assert (args.data_root, args.image_root, args.output) == (None, None, None)
-    assert args.oracle is False
-    assert (args.protocol, args.ci) == ("full", False)
-    main(["evaluate", "runs/x", "--oracle", "--protocol", "coco_1k", "--ci"])
-    assert (seen[1].oracle, seen[1].protocol, seen[1].ci) == (True, "coco_1k", True)
-    main(["evaluate", "runs/x", "--protocol", "paired"])
-    assert seen[2].protocol == "paired"
 
 
 def test_an_unknown_name_reads_as_it_was_written(monkeypatch, capsys):
