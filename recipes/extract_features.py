@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from ascl_plugin import registry
 from ascl_plugin.adapters.regions.extraction import DTYPES, FeatureFolder, extract
-from ascl_plugin.data.caption_table import CaptionTable
+from ascl_plugin.data.caption_table import caption_table
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates, to_dataset
 from ascl_plugin.data.shards import Shards, windows
@@ -101,13 +101,13 @@ def run_stream(
     bad = []
     name = f"{args.split}-{rank:05d}-of-{world:05d}.parquet"
     bar = tqdm(desc="extracting features", unit="image", disable=not accelerator.is_main_process)
-    with CaptionTable(out / "captions" / name) as captions, bar:
+    with caption_table(out / "captions" / name) as append, bar:
         for window in windows(rows, WINDOW):
             todo = [row for row in window if any(row["image_id"] not in f for f in folders)]
             bad += extract(
                 todo, folders, args.batch_size, args.num_workers, args.skip_bad is not None, False
             )
-            captions.write(r for r in window if all(r["image_id"] in f for f in folders))
+            append(r for r in window if all(r["image_id"] in f for f in folders))
             bar.update(len(window))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:  # of an earlier run with other processes

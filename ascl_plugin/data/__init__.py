@@ -1,1 +1,1 @@
-"""Where pairs come from."""
+"""Readers of image-caption data, streams, drawn scenes, and the store of cached features."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from ascl_plugin.data.rows import (
     text_id,
     to_dataset,
 )
-from ascl_plugin.npy_file import map_npy
 
 # the folders that the archives of Flickr30K and Flickr8k unpack into
 _ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
@@ -101,7 +99,6 @@ def read_coco_captions(
     path: str | Path,
     image_root: str | Path | None = None,
     split: str | None = None,
-    ids: Sequence[int] | str | Path | None = None,
     pictures: bool = True,
 ) -> datasets.Dataset:
     """Read COCO's captions JSON: images of `id, file_name`, annotations of `image_id, caption`.
@@ -114,15 +111,14 @@ def read_coco_captions(
         image_root: folder of the images; by default the file's own, or the one above when that is
             called ``annotations``.
         split: "train", "val" or "test"; by default the one in the file's name.
-        ids: image ids to keep, in this order; or a file of them, one a line or `.npy`.
         pictures: look for the images; if False, their paths are bare names.
 
     Returns:
-        One split, in the order of `ids` or of the file; rows as `ascl_plugin.data.rows.ROW`.
+        One split, in the order of the file; rows as `ascl_plugin.data.rows.ROW`.
 
     Raises:
         FileNotFoundError: no such file, or the first image is nowhere to be found.
-        KeyError: an entry lacks a field, or an id is not in the file.
+        KeyError: an entry lacks a field.
         ValueError: no JSON; a file name without a split; captions that `clean_captions` refuses; an
             image id that occurs twice; an image path that leaves `image_root`, or does so by a
             link.
@@ -138,71 +134,25 @@ def read_coco_captions(
     paths = ImagePaths(Path(image_root) if pictures else None)
 
     content = load_json(path)
-    names: dict[Any, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(list_field(content, "images", path)):
         where = f"{path}: images[{index}]"
-        names[_id(entry, "id", where)] = refuse_outside(field(entry, "file_name", where), where)
-    refuse_duplicates((str(entry["id"]) for entry in content["images"]), str(path))
-    captions = _coco_captions(content, names, path)
-    kept = list(names) if ids is None else _ids(ids)
-    for image_id in kept:
-        if image_id not in names:
-            known = {caption_id for several in captions.values() for caption_id, _ in several}
-            hint = " (it is the id of a caption)" if str(image_id) in known else ""
-            raise KeyError(f"{path}: no image with id {image_id}{hint}")
-    refuse_duplicates(map(str, kept), f"{path}, list of ids")
-
-    rows = []
-    for image_id in kept:
-        where = f"{path}: image {image_id}"
-        found = paths.find(names[image_id], (year, f"images/{year}", "images", ""), where)
-        row = {
-            "image_id": str(image_id),
-            "image": {"path": found, "bytes": None},
-            "captions": clean_captions([text for _, text in captions[image_id]], where),
-            "caption_ids": [caption_id for caption_id, _ in captions[image_id]],
-            "split": split,
-        }
-        rows.append(row)
-    return to_dataset(rows)
-
-
-def _coco_captions(
-    content: Any, names: dict[Any, str], path: Path
-) -> dict[Any, list[tuple[str, Any]]]:
-    """Return ids and texts of the captions of each image."""
-    captions: dict[Any, list[tuple[str, Any]]] = {image_id: [] for image_id in names}
+        image_id = text_id(field(entry, "id", where), where)
+        if image_id in rows:
+            refuse_duplicates((str(each["id"]) for each in content["images"]), str(path))
+        name = field(entry, "file_name", where)
+        found = paths.find(name, (year, f"images/{year}", "images", ""), where)
+        cells = {"image_id": image_id, "image": {"path": found, "bytes": None}, "split": split}
+        rows[image_id] = {**cells, "captions": [], "caption_ids": []}
     for index, entry in enumerate(list_field(content, "annotations", path)):
         where = f"{path}: annotations[{index}]"
-        image_id = _id(entry, "image_id", where)
-        if image_id not in captions:
+        image_id = text_id(field(entry, "image_id", where), where)
+        if image_id not in rows:
             raise KeyError(f"{where}: image_id {image_id} is not among the file's images")
-        caption_id = text_id(entry.get("id", f"{image_id}#{len(captions[image_id])}"), where)
-        captions[image_id].append((caption_id, field(entry, "caption", where)))
-    return captions
-
-
-def _id(entry: Any, name: str, where: str) -> Any:
-    """Return an id as the file has it, a number or a text."""
-    value = field(entry, name, where)
-    text_id(value, where)
-    return value
-
-
-def _ids(ids: Sequence[int] | str | Path) -> list[int]:
-    if not isinstance(ids, (str, Path)):
-        return [int(i) for i in ids]
-    path = Path(ids)
-    if path.suffix == ".npy":
-        numbers = map_npy(path, "r")
-        if numbers.dtype.kind not in "iu":
-            raise ValueError(f"{path}: expected image ids, got {numbers.dtype}")
-        return numbers.ravel().tolist()
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is no UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if line and not (line.isascii() and line.isdigit() and len(line) < 20):
-            raise ValueError(f"{path}, line {number}: expected an image id, got {line[:80]!r}")
-    return [int(line) for line in lines if line]
+        row = rows[image_id]
+        unnamed = f"{image_id}#{len(row['captions'])}"
+        row["caption_ids"].append(text_id(entry.get("id", unnamed), where))
+        row["captions"].append(field(entry, "caption", where))
+    for image_id, row in rows.items():
+        row["captions"] = clean_captions(row["captions"], f"{path}: image {image_id}")
+    return to_dataset(list(rows.values()))

@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ascl_plugin.disk import into_place, writing
+from ascl_plugin.interfaces import Row
+
+_SCHEMA = pa.schema(
+    {
+        "image_id": pa.string(),
+        "image": pa.string(),
+        "captions": pa.list_(pa.string()),
+        "split": pa.string(),
+    }
+)
 
 
-class CaptionTable:
-    """A Parquet file of ids and captions, which `read_table` reads later.
+@contextmanager
+def caption_table(path: Path) -> Iterator[Callable[[Iterable[Row]], None]]:
+    """Give a function that appends rows to a file, which `read_table` reads later.
 
-    The picture is named, `ID.jpg`, not kept. The file is written aside, and moved into place when
-    the context is left without an error.
-
-    Args:
-        path: the file to write; its folder is made when missing.
+    Pictures are named, `ID.jpg`, not kept. The file is written aside, and moved into place when the
+    context is left without an error.
     """
+    aside = path.with_name(f".{path.name}.writing")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = pq.ParquetWriter(aside, _SCHEMA)
 
-    SCHEMA = pa.schema(
-        {
-            "image_id": pa.string(),
-            "image": pa.string(),
-            "captions": pa.list_(pa.string()),
-            "split": pa.string(),
-        }
-    )
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.aside = self.path.with_name(f".{self.path.name}.writing")
-
-    def __enter__(self) -> CaptionTable:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = pq.ParquetWriter(self.aside, self.SCHEMA)
-        return self
-
-    def write(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Append rows with `image_id`, `captions` and `split`."""
+    def append(rows: Iterable[Row]) -> None:
         named = [{**row, "image": f"{row['image_id']}.jpg"} for row in rows]
-        table = pa.Table.from_pylist(named, self.SCHEMA)
-        with writing(self.path):
-            self.writer.write_table(table)
+        table = pa.Table.from_pylist(named, _SCHEMA)
+        with writing(path):
+            writer.write_table(table)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
-        try:
-            with writing(self.path):
-                self.writer.close()
-                if kind is None:
-                    into_place(self.aside, self.path)
-        finally:
-            self.aside.unlink(missing_ok=True)
+    try:
+        yield append
+        with writing(path):
+            writer.close()
+            into_place(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

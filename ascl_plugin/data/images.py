@@ -1,25 +1,24 @@
-"""A cell of the `image` column, decoded: RGB, upright, whole, or one error that names the file."""
+"""Decoding of a cell of the `image` column: RGB, upright, whole, or an error that names it."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
+
+from ascl_plugin.interfaces import Row
 
 try:
     from PIL import Image, ImageOps
 except ImportError as error:
     raise ImportError('decoding images needs Pillow: pip install "ascl-plugin[recipes]"') from error
 
-
-#: What is decoded. EPS is not: Pillow hands it to Ghostscript, which runs what the file says.
+#: Formats that are decoded. EPS is none: Pillow hands it to Ghostscript, which runs its program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
-def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Image:
-    """The picture of one row, as RGB, turned upright by its EXIF orientation.
+def load_image(cell: Row | Image.Image, image_id: str) -> Image.Image:
+    """Return the picture of one row, as RGB, turned upright by its EXIF orientation.
 
     A picture of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million unless changed; None
     lifts the limit) is refused, where Pillow itself only warns: a few kilobytes can claim
@@ -28,15 +27,12 @@ def load_image(cell: Mapping[str, Any] | Image.Image, image_id: str) -> Image.Im
     Args:
         cell: ``{"path": ..., "bytes": ...}`` as `datasets.Image(decode=False)` gives it, bytes
             first where both are there; or a PIL image.
-        image_id: of the row, for errors.
-
-    Returns:
-        A picture held in memory, its file closed.
+        image_id: the row's id, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: neither path nor bytes; not an image of `FORMATS`, a damaged or truncated one;
-            too large; a path to what is no file.
+        ValueError: neither path nor bytes; no image of `FORMATS`, a damaged or truncated one; too
+            many pixels; a path to a folder, pipe or device.
     """
     if isinstance(cell, Image.Image):
         return _rgb(ImageOps.exif_transpose(cell))
@@ -68,7 +64,7 @@ _FORMATS = [name for name in FORMATS if name in Image.OPEN]  # Pillow has AVIF s
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """As RGB; 16 bits of grey are scaled to 8, where `convert` would cut all above 255 to white."""
+    """Convert to RGB, scaling 16 bits of grey to 8: `convert` would cut all above 255 to white."""
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         picture = picture.convert("I").point(lambda grey: grey * (1 / 256)).convert("L")
     return picture.convert("RGB")

@@ -1,4 +1,4 @@
-"""Image-caption data of any usual layout, in one row schema.
+"""Image-caption data of any usual layout, read into one row schema.
 
 >>> splits = read("../data/coco")                                    # doctest: +SKIP
 >>> texts, caption_to_image = caption_to_image(splits["test"])       # doctest: +SKIP
@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 
 from ascl_plugin.data.annotations import is_karpathy, read_coco_captions, read_karpathy
-from ascl_plugin.data.rows import ROW, caption_to_image, require_splits
+from ascl_plugin.data.rows import ROW, SPLITS, caption_to_image, require_splits
 from ascl_plugin.data.scan import read_scan
 from ascl_plugin.data.scan_layout import CAPTIONS
 from ascl_plugin.data.tables import read_table
@@ -34,11 +34,11 @@ def read(
     image_root: str | Path | None = None,
     pictures: bool = True,
 ) -> datasets.DatasetDict:
-    """The splits in `data_root`, whatever its layout.
+    """Read the splits in `data_root`, whatever its layout.
 
-    Looked for, in this order: Karpathy's JSON (``dataset*.json``); COCO's captions
+    The first of these that is there: Karpathy's JSON (``dataset*.json``); COCO's captions
     (``annotations/captions_*.json``, split and year in the name); SCAN's precomputed folder
-    (``*_caps.txt``); what `datasets` reads from a folder (Parquet, images with metadata); a hub id
+    (``*_caps.txt``); a folder that `datasets` reads (Parquet, images with metadata); a hub id
     ("user/name") where no such path exists.
 
     Args:
@@ -46,11 +46,10 @@ def read(
         annotations: the JSON file to read, where there are several or it lies elsewhere; a relative
             path starts at `data_root`, or where the program runs.
         image_root: folder of the images of a JSON file; `data_root` by default.
-        pictures: False where features come from files: the images of a JSON file are not looked
-            for, their paths are bare names.
+        pictures: look for the images of a JSON file; if False, their paths are bare names.
 
     Returns:
-        Any of "train", "val", "test", with rows as `ROW`; `require_splits` says what is lacking.
+        Any of "train", "val", "test", with rows as `ROW`; `require_splits` refuses too few.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `read_karpathy`, `read_coco_captions` and
@@ -90,4 +89,4 @@ def _read_coco(paths: list[Path], image_root: str | Path, pictures: bool) -> dat
                 "annotations= chooses one"
             )
         found[name], origin[name] = split, path
-    return datasets.DatasetDict({k: found[k] for k in ("train", "val", "test") if k in found})
+    return datasets.DatasetDict({k: found[k] for k in SPLITS if k in found})

@@ -1,13 +1,14 @@
-"""The row every source of data is read into, and what may be asked of a split of such rows."""
+"""The row that every source of data is read into, and checks of its parts."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
+
+from ascl_plugin.interfaces import Row
 
 try:
     import datasets
@@ -29,7 +30,7 @@ ROW = datasets.Features(
 MAX_CHARACTERS = 100_000
 _LONGEST_PATH = 1000  # of an image, below the folder of images
 
-#: The splits there are, and the names that other sources give them.
+#: Splits, and the names that other sources give them.
 SPLITS = {
     "train": ("train", "restval", "training"),
     "val": ("val", "validation", "dev", "valid"),
@@ -38,10 +39,10 @@ SPLITS = {
 
 
 def split_named(name: str, where: str) -> str:
-    """Ours ("train", "val" or "test") for a source's name of a split.
+    """Return "train", "val" or "test" for a source's name of a split.
 
     Raises:
-        ValueError: a name that stands for none of the three; `where` says which entry has it.
+        ValueError: an unknown name; `where` names the entry that has it.
     """
     for ours, theirs in SPLITS.items():
         if str(name).lower() in theirs:
@@ -50,12 +51,12 @@ def split_named(name: str, where: str) -> str:
     raise ValueError(f"{where}: unknown split {name!r}; known are {known}")
 
 
-def clean_captions(captions: Sequence[Any], where: str) -> list[str]:
-    """The captions of one image, stripped of surrounding white space.
+def clean_captions(captions: Sequence[object], where: str) -> list[str]:
+    """Return the captions of one image, stripped of surrounding white space.
 
     Raises:
-        ValueError: no captions, an empty one, one that is no string, that has more than
-            `MAX_CHARACTERS` or that is no Unicode text; `where` names the file and the image.
+        ValueError: no captions; an empty one; no string, or none that UTF-8 holds; more than
+            `MAX_CHARACTERS`; `where` names the file and the image.
     """
     if not len(captions):
         raise ValueError(f"{where}: the image has no captions")
@@ -75,7 +76,7 @@ def clean_captions(captions: Sequence[Any], where: str) -> list[str]:
 
 
 def refuse_halves(text: str, where: str) -> str:
-    """`text` itself, whose every character can be written.
+    """Return `text`, every character of which can be written.
 
     Raises:
         ValueError: half a surrogate pair in it, as JSON's ``"\\ud800"``, which no UTF-8 holds.
@@ -83,13 +84,14 @@ def refuse_halves(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        told = f"{where}: character {error.start} is half a surrogate pair"
-        raise ValueError(f"{told}, {text[error.start]!r}") from error
+        raise ValueError(
+            f"{where}: character {error.start} is half a surrogate pair, {text[error.start]!r}"
+        ) from error
     return text
 
 
-def text_id(value: Any, where: str) -> str:
-    """An id as a string.
+def text_id(value: object, where: str) -> str:
+    """Return an id as a string.
 
     Raises:
         ValueError: neither a number nor text that can be written.
@@ -99,14 +101,14 @@ def text_id(value: Any, where: str) -> str:
     return refuse_halves(str(value), where)
 
 
-def refuse_outside(name: Any, where: str) -> str:
-    """`name` itself, a relative path that stays below the folder it is joined to.
+def refuse_outside(name: object, where: str) -> str:
+    """Return `name`, a relative path that stays below the folder it is joined to.
 
-    Links are another matter: `refuse_link`.
+    Links are checked by `refuse_link`.
 
     Raises:
-        ValueError: an absolute path, one with ``..`` or a character in it that no path has, one of
-            more than 1000 characters, or no string at all.
+        ValueError: an absolute path, one with ``..``, a NUL or half a surrogate pair in it, one of
+            more than 1000 characters, or no string.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: expected the path of an image, got {repr(name)[:80]}")
@@ -121,10 +123,10 @@ def refuse_outside(name: Any, where: str) -> str:
 
 
 def refuse_link(folder: str | Path, name: str, where: str) -> str:
-    """`name` itself, which no link on its way leads out of `folder`; a link `folder` may be.
+    """Return `name`, a path below `folder`, which may itself be a link.
 
     Raises:
-        ValueError: it is, or lies behind, a link that leaves the folder.
+        ValueError: a link on the way, or at its end, leaves the folder.
     """
     path = str(folder)
     for part in PurePosixPath(name).parts:
@@ -134,16 +136,16 @@ def refuse_link(folder: str | Path, name: str, where: str) -> str:
             if os.path.commonpath([inside, os.path.realpath(path)]) != inside:
                 raise ValueError(
                     f"{where}: path {name!r} leaves {folder} by a link, to "
-                    f"{os.path.realpath(path)}; copy what it leads to, or let image_root= be there"
+                    f"{os.path.realpath(path)}; copy the target, or let image_root= be there"
                 )
     return name
 
 
 def refuse_duplicates(image_ids: Iterable[str], where: str) -> None:
-    """Nothing, when all ids differ.
+    """Check that all ids differ.
 
     Raises:
-        ValueError: an id that occurs twice, and both its positions.
+        ValueError: an id that occurs twice; the message has both positions.
     """
     first: dict[str, int] = {}
     for position, image_id in enumerate(image_ids):
@@ -154,18 +156,18 @@ def refuse_duplicates(image_ids: Iterable[str], where: str) -> None:
             )
 
 
-def to_dataset(rows: Sequence[dict[str, Any]]) -> datasets.Dataset:
-    """Rows that hold the five fields of `ROW`, as one split."""
+def to_dataset(rows: Sequence[Row]) -> datasets.Dataset:
+    """Return rows that hold the five fields of `ROW` as one split."""
     return datasets.Dataset.from_dict({f: [row[f] for row in rows] for f in ROW}, features=ROW)
 
 
 def require_splits(
     dataset: datasets.DatasetDict, names: Sequence[str], data_root: object
 ) -> datasets.DatasetDict:
-    """`dataset` itself, once it is known to have rows for every split in `names`.
+    """Return `dataset`, which has rows for every split in `names`.
 
     Raises:
-        ValueError: a split is not there; the message says which are.
+        ValueError: a split is lacking; the message lists those that are there.
     """
     there = [name for name, split in dataset.items() if len(split)]
     lacking = [name for name in names if name not in there]
@@ -177,7 +179,7 @@ def require_splits(
 
 
 def caption_to_image(dataset: datasets.Dataset) -> tuple[list[str], np.ndarray]:
-    """All captions of a split in one list, and the row of the image each belongs to.
+    """Return all captions of a split in one list, and the row of the image each belongs to.
 
     Returns:
         texts: T strings, image by image in the order of the rows.

@@ -11,18 +11,18 @@ from ascl_plugin.data.scan_layout import CAPTIONS, read_split, split_names
 
 
 def read_scan(folder: str | Path) -> datasets.DatasetDict:
-    """Captions of `{train,dev,test}_caps.txt`; `testall` is the test split where there is one.
+    """Read captions of `{train,dev,test}_caps.txt`; `testall`, if there, is the test split.
 
     An image's id is its line of `X_ids.txt`, without that file "X-row".
 
     Args:
-        folder: with `X_caps.txt`, and `X_ims.npy` or `X_ids.txt` for each X.
+        folder: the folder of `X_caps.txt`, and of `X_ims.npy` or `X_ids.txt` for each X.
 
     Returns:
         Rows as `ascl_plugin.data.rows.ROW`, their `image` empty.
 
     Raises:
-        ValueError: a name that is no split; an empty caption; counts that do not fit.
+        ValueError: an unknown split; captions that `clean_captions` refuses; unequal counts.
     """
     folder = Path(folder)
     found = {}

@@ -1,4 +1,4 @@
-"""Which images a folder in SCAN's layout holds: `X_ims.npy`, `X_caps.txt`, `X_ids.txt` a split X.
+"""Images of a folder in SCAN's layout: `X_ims.npy`, `X_caps.txt`, `X_ids.txt` for each split X.
 
 Rows of `X_ims.npy` come once an image, or five times, once a caption ("5x"). Lines of `X_ids.txt`
 are one an image or one a caption.
@@ -21,8 +21,8 @@ class ScanSplit:
     """One split of the folder.
 
     Attributes:
-        ids: of its images, from `X_ids.txt`; else "X-0", "X-1", ...
-        repeat: rows of `X_ims.npy` an image has, 1 or 5.
+        ids: ids of its images, from `X_ids.txt`; else "X-0", "X-1", ...
+        repeat: rows of `X_ims.npy` for an image, 1 or 5.
         captions: all lines of `X_caps.txt`, or None without one.
     """
 
@@ -32,17 +32,17 @@ class ScanSplit:
 
 
 def split_names(folder: Path, suffix: str) -> list[str]:
-    """Names X of the files `X<suffix>`; `test`, a part of `testall`, gives way to it."""
+    """Return the names X of the files `X<suffix>`, without `test` where there is `testall`."""
     names = sorted(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
     return [n for n in names if not (n == "test" and "testall" in names)]
 
 
 def read_split(folder: Path, name: str) -> ScanSplit:
-    """Images and captions of split `name`.
+    """Return images and captions of split `name`.
 
     Raises:
         ValueError: numbers of rows, captions and ids that do not fit each other; neither rows nor
-            ids to say how many images there are.
+            ids to count images by.
     """
     array, captions = folder / f"{name}{IMAGES}", _lines(folder / f"{name}{CAPTIONS}")
     named, repeat = _lines(folder / f"{name}{IDS}"), 1
@@ -56,7 +56,7 @@ def read_split(folder: Path, name: str) -> ScanSplit:
         images = len(dict.fromkeys(named))
     else:
         raise ValueError(
-            f"{folder}: {name}{CAPTIONS} alone does not say which captions are of one image; "
+            f"{folder}: {name}{CAPTIONS} alone does not divide captions among images; "
             f"expected {name}{IMAGES} or {name}{IDS} beside it"
         )
     if captions is not None and (not images or len(captions) % images):
@@ -68,7 +68,7 @@ def read_split(folder: Path, name: str) -> ScanSplit:
 
 
 def _comes_in_fives(rows: NpyFile) -> bool:
-    """Whether the first, the middle and the last five rows are one image each."""
+    """Return True if the first, the middle and the last five rows are one image each."""
     groups, rest = divmod(rows.shape[0] if len(rows.shape) > 1 else 0, REPEATS)
     if rest or not groups:
         return False

@@ -1,4 +1,4 @@
-"""The sentences of the embedded scenes read back, exactly: their noun phrases and their facts."""
+"""The noun phrases and facts of the embedded scenes' sentences, read back exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MENTION = re.compile(
 
 
 def noun_phrases(text: str) -> list[Phrase]:
-    """What a sentence says of each group of objects, place included, in order.
+    """Return the noun phrase of each group of objects, place included, in order.
 
     >>> [(p.text, p.head) for p in noun_phrases("a red car with two boxes on the left at night")]
     [('a red car', 'car'), ('two boxes on the left', 'box')]
@@ -31,7 +31,7 @@ def noun_phrases(text: str) -> list[Phrase]:
 
 
 def facts(text: str) -> set[str]:
-    """The information set of a sentence, in the wording of `ascl_plugin.data.scenes`.
+    """Return the information set of a sentence, in the wording of `ascl_plugin.data.scenes`.
 
     >>> sorted(facts("a red car at night"))
     ['car:red', 'count:car:1', 'ground:night', 'noun:car']

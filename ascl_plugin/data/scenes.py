@@ -1,7 +1,7 @@
 """The embedded dataset: drawn scenes whose information sets are known exactly.
 
-A scene is three to five groups of objects on a ground. What the picture holds is a set of facts,
-the A of Definition 1 (ACF-R+ paper, section 3.2); what a caption says is a set of facts, its B:
+A scene is three to five groups of objects on a ground. The content of the picture is a set of
+facts, the A of Definition 1 (ACF-R+ paper, section 3.2); that of a caption is one, too, its B:
 
     noun:car  car:red  car:large  car:left  count:car:1  ground:snow
 
@@ -16,8 +16,8 @@ Beside five captions every row carries the three variants of its caption 0 (Defi
 `negative` adds an absent object (Asymmetry-I), `richer` a present one that caption 0 left out
 (Asymmetry-II), `shorter` drops one that caption 0 mentions (Asymmetry-III). `negative` and `richer`
 are the same sentence but for the object added, at a random place among the mentions: number, size
-and what is said of it are alike, its noun is not in the picture, its colour and place are drawn
-anew. Nothing in the wording gives them away, only the picture does.
+and amount of detail are alike; the negative's noun is not in the picture, its colour and place are
+drawn anew. Only the picture tells the two apart, nothing in the wording does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ except ImportError as error:
 
 Cell = tuple[int, int]
 
-#: The rows of every source of data, with what only scenes know.
+IMAGE_SIZE = 96  # side of the square pictures, in pixels
+
+#: The columns of every source of data, and those of scenes alone.
 COLUMNS = datasets.Features(
     {
         **ROW,
@@ -83,7 +85,7 @@ class Scene:
         return Sentence(self.groups, self.ground, "", "and").facts()
 
 
-def make(split: str, size: int, seed: int = 0, image_size: int = 96) -> datasets.Dataset:
+def make(split: str, size: int, seed: int = 0) -> datasets.Dataset:
     """Draw and describe the first `size` scenes of a split.
 
     Scene number n depends on `seed`, `split` and n alone: a smaller size is a prefix of a larger.
@@ -92,23 +94,18 @@ def make(split: str, size: int, seed: int = 0, image_size: int = 96) -> datasets
         split: "train", "val" or "test".
         size: number of scenes, at least 1.
         seed: seed of the drawing.
-        image_size: side of the square pictures in pixels, at least 48.
 
     Returns:
         One row per scene with the columns of `COLUMNS`; `image` holds {"bytes": PNG, "path": None}.
 
     Raises:
-        ValueError: an unknown split; `size` or `image_size` is too small.
+        ValueError: an unknown split; no scenes.
     """
     if split not in SPLITS:
         raise ValueError(f"drawn scenes have no split {split!r}; they have {', '.join(SPLITS)}")
     if size < 1:
         raise ValueError(f"size is {size}; a split needs at least 1 scene")
-    if image_size < 48:
-        raise ValueError(
-            f"image_size is {image_size}; objects cannot be told apart below 48 pixels"
-        )
-    rows = [_row(split, number, seed, image_size) for number in range(size)]
+    rows = [_row(split, number, seed) for number in range(size)]
     return datasets.Dataset.from_list(rows, features=COLUMNS)
 
 
@@ -146,7 +143,7 @@ def ceiling(dataset: datasets.Dataset) -> dict[str, float]:
     return {"i2t_r1": 100 * float(best.mean()), "t2i_r1": 100 * float(certainty.mean())}
 
 
-def _row(split: str, number: int, seed: int, image_size: int) -> dict[str, object]:
+def _row(split: str, number: int, seed: int) -> dict[str, object]:
     rng = random.Random(f"{seed}/{split}/{number}")
     scene = _scene(rng)
     captions = captions_of(rng, scene.groups, scene.ground)
@@ -154,7 +151,7 @@ def _row(split: str, number: int, seed: int, image_size: int) -> dict[str, objec
     image_id = f"scene-{split}-{number:05d}"
     row: dict[str, object] = {
         "image_id": image_id,
-        "image": {"bytes": _picture(rng, scene, image_size), "path": None},
+        "image": {"bytes": _picture(rng, scene), "path": None},
         "captions": [caption.words() for caption in captions],
         "caption_ids": [f"{image_id}-{k}" for k in range(len(captions))],
         "split": split,
@@ -213,7 +210,7 @@ def _places(cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(place for place in (row, column) if place)
 
 
-def _picture(rng: random.Random, scene: Scene, image_size: int) -> bytes:
+def _picture(rng: random.Random, scene: Scene) -> bytes:
     items = []
     for group, cells in zip(scene.groups, scene.cells, strict=True):
         reach = _JITTER[group.size]
@@ -221,4 +218,4 @@ def _picture(rng: random.Random, scene: Scene, image_size: int) -> bytes:
             across = 0.5 + (x - 1) * _PITCH + rng.uniform(-reach, reach)
             down = 0.5 + (y - 1) * _PITCH + rng.uniform(-reach, reach)
             items.append(Item(group.noun, group.colour, across, down, _SIZES[group.size]))
-    return png(draw(items, scene.ground, image_size, rng))
+    return png(draw(items, scene.ground, IMAGE_SIZE, rng))

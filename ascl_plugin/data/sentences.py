@@ -1,7 +1,7 @@
-"""The sentences of the embedded scenes: first what they say, then the words.
+"""The sentences of the embedded scenes: first their content, then the words.
 
-A `Mention` is what a sentence says of one group of objects; a `Sentence` is mentions in order and a
-wording. Both tell the facts they state, in the wording `ascl_plugin.data.scenes` documents.
+A `Mention` is the part of a sentence about one group of objects; a `Sentence` is mentions in order
+and a wording. Both give the facts they state, in the wording of `ascl_plugin.data.scenes`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _GROUNDS = {
 
 @dataclass(frozen=True)
 class Mention:
-    """What a sentence says of one group of objects: noun and number, and maybe more.
+    """The part of a sentence about one group of objects: noun and number, and maybe more.
 
     Attributes:
-        noun: Singular.
+        noun: the singular.
         count: 1 to 3.
-        colour: Colour word, empty where the sentence leaves it out.
+        colour: colour word, empty where the sentence leaves it out.
         size: "large", "small" or empty.
-        places: At most two of left, right, top, bottom, middle; top or bottom comes first.
+        places: at most two of left, right, top, bottom, middle; top or bottom comes first.
     """
 
     noun: str
@@ -41,7 +41,7 @@ class Mention:
     places: tuple[str, ...]
 
     def facts(self) -> set[str]:
-        """The facts said, in the wording of `ascl_plugin.data.scenes`."""
+        """Return the facts said."""
         said = [word for word in (self.colour, self.size, *self.places) if word]
         return {
             f"noun:{self.noun}",
@@ -50,7 +50,7 @@ class Mention:
         }
 
     def words(self) -> str:
-        """The noun phrase, such as "two small red stars at the top"."""
+        """Return the noun phrase, such as "two small red stars at the top"."""
         noun = _PLURALS.get(self.noun, self.noun + "s") if self.count > 1 else self.noun
         phrase = " ".join(word for word in (self.size, self.colour, noun) if word)
         number = "an" if self.count == 1 and phrase[0] in "aeiou" else _NUMBERS[self.count]
@@ -65,10 +65,10 @@ class Sentence:
     """A caption before it is words: mentions in order, maybe a ground, and a wording.
 
     Attributes:
-        mentions: One or more.
-        ground: A ground, empty where the sentence leaves it out.
-        opening: One of `OPENINGS`.
-        joiner: Word between the first two mentions; later ones are joined by "and".
+        mentions: one or more.
+        ground: a ground, empty where the sentence leaves it out.
+        opening: one of `OPENINGS`.
+        joiner: word between the first two mentions; later ones are joined by "and".
     """
 
     mentions: tuple[Mention, ...]
@@ -77,12 +77,12 @@ class Sentence:
     joiner: str
 
     def facts(self) -> set[str]:
-        """The information set B of the sentence."""
+        """Return the information set B of the sentence."""
         said = set().union(*(mention.facts() for mention in self.mentions))
         return said | {f"ground:{self.ground}"} if self.ground else said
 
     def words(self) -> str:
-        """The sentence: lower-case words, single spaces, no punctuation."""
+        """Return the sentence: lower-case words, single spaces, no punctuation."""
         first, *others = (mention.words() for mention in self.mentions)
         joined = [f"{'and' if k else self.joiner} {words}" for k, words in enumerate(others)]
         be = "is" if self.mentions[0].count == 1 else "are"

@@ -1,4 +1,4 @@
-"""The objects of the embedded scenes as tables of shapes: what a painter needs to know of a noun.
+"""The objects of the embedded scenes as tables of shapes.
 
 Every noun is a short list of shapes in a box from -1 to 1 (x to the right, y down), later ones over
 earlier ones, in two inks: FILL, the colour that a caption names, and DETAIL, which also outlines.
@@ -18,8 +18,8 @@ class Shape(NamedTuple):
     Attributes:
         kind: "poly" (corners x, y, x, y, ...), "oval" (box x0, y0, x1, y1) or "line" (points).
         ink: FILL or DETAIL.
-        xy: The coordinates, from -1 to 1.
-        width: Of a line, in half box sides; outlines of the other kinds have a width of their own.
+        xy: coordinates, from -1 to 1.
+        width: width of a line, in half box sides; outlines have a width of their own.
     """
 
     kind: str
@@ -48,7 +48,7 @@ def _rect(x0: float, y0: float, x1: float, y1: float, ink: str = FILL) -> Shape:
 def _round(
     x: float, y: float, rx: float, ry: float, start: float, end: float, steps: int = 16
 ) -> tuple[float, ...]:
-    """Points of an elliptic arc; degrees, 0 to the right, 90 below."""
+    """Return points of an elliptic arc; degrees, 0 to the right, 90 below."""
     angles = [math.radians(start + (end - start) * k / steps) for k in range(steps + 1)]
     return tuple(v for a in angles for v in (x + rx * math.cos(a), y + ry * math.sin(a)))
 

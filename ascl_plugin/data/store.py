@@ -1,4 +1,4 @@
-"""Outputs of frozen encoders on disk: computed once, memory-mapped ever after.
+"""Outputs of frozen encoders on disk: computed once, then memory-mapped.
 
 A store is a folder ``<root>/<hash of spec and dtype>/`` with ``spec.json`` and any number of shards
 ``shard-<hash of keys>.safetensors`` (`ascl_plugin.data.store_shard`). An entry's checksum is
@@ -13,39 +13,42 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ascl_plugin.data.store_shard import Shard, write_shard
+from ascl_plugin.data.store_shard import Entry, Shard, write_shard
 from ascl_plugin.disk import write_text
+from ascl_plugin.interfaces import Row
 
 try:
     from tqdm import tqdm
 except ImportError as error:
     raise ImportError('the feature store needs tqdm: pip install "ascl-plugin[recipes]"') from error
 
+Item = TypeVar("Item")
+
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class FeatureStore:
-    """Dictionary on disk from a string to a dict of float tensors.
+    """A dictionary on disk from strings to dicts of float tensors.
 
-    Open files are none: shards stay mapped, and a copy sent to a worker process maps them anew.
+    No file stays open: shards are mapped, and a copy sent to a worker process maps them anew.
 
     Args:
         folder: root of all stores; made when missing.
-        spec: JSON of all that the features depend on (an encoder's `fingerprint()`); another spec,
-            another sub-folder.
-        dtype: of the numbers on disk: "float16", "bfloat16" or "float32".
+        spec: JSON of everything that the features depend on (an encoder's `fingerprint()`); each
+            spec has a sub-folder.
+        dtype: type of the numbers on disk: "float16", "bfloat16" or "float32".
 
     Raises:
         TypeError: a spec that is not JSON.
         ValueError: an unknown dtype; a shard that is cut short or damaged.
     """
 
-    def __init__(self, folder: str | Path, spec: Mapping[str, Any], dtype: str = "float16"):
+    def __init__(self, folder: str | Path, spec: Mapping[str, object], dtype: str = "float16"):
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         try:
@@ -56,23 +59,22 @@ class FeatureStore:
         self.path = Path(folder) / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         if not (self.path / "spec.json").is_file():  # a full cache may lie on a read-only disk
             write_text(self.path / "spec.json", text, shared=True)
-        self._forget()
-        self.refresh()
+        self._open()
 
-    def _forget(self) -> None:
+    def _open(self) -> None:
         self._shards: dict[str, Shard] = {}  # by file name
         self._entries: dict[bytes, tuple[Shard, int]] = {}  # hashed key -> shard, entry
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "dtype": self.dtype}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
         self.refresh()
 
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "dtype": self.dtype}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
     def refresh(self) -> None:
-        """Sees the shards that other processes wrote since.
+        """Map the shards that other processes wrote since.
 
         Raises:
             ValueError: a shard that is cut short or damaged; the message names the file.
@@ -87,11 +89,11 @@ class FeatureStore:
         return _digest(key) in self._entries
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
-        """The entry's tensors by name, float32, copies of one's own.
+        """Return copies of the entry's tensors by name, in float32.
 
         Raises:
             KeyError: no such entry.
-            ValueError: its numbers are not what was written; the message names the file.
+            ValueError: its numbers are not those written; the message names the file.
         """
         try:
             shard, entry = self._entries[_digest(key)]
@@ -100,23 +102,11 @@ class FeatureStore:
         found = shard.entry(entry, key)
         return {name: rows.to(torch.float32, copy=True) for name, rows in found.items()}
 
-    def missing(self, keys: Sequence[str]) -> list[int]:
-        """Positions in `keys` of what is not stored; of a key that occurs often, the first."""
-        first: dict[bytes, int] = {}
-        for position, key in enumerate(keys):
-            first.setdefault(_digest(key), position)
-        return [position for digest, position in first.items() if digest not in self._entries]
-
-    def add(self, entries: Sequence[tuple[str, Mapping[str, Tensor]]]) -> None:
-        """Writes one shard; no entries, no shard.
-
-        Args:
-            entries: key and tensors by name. All have the same names; a name's tensors may differ
-                in length along the first axis, not in the others.
+    def add(self, entries: Sequence[tuple[str, Entry]]) -> None:
+        """Write keys and their tensors as one shard; none, if there are no entries.
 
         Raises:
-            ValueError: names or shapes that differ; a number that is not finite, or too large for
-                the dtype on disk. The message names the key.
+            ValueError, OSError: as `write_shard`.
         """
         if not entries:
             return
@@ -135,9 +125,9 @@ class FeatureStore:
 
 def fill(
     store: FeatureStore,
-    items: Sequence[Any],
+    items: Sequence[Item],
     keys: Sequence[str],
-    encode: Callable[[list[Any]], Sequence[Mapping[str, Tensor]]],
+    encode: Callable[[list[Item]], Sequence[Entry]],
     batch_size: int,
     description: str,
     progress: bool = True,
@@ -145,27 +135,27 @@ def fill(
     rank: int = 0,
     world_size: int = 1,
 ) -> int:
-    """Encodes what `store` lacks. Stopped and started again, it goes on where it was.
+    """Encode the items that `store` lacks; stopped and started again, go on from there.
 
-    With several processes, each takes every world_size-th of the distinct keys, whatever the others
-    have stored by then; wait for all of them, then `store.refresh()`.
+    A rank takes every world_size-th of the distinct keys, whatever the others have stored by then;
+    wait for all of them, then `store.refresh()`.
 
     Args:
-        store: to fill.
-        items: N things that `encode` takes, indexed one by one.
+        store: the store to fill.
+        items: N inputs of `encode`, indexed one by one.
         keys: their N keys.
         encode: a list of items -> as many dicts of float tensors.
         batch_size: items in one call of `encode`, at most.
-        description: of the progress bar, which the first process shows.
-        progress: whether it is shown.
-        shard_entries: entries after which a shard is written: what a kill can lose.
-        rank, world_size: which process this is, of how many.
+        description: text of the progress bar, which rank 0 shows.
+        progress: show it.
+        shard_entries: entries after which a shard is written, which a kill can lose.
+        rank, world_size: number of this process, and of all.
 
     Returns:
-        How many entries this process encoded.
+        Number of entries that this rank encoded.
 
     Raises:
-        ValueError: as many keys as items are expected, and as many outputs as inputs.
+        ValueError: not as many keys as items, or outputs as inputs.
     """
     if len(items) != len(keys):
         raise ValueError(f"{description}: {len(items)} items, {len(keys)} keys")
@@ -175,7 +165,7 @@ def fill(
     # shared out before looking at the store, which another process may be adding to right now
     mine = list(first.values())[rank::world_size]
     todo = [position for position in mine if keys[position] not in store]
-    pending: list[tuple[str, Mapping[str, Tensor]]] = []
+    pending: list[tuple[str, Entry]] = []
     bar = tqdm(
         total=len(mine),
         initial=len(mine) - len(todo),
@@ -201,11 +191,10 @@ def fill(
     return len(todo)
 
 
-def image_key(cell: Mapping[str, Any] | None, image_id: str) -> str:
-    """A store's key for the image of one row: changes when the image does.
+def image_key(cell: Row | None, image_id: str) -> str:
+    """Return a store's key for the image of one row, which changes when the image does.
 
-    A file counts as the same while its path, size and time of change are; embedded bytes are
-    hashed.
+    The key of a file depends on its path, size and time of change; embedded bytes are hashed.
 
     Raises:
         FileNotFoundError: no such file; the message names it and the image.
@@ -217,7 +206,7 @@ def image_key(cell: Mapping[str, Any] | None, image_id: str) -> str:
     if path is None:
         raise ValueError(
             f"image {image_id}: the row has neither a path nor bytes; where features are in files, "
-            "--region_files says in which"
+            "--region_files names them"
         )
     try:
         status = os.stat(path)

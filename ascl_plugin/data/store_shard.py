@@ -1,8 +1,8 @@
 """A shard of a feature store: entries of named tensors in one safetensors file, read as a map.
 
-It holds n entries: ``keys`` uint8 (n, 16), and for each named tensor all entries' rows one after
-the other, ``<name>`` (sum of lengths, ...), and where each begins, ``<name>.offsets`` int64
-(n + 1,); ``crc32`` int64 (n,) is of each entry's numbers (shards of earlier versions have none).
+It holds n entries: ``keys`` uint8 (n, 16); for each named tensor the rows of all entries one after
+another, ``<name>`` (sum of lengths, ...), and where each entry begins, ``<name>.offsets`` int64
+(n + 1,); ``crc32`` int64 (n,), the checksum of each entry's numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ except ImportError as error:
         'the feature store needs safetensors: pip install "ascl-plugin[recipes]"'
     ) from error
 
+Entry = Mapping[str, Tensor]
 _OFFSETS, _SUMS = ".offsets", "crc32"
 
 
@@ -33,10 +33,10 @@ class Shard:
     """A file of `write_shard`, mapped: only entries that are asked for are read.
 
     Attributes:
-        keys: of the entries, 16 bytes each, in their order.
+        keys: keys of the entries, 16 bytes each, in their order.
 
     Raises:
-        ValueError: it is cut short or damaged; the message names it.
+        ValueError: the file is cut short or damaged; the message names it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,115 +44,109 @@ class Shard:
         try:
             with safe_open(path, "pt") as file:  # checks that the header's lengths are the file's
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            keys = tensors.pop("keys").numpy()
-            sums = tensors.pop(_SUMS).numpy().copy() if _SUMS in tensors else None
+            keys, sums = tensors.pop("keys").numpy(), tensors.pop(_SUMS).numpy().copy()
             # numpy's integers index in a tenth of the time of torch's
             offsets = {n: tensors.pop(n).numpy() for n in list(tensors) if n.endswith(_OFFSETS)}
             values = {name: (rows, offsets[name + _OFFSETS]) for name, rows in tensors.items()}
             if keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != 16:
                 raise ValueError(f"keys are {keys.dtype} {keys.shape}")
-            if sums is not None and (sums.dtype != np.int64 or sums.shape != (len(keys),)):
+            if sums.dtype != np.int64 or sums.shape != (len(keys),):
                 raise ValueError(f"{_SUMS} are {sums.dtype} {sums.shape}")
             for name, (rows, ends) in values.items():
                 if ends.dtype != np.int64 or ends.shape != (len(keys) + 1,) or not rows.ndim:
                     raise ValueError(f"{name} does not fit {len(keys)} keys")
                 if ends[0] or ends[-1] != len(rows) or (ends[1:] < ends[:-1]).any():
-                    raise ValueError(f"{name} does not begin where it says")
+                    raise ValueError(f"the offsets of {name} do not ascend from 0 to {len(rows)}")
         except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise self._damaged(error) from error
         self.keys = [key.tobytes() for key in keys]
-        self._values = values  # name -> rows of all entries, where each begins
-        self._sums = sums  # -1: looked at
+        self._values = values  # name -> rows of all entries, offsets
+        self._sums = sums  # -1: compared
 
     def entry(self, number: int, key: str) -> dict[str, Tensor]:
-        """An entry's tensors by name as on disk, mapped; `key` is for the message.
+        """Return an entry's tensors by name as on disk, mapped; `key` is for the message.
 
         Raises:
-            ValueError: its numbers are not what was written; the message names the file.
+            ValueError: its numbers are not those written; the message names the file.
         """
         found = {
             name: rows[offsets[number] : offsets[number + 1]]
             for name, (rows, offsets) in self._values.items()
         }
-        if self._sums is not None and self._sums[number] >= 0:
+        if self._sums[number] >= 0:
             if _crc(found) != self._sums[number]:
                 raise self._damaged(f"the checksum of {key[:200]!r}")
             self._sums[number] = -1
         return found
 
-    def _damaged(self, what: Any) -> ValueError:
+    def _damaged(self, reason: object) -> ValueError:
         return ValueError(
-            f"{self.path} is cut short or damaged ({what}); delete it, and its entries are "
+            f"{self.path} is cut short or damaged ({reason}); delete it, and its entries are "
             "computed again"
         )
 
 
 def write_shard(
-    path: Path, keys: bytes, entries: Sequence[tuple[str, Mapping[str, Tensor]]], dtype: torch.dtype
+    path: Path, keys: bytes, entries: Sequence[tuple[str, Entry]], dtype: torch.dtype
 ) -> None:
-    """Writes a shard aside and moves it into place; other processes may write the same one.
+    """Write a shard aside and move it into place; other processes may write the same one.
 
     Args:
-        path: of the file.
+        path: the file to write.
         keys: 16 bytes for each entry.
         entries: name for messages, and tensors by name. All have the same names; a name's tensors
             may differ in length along the first axis, not in the others.
-        dtype: of the numbers on disk.
+        dtype: type of the numbers on disk.
 
     Raises:
         ValueError: names or shapes that differ; a number that is not finite, or too large for
             the dtype on disk. The message names the entry.
         OSError: it cannot be written.
     """
-    shard = {"keys": torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, 16)}
     names = sorted(entries[0][1])
-    parts: list[dict[str, Tensor]] = [{} for _ in entries]
+    parts: list[dict[str, Tensor]] = []
     for key, tensors in entries:
         if sorted(tensors) != names:
             raise ValueError(f"{key[:200]!r}: got {sorted(tensors)}, the first entry has {names}")
+        first = parts[0] if parts else {}
+        parts.append(
+            {name: _on_disk(key, name, tensors[name], first.get(name), dtype) for name in names}
+        )
+    shard = {"keys": torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, 16)}
     for name in names:
-        rows = [_row(key, name, tensors[name], dtype) for key, tensors in entries]
-        for (key, _), row in zip(entries, rows, strict=True):
-            if row.shape[1:] != rows[0].shape[1:]:
-                raise ValueError(
-                    f"{key[:200]!r}: {name} has shape {tuple(row.shape)}, the first entry "
-                    f"{tuple(rows[0].shape)}; only the first axis may differ"
-                )
-        for part, row in zip(parts, rows, strict=True):
-            part[name] = row
-        shard[name] = torch.cat(rows)
-        lengths = torch.tensor([0] + [len(row) for row in rows])
+        shard[name] = torch.cat([part[name] for part in parts])
+        lengths = torch.tensor([0] + [len(part[name]) for part in parts])
         shard[name + _OFFSETS] = lengths.cumsum(0)
-        if not shard[name].isfinite().all():
-            _refuse_infinite(name, entries, rows)
     shard[_SUMS] = torch.tensor([_crc(part) for part in parts])
     with written(path, shared=True) as aside:
         save_file(shard, aside)
 
 
-def _row(key: str, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _on_disk(
+    key: str, name: str, tensor: Tensor, first: Tensor | None, kind: torch.dtype
+) -> Tensor:
+    where = f"{key[:200]!r}: {name}"
     if tensor.ndim == 0 or not tensor.is_floating_point():
         raise ValueError(
-            f"{key[:200]!r}: {name} must be floats with one axis at least, "
-            f"got {tensor.dtype} {tuple(tensor.shape)}"
+            f"{where} must be floats with one axis at least, got {tensor.dtype} "
+            f"{tuple(tensor.shape)}"
         )
-    return tensor.detach().to("cpu", dtype)
+    if first is not None and tensor.shape[1:] != first.shape[1:]:
+        raise ValueError(
+            f"{where} has shape {tuple(tensor.shape)}, the first entry {tuple(first.shape)}; only "
+            "the first axis may differ"
+        )
+    rows = tensor.detach().to("cpu", kind)
+    if not rows.isfinite().all():
+        raise ValueError(
+            f"{where} is not finite in {str(kind).removeprefix('torch.')}; its largest magnitude "
+            f"is {tensor.abs().max():g} (dtype='float32' holds more than float16)"
+        )
+    return rows
 
 
-def _refuse_infinite(
-    name: str, entries: Sequence[tuple[str, Mapping[str, Tensor]]], rows: list[Tensor]
-) -> None:
-    for (key, tensors), row in zip(entries, rows, strict=True):
-        if not row.isfinite().all():
-            on_disk = str(row.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"{key[:200]!r}: {name} is not finite in {on_disk}; its largest magnitude "
-                f"is {tensors[name].abs().max():g} (dtype='float32' holds more than float16)"
-            )
-
-
-def _crc(tensors: Mapping[str, Tensor]) -> int:
-    """Of an entry's numbers as on disk, names and shapes."""
+def _crc(tensors: Entry) -> int:
+    """Return the checksum of an entry's numbers as on disk, names and shapes."""
     sum = 0
     for name, rows in sorted(tensors.items()):
         sum = zlib.crc32(f"{name} {rows.dtype} {tuple(rows.shape)}".encode(), sum)

@@ -1,11 +1,11 @@
-"""Whatever `datasets` reads - Parquet, a folder of images with metadata, a hub id - as our rows."""
+"""Tables that `datasets` reads: Parquet, a folder of images with metadata, a hub id."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -23,66 +23,52 @@ from ascl_plugin.data.rows import (
     split_named,
 )
 
-#: Names a column goes by; the first that is present is taken.
+#: Usual names of a column; the first that is present is taken.
 IMAGE = ("image", "jpg", "png", "img", "picture")
 CAPTIONS = ("captions", "caption", "sentences_raw", "sentences", "texts", "text")
 IMAGE_ID = ("image_id", "img_id", "imgid", "cocoid", "id", "__key__", "filename", "file_name")
 CAPTION_ID = ("caption_ids", "caption_id", "sentids", "sentid")
 
 
-def read_table(source: str | Path, splits: Mapping[str, str] | None = None) -> datasets.DatasetDict:
-    """Rows of a Parquet file, of a folder (Parquet, images with metadata) or of a hub data set.
+def read_table(source: str | Path) -> datasets.DatasetDict:
+    """Read a Parquet file, a folder (Parquet, images with metadata) or a hub data set.
 
     Columns are found by their usual names: an image (or its path below the folder) in one of
-    `IMAGE`, captions in one of `CAPTIONS`, ids in one of `IMAGE_ID` and `CAPTION_ID`. Where a row
-    has one caption, not a list, the rows of one image id become one; without ids, those of one
-    image file; where images are embedded in the table and have no id, each row is an image.
-    A column ``split`` decides over the split that a file belongs to; without it a single Parquet
-    file is ``train``.
+    `IMAGE`, captions in one of `CAPTIONS`, ids in one of `IMAGE_ID` and `CAPTION_ID`. Rows with
+    one caption instead of a list are joined by image id; without ids, by image file; embedded
+    images without ids are not joined. A column ``split`` goes before the split of the file; without
+    it a single Parquet file is ``train``.
 
     Args:
         source: a Parquet file, a folder, or a hub id ("user/name").
-        splits: the source's name for each of "train", "val", "test"; by default all it has that go
-            by a usual name.
 
     Returns:
         Rows as `ascl_plugin.data.rows.ROW`, in the order of the source.
 
     Raises:
         FileNotFoundError: nothing to read there, or a hub that does not answer.
-        KeyError: no column for images or captions, or a split of `splits` that is not there.
-        ValueError: a file that is damaged; an image without captions or with one that
-            `clean_captions` refuses; an image id that occurs twice; an image path that leaves the
-            folder, or does so by a link.
+        KeyError: no column for images or captions.
+        ValueError: a damaged file; captions that `clean_captions` refuses; an image id that occurs
+            twice; an image path that leaves the folder, or does so by a link.
     """
     try:
-        return _read(source, splits)
+        found: dict[str, list[datasets.Dataset]] = {}
+        for theirs, table in _by_split(_load(source), source).items():
+            ours = split_named(theirs, str(source))
+            found.setdefault(ours, []).append(_rows(table, ours, theirs, source))
+        joined = {k: datasets.concatenate_datasets(found[k]) for k in SPLITS if k in found}
+        for name, split in joined.items():
+            refuse_duplicates(split["image_id"][:], f"{source}, split {name}")
+        return datasets.DatasetDict(joined)
     except (UnicodeDecodeError, pa.ArrowException) as error:
         raise ValueError(f"{source} cannot be read: {error}") from error
-
-
-def _read(source: str | Path, splits: Mapping[str, str] | None) -> datasets.DatasetDict:
-    parts = _by_split(_load(source), source)
-    if splits is None:
-        wanted = [(split_named(name, str(source)), name) for name in parts]
-    else:
-        wanted = list(splits.items())
-    found: dict[str, list[datasets.Dataset]] = {}
-    for ours, theirs in wanted:
-        if theirs not in parts:
-            raise KeyError(f"{source}: no split {theirs!r}; it has {', '.join(parts)}")
-        found.setdefault(ours, []).append(_rows(parts[theirs], ours, theirs, source))
-    joined = {k: datasets.concatenate_datasets(found[k]) for k in SPLITS if k in found}
-    for name, split in joined.items():
-        refuse_duplicates(split["image_id"][:], f"{source}, split {name}")
-    return datasets.DatasetDict(joined)
 
 
 def _load(source: str | Path) -> datasets.DatasetDict:
     try:
         if Path(source).is_file():
             return datasets.load_dataset("parquet", data_files=str(source))
-        builder = open_builder(source)
+        builder = _builder(source)
         builder.download_and_prepare()
         return builder.as_dataset()
     except OSError as error:  # not found, nothing in it, or the hub out of reach
@@ -90,51 +76,44 @@ def _load(source: str | Path) -> datasets.DatasetDict:
             f"{source}: neither a folder or Parquet file with data in it, nor a data set that the "
             f"hub gives ({str(error).splitlines()[0]})"
         ) from error
-    # each of the formats that `datasets` finds in a folder fails in its own way
-    except Exception as error:
+    except Exception as error:  # each format fails in its own way
         raise ValueError(f"{source} cannot be read: {error.__cause__ or error}") from error
 
 
-def open_builder(source: str | Path) -> datasets.DatasetBuilder:
-    """What `datasets` reads a folder, or a hub's data set, with; nothing is read yet.
+def _builder(source: str | Path) -> datasets.DatasetBuilder:
+    """Return the builder of a folder or hub data set, whose files lie below the folder.
 
-    The ``README.md`` of a folder may name files of data anywhere (``data_files``); those below the
-    folder are read. Links are not looked at.
-
-    Raises:
-        ValueError: it names one elsewhere.
+    Its ``README.md`` may name files anywhere (``data_files``). Links are followed.
     """
     builder = datasets.load_dataset_builder(str(source))
     if os.path.isdir(source):
         root = os.path.abspath(source)
-        for path in (
-            path for files in (builder.config.data_files or {}).values() for path in files
-        ):
+        for path in chain.from_iterable((builder.config.data_files or {}).values()):
             if os.path.commonpath([root, os.path.abspath(path)]) != root:
                 raise ValueError(f"README.md names {path}, which is not below the folder")
     return builder
 
 
 def _by_split(loaded: datasets.DatasetDict, source: str | Path) -> dict[str, datasets.Dataset]:
-    """Tables by the source's name of their split."""
+    """Return tables by the source's name of their split."""
     parts: dict[str, list[datasets.Dataset]] = {}
     for name, table in loaded.items():
         if "split" not in table.column_names:
             parts.setdefault(str(name), []).append(table)
             continue
         rows: dict[str, list[int]] = {}
-        for row, told in enumerate(table["split"][:]):
-            if not isinstance(told, str):
-                raise ValueError(f"{source}: row {row}: split is {told!r}, expected a name")
-            rows.setdefault(told, []).append(row)
-        for told, those in rows.items():
-            split_named(told, f"{source}: row {those[0]}")
-            parts.setdefault(told, []).append(table.select(those))
+        for row, named in enumerate(table["split"][:]):
+            if not isinstance(named, str):
+                raise ValueError(f"{source}: row {row}: split is {named!r}, expected a name")
+            rows.setdefault(named, []).append(row)
+        for named, those in rows.items():
+            split_named(named, f"{source}: row {those[0]}")
+            parts.setdefault(named, []).append(table.select(those))
     return {name: datasets.concatenate_datasets(tables) for name, tables in parts.items()}
 
 
 def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) -> datasets.Dataset:
-    """One table in our columns; images stay in the file that brought them."""
+    """Return one table in our columns; embedded images stay in the file that brought them."""
     where = f"{source}, split {theirs}"
     image = _column(table, IMAGE, where, "images")
     column = _column(table, CAPTIONS, where, "captions")
@@ -146,7 +125,7 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     given = next((n for n in CAPTION_ID if n in table.column_names), None)
     caption_ids = table[given][:] if given else [None] * len(ids)
     first: dict[str, int] = {}
-    texts: dict[str, list[Any]] = {}
+    texts: dict[str, list[object]] = {}
     numbers: dict[str, list[str]] = {}
     if not one_a_row:
         refuse_duplicates(ids, where)
@@ -185,15 +164,13 @@ def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str
 def _images(
     table: datasets.Dataset, column: str, source: str | Path, where: str
 ) -> datasets.Dataset:
-    """A table of the one column "image", undecoded; paths are resolved below the source."""
+    """Return the one column "image", undecoded; paths are resolved below the source."""
     if table.features[column] in (datasets.Value("string"), datasets.Value("large_string")):
         root = Path(source) if Path(source).is_dir() else Path(source).parent
-        names = [
-            refuse_outside(name, f"{where}: row {row}") for row, name in enumerate(table[column][:])
-        ]
-        for row, name in enumerate(names):
-            refuse_link(root, name, f"{where}: row {row}")
-        cells = [{"path": os.path.abspath(root / name), "bytes": None} for name in names]
+        cells = []
+        for row, name in enumerate(table[column][:]):
+            refuse_link(root, refuse_outside(name, f"{where}: row {row}"), f"{where}: row {row}")
+            cells.append({"path": os.path.abspath(root / name), "bytes": None})
         features = datasets.Features({"image": ROW["image"]})
         return datasets.Dataset.from_dict({"image": cells}, features=features)
     named = table if column == "image" else table.rename_column(column, "image")
@@ -208,10 +185,10 @@ def _images(
 
 
 def _refuse_files_outside(images: datasets.Dataset, source: str | Path, where: str) -> None:
-    """A table may hold, in place of an image, the path of any file; those of its own are read."""
-    roots = [str(DATASETS_CACHE), HUB_CACHE]  # where files of a hub's data set are
+    """Refuse paths in place of images that lead out of the source, or out of the hub's caches."""
+    roots = [DATASETS_CACHE, HUB_CACHE]
     if os.path.exists(source):
-        roots = [str(source) if os.path.isdir(source) else str(Path(source).parent)]
+        roots = [source if os.path.isdir(source) else Path(source).parent]
     roots = [os.path.realpath(root) for root in roots]
     for chunk in images.data.column("image").chunks:
         embedded = pc.is_valid(pc.struct_field(chunk, "bytes"))
@@ -227,7 +204,7 @@ def _refuse_files_outside(images: datasets.Dataset, source: str | Path, where: s
 def _image_ids(
     table: datasets.Dataset, images: datasets.Dataset, theirs: str, source: str | Path
 ) -> list[str]:
-    """The id column; else paths below the source; else row numbers."""
+    """Return the id column; else paths below the source; else row numbers."""
     for name in IMAGE_ID:
         if name in table.column_names:
             return [str(image_id) for image_id in table[name][:]]
@@ -237,8 +214,8 @@ def _image_ids(
     return [f"{theirs}-{row}" for row in range(len(images))]
 
 
-def _names(given: Any, image_id: str, start: int, count: int) -> list[str]:
-    """Ids of the captions of one row."""
+def _names(given: object, image_id: str, start: int, count: int) -> list[str]:
+    """Return ids of the captions of one row."""
     listed = given if isinstance(given, list) else [given]
     if given is None or len(listed) != count:
         return [f"{image_id}#{start + i}" for i in range(count)]

@@ -97,16 +97,10 @@ def test_rows_follow_the_schema_of_all_sources(rows):
     assert rows[0]["image"]["path"] is None and rows[0]["split"] == "test"
 
 
-def test_image_size():
-    row = scenes.make("test", 1, image_size=64)[0]
-    assert Image.open(io.BytesIO(row["image"]["bytes"])).size == (64, 64)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"size": 0}, "size is 0"),
-        ({"image_size": 20}, "image_size is 20"),
         ({"split": "tset"}, "no split 'tset'; they have train, val, test"),
     ],
 )

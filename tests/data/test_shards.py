@@ -19,7 +19,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ascl_plugin.data.caption_table import CaptionTable
+from ascl_plugin.data.caption_table import caption_table
 from ascl_plugin.data.images import load_image
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.shards import Shards, windows
@@ -215,12 +215,12 @@ def test_a_picture_that_does_not_decode_is_named_with_its_shard(tars, write_tar)
 
 def test_the_table_is_read_as_rows_or_is_not_there(tars):
     path = tars / "captions" / "train-00000-of-00001.parquet"
-    with pytest.raises(KeyError), CaptionTable(path) as table:
-        table.write([{"nothing": 0}])
+    with pytest.raises(KeyError), caption_table(path) as append:
+        append([{"nothing": 0}])
     assert not list(path.parent.iterdir())
-    with CaptionTable(path) as table:
+    with caption_table(path) as append:
         for window in windows(Shards(f"{tars}/*.tar").share(), 8):
-            table.write(window)
+            append(window)
     rows = read(path.parent)["train"]
     assert rows["image_id"][:] == EVERY and rows["captions"][3] == ["red 3"]
 

@@ -24,7 +24,6 @@ from valid_files import karpathy, picture
 from ascl_plugin.adapters.regions.region_files import open_regions
 from ascl_plugin.adapters.state_files import read_state
 from ascl_plugin.commands.score_files import read_array, read_caption_to_image, write_reranked
-from ascl_plugin.data.annotations import read_coco_captions
 from ascl_plugin.data.images import FORMATS, load_image
 from ascl_plugin.data.readers import caption_to_image, read, read_table
 from ascl_plugin.data.shards import Shards
@@ -85,12 +84,6 @@ def coco(folder):
         picture(folder / "val2017" / image["file_name"])
     (folder / "annotations").mkdir()
     (folder / COCO).write_text(json.dumps({"images": images, "annotations": captions}))
-    np.save(folder / "ids.npy", np.array([2, 1]))
-    (folder / "ids.txt").write_text("2\n1\n")
-
-
-def read_ids(name, folder):
-    read_coco_captions(folder / COCO, ids=folder / name)
 
 
 def sugarcrepe(folder):
@@ -320,10 +313,6 @@ def read_checkpoint(folder):
 TARGETS = {
     "Karpathy's JSON": Target("dataset_x.json", split, read_splits, spoilt_json),
     "COCO's JSON": Target(str(COCO), coco, read_splits, spoilt_json),
-    "list of ids, npy": Target("ids.npy", coco, partial(read_ids, "ids.npy"), NPY),
-    "list of ids, text": Target(
-        "ids.txt", coco, partial(read_ids, "ids.txt"), tokens(b"\n", b"7", b"\xff")
-    ),
     "SugarCrepe's JSON": Target("add_obj.json", sugarcrepe, read_sugarcrepe, spoilt_json),
     "SCAN captions": Target("train_caps.txt", scan, read_splits, tokens(b"\n", b"\r", b"\x0c")),
     "SCAN ids": Target("train_ids.txt", scan, read_splits, tokens(b"\n", b"a\n", b"\xff")),
