@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import shlex
@@ -24,7 +23,6 @@ from ascl_plugin.adapters.detectors.bottom_up_layers import (
     ConvNorm,
     cell_anchors,
 )
-from ascl_plugin.registry import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
 TINY = {"width": 8, "blocks": (1, 2, 2, 1), "classes": 12, "attributes": 5}
@@ -292,28 +290,6 @@ def test_full_width():
     assert out.regions.isfinite().all()
 
 
-def test_frozen_and_fingerprint():
-    encoder = detector()
-    assert encoder.frozen
-    assert not any(p.requires_grad for p in encoder.parameters())
-    print_ = encoder.fingerprint()
-    assert json.loads(json.dumps(print_)) == print_ == detector().fingerprint()
-    for option in (
-        {"selection": "best_class"},
-        {"confidence": 0.4},
-        {"num_regions": 6},
-        {"min_regions": 2},
-        {"proposals": 19},
-        {"box_weights": (1, 1, 1, 1)},
-        {"max_size": 97},
-        {"precision": "bf16"},
-    ):
-        assert detector(**option).fingerprint() != print_, option
-    with torch.no_grad():
-        encoder.network.roi_heads.res5[0].conv1.norm.running_var[0] += 1
-    assert encoder.fingerprint()["weights"] != print_["weights"]
-
-
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -326,9 +302,3 @@ def test_frozen_and_fingerprint():
 def test_wrong_options(option, message):
     with pytest.raises(ValueError if message else FileNotFoundError, match=message):
         detector(**option)
-
-
-def test_registered():
-    assert resolve("image_encoder", "bottom_up") is BottomUp
-    with pytest.warns(UserWarning, match="random weights"):
-        BottomUp(**TINY)

@@ -15,7 +15,6 @@ from torchvision.ops import nms
 
 from ascl_plugin.adapters.detectors.bottom_up import _decode
 from ascl_plugin.adapters.detectors.bottom_up_boxes import (
-    nms_each_class,
     select_by_best_class,
     select_by_class,
     select_proposals,
@@ -61,18 +60,6 @@ def test_small_proposals_are_dropped():
 
 
 # ---------------------------------------------------------------- which regions are kept
-
-
-@given(st.integers(1, 25), st.integers(1, 6), st.sampled_from([0.1, 0.3, 0.7]), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_nms_of_each_class_is_torchvisions(count, classes, threshold, seed):
-    boxes = random_boxes(count, seed, side=30)
-    scores = torch.rand(count, classes)
-    kept = nms_each_class(boxes, scores, threshold)
-    for number in range(classes):
-        expected = torch.zeros(count, dtype=torch.bool)
-        expected[nms(boxes, scores[:, number], threshold)] = True
-        assert kept[:, number].tolist() == expected.tolist()
 
 
 # Two boxes that overlap by 0.6, one apart. Class 0 is surest of box 0, class 1 of box 1.

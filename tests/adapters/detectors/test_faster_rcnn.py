@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
 from urllib.error import URLError
 
 import pytest
@@ -17,7 +14,6 @@ from torchvision.models import get_model_weights
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 from torchvision.ops import box_iou
 
-from ascl_plugin.data.images import load_image
 from ascl_plugin.registry import resolve
 from ascl_plugin.retrieval.inputs import ImageInputs
 
@@ -246,41 +242,6 @@ def test_any_size(small, size):
     assert boxes[:, 1::2].max() <= size[1]
 
 
-def stored(form: str) -> tuple[bytes, Image.Image]:
-    """A file, and the picture that should be seen in it."""
-    seen, options, file = noise(40, 30), {}, None
-    if form == "greyscale":
-        file = seen.convert("L")
-        seen = file.convert("RGB")
-    elif form == "CMYK":
-        file = seen.convert("CMYK")
-        seen = file.convert("RGB")
-    elif form == "animated":
-        file = seen.quantize(8)
-        seen = file.convert("RGB")
-        options = {"save_all": True, "append_images": [Image.new("P", seen.size)]}
-    elif form == "16 bit":
-        file = seen.convert("L").convert("I").point(lambda v: v * 256).convert("I;16")
-        seen = seen.convert("L").convert("RGB")
-    elif form == "EXIF":
-        exif = Image.Exif()
-        exif[0x0112] = 3  # upside down
-        file, options = seen.transpose(Image.Transpose.ROTATE_180), {"exif": exif}
-    data = io.BytesIO()
-    kind = {"CMYK": "TIFF", "animated": "GIF"}.get(form, "PNG")
-    file.save(data, kind, **options)
-    return data.getvalue(), seen
-
-
-@pytest.mark.parametrize("form", ["greyscale", "CMYK", "animated", "16 bit", "EXIF"])
-def test_every_form_of_picture(small, form):
-    data, seen = stored(form)
-    decoded = load_image({"path": None, "bytes": data}, "1")
-    torch.testing.assert_close(small.preprocess(decoded), small.preprocess(seen))
-    found, expected = small.detect([decoded, seen])
-    torch.testing.assert_close(found.boxes, expected.boxes)
-
-
 def test_a_canvas_is_expected(small):
     with pytest.raises(ValueError, match=r"must be \(I, 4, S, S\).*got \(1, 3, 8, 8\)"):
         small(torch.zeros(1, 3, 8, 8))
@@ -301,33 +262,6 @@ def test_half_precision_leaves_boxes_exact(small, where):
     torch.testing.assert_close(found.pooled, expected.pooled, atol=0.05, rtol=0.1)
     # halves and eighths of a pixel of bf16 would show
     assert (found.boxes * 8 % 1).abs().max() > 1e-3
-
-
-def test_frozen(small):
-    small.train()
-    assert small.frozen
-    assert not any(m.training for m in small.modules())
-    assert not any(p.requires_grad for p in small.parameters())
-    assert not small(small.preprocess(PICTURES[0])[None]).regions.requires_grad
-
-
-def test_fingerprint():
-    print_ = detector().fingerprint()
-    assert json.loads(json.dumps(print_)) == print_ == detector().fingerprint()
-    for option in (
-        {"fill": True},
-        {"min_score": 0.1},
-        {"features": "c5"},
-        {"num_regions": 4},
-        {"proposals": 9},
-        {"min_size": 65},
-        {"precision": "bf16"},
-    ):
-        assert detector(**option).fingerprint() != print_, option
-    with torch.no_grad():
-        other = detector()
-        next(other.parameters())[(0,) * 4] += 1e-4
-    assert other.fingerprint()["weights"] != print_["weights"]
 
 
 # ---------------------------------------------------------------- options and weights
@@ -388,24 +322,6 @@ def test_checkpoints_that_do_not_fit(tmp_path):
         detector(weights=str(tmp_path / "none.pth"))
 
 
-class Payload:
-    """What a hostile checkpoint holds: code that runs when it is unpickled."""
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
-def test_a_checkpoint_executes_nothing(tmp_path):
-    path = tmp_path / "w.pkl"
-    path.write_bytes(pickle.dumps({"model": Payload(str(tmp_path / "ran"))}, 2))
-    with pytest.raises(ValueError, match=r"w.pkl is damaged or holds more than tensors"):
-        detector(weights=str(path))
-    assert not (tmp_path / "ran").exists()
-
-
 def test_published_weights(monkeypatch):
     """Asked for with a checksum and as tensors alone; a server out of reach is named."""
     asked = {}
@@ -439,15 +355,3 @@ def test_batch_norm_of_the_first_resnet_has_no_epsilon(monkeypatch):
 
 
 # ---------------------------------------------------------------- imports
-
-
-def test_without_torchvision_the_extra_is_named(import_again):
-    with pytest.raises(ImportError, match=r"torchvision is not installed: .*\[detection\]"):
-        import_again("detectors/faster_rcnn", "torchvision", None)
-
-
-@pytest.mark.parametrize("adapter", ["detectors/faster_rcnn", "detectors/bottom_up"])
-def test_torchvision_of_another_torch_is_named_with_the_cure(import_again, adapter):
-    fault = "raise RuntimeError('operator torchvision::nms does not exist')"
-    with pytest.raises(ImportError, match=r"another torch.*builds that match"):
-        import_again(adapter, "torchvision", fault)

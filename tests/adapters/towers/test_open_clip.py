@@ -11,29 +11,13 @@ from torch import nn
 pytest.importorskip("open_clip", reason="extra `open-clip`")
 pytest.importorskip("transformers", reason="extra `recipes`")
 import open_clip
-import transformers
-from PIL import Image
 
 from ascl_plugin import AsymmetryCollator, AsymmetryLoss
 from ascl_plugin.adapters.towers.open_clip import OpenClipImages, OpenClipWords, attach, export
-from ascl_plugin.data.images import load_image
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.models import make_model
 
-VOCABULARY = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "a",
-    "dog",
-    "runs",
-    "cat",
-    "two",
-    "cats",
-]
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
 CONFIGS = {
@@ -79,27 +63,15 @@ CAPTIONS = ["a dog runs", "a cat", "two cats", "a dog runs a cat runs"]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(tmp_path_factory, bert):
     """{name: checkpoint} of models known to open_clip by those names."""
     folder = tmp_path_factory.mktemp("open_clip")
     torch.manual_seed(0)
-    bert = transformers.BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    transformers.BertModel(bert).save_pretrained(folder / "bert")
-    # vocab=, since vocab_file= is silently ignored and makes everything [UNK]
-    words = {word: number for number, word in enumerate(VOCABULARY)}
-    transformers.BertTokenizerFast(vocab=words).save_pretrained(folder / "bert")
     (folder / "configs").mkdir()
     for name, config in CONFIGS.items():
         config = {"embed_dim": 24, **config}
         if name == "tiny-bert":
-            own = {key: str(folder / "bert") for key in ("hf_model_name", "hf_tokenizer_name")}
+            own = {key: bert for key in ("hf_model_name", "hf_tokenizer_name")}
             config["text_cfg"] = {**config["text_cfg"], **own}
         (folder / "configs" / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "configs")
@@ -227,20 +199,6 @@ def grads(module):
     return [p for p in module.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_frozen_towers_have_no_gradient(weights, name):
-    model = small(name, weights)
-    before = {k: v.clone() for k, v in model.image_encoder.state_dict().items()}
-    training_step(model)
-    assert model.image_encoder.frozen and model.text_encoder.frozen
-    assert not model.image_encoder.training and model.fusion.training
-    assert not grads(model.image_encoder) and not grads(model.text_encoder)
-    assert grads(model.fusion)
-    for key, value in model.image_encoder.state_dict().items():
-        assert torch.equal(value, before[key]), key
-    assert not any("encoder" in key for key in model.trained_state())
-
-
 def test_frozen_layers_keep_their_batch_statistics(weights):
     model = small("tiny-resnet", weights, tune="partial", unfrozen_blocks=1)
     before = {k: v.clone() for k, v in model.image_encoder.state_dict().items() if "running" in k}
@@ -361,16 +319,6 @@ def test_a_text_longer_than_the_context_is_cut_and_counted(weights, name):
     short = OpenClipWords(name, weights[name], max_words=5)
     assert short.tokenize(texts)["input_ids"].shape == (4, 5) and short.count_cut(texts) == 4
     assert OpenClipWords(name, weights[name], max_words=99).max_words == 12
-    with pytest.raises(ValueError, match=r"max_words must be at least 3 .*got 2"):
-        OpenClipWords(name, weights[name], max_words=2)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16"])
-@pytest.mark.parametrize("size", [(1, 1), (300, 40)])
-def test_pictures_of_any_kind(weights, mode, size):
-    encoder = OpenClipImages("tiny-vit", weights["tiny-vit"])
-    pixel_values = encoder.preprocess(load_image(Image.new(mode, size, 7), "x"))
-    assert pixel_values.shape == (3, 64, 64) and pixel_values.isfinite().all()
 
 
 def test_bf16(weights):
@@ -382,18 +330,6 @@ def test_bf16(weights):
     assert all(g.grad.dtype == torch.float32 and g.grad.isfinite().all() for g in grads(model))
     plain = training_step(small("tiny-vit", weights, tune="full"))
     assert 0 < abs(loss - plain) < 0.1 * plain
-
-
-def test_fingerprints_tell_what_features_depend_on(weights):
-    one = OpenClipImages("tiny-vit", weights["tiny-vit"], num_regions=4)
-    prints = [one.fingerprint(), OpenClipImages("tiny-vit", weights["tiny-vit"]).fingerprint()]
-    with torch.no_grad():
-        one.half.proj += 1e-3
-    prints.append(one.fingerprint())
-    words = OpenClipWords("tiny-vit", weights["tiny-vit"])
-    prints += [words.fingerprint(), {**words.fingerprint(), "max_words": 5}]
-    assert all(json.loads(json.dumps(p)) == p for p in prints)
-    assert len({json.dumps(p) for p in prints}) == 5
 
 
 def test_options_of_a_recipe_build_it(weights):
@@ -449,10 +385,6 @@ def test_options_out_of_range(weights):
     def build(**options):
         OpenClipImages("tiny-vit", weights["tiny-vit"], **options)
 
-    with pytest.raises(ValueError, match=r"num_regions must be a square .*got 5"):
-        build(num_regions=5)
-    with pytest.raises(ValueError, match="tune must be one of frozen, partial, lora, full"):
-        build(tune="half")
     with pytest.raises(ValueError, match="lora= needs tune='lora', got tune='full'"):
         build(tune="full", lora={"r": 4})
     with pytest.raises(ValueError, match="unfrozen_blocks must be at least 1, got 0"):
@@ -486,10 +418,3 @@ def test_low_rank_updates_reach_every_kind_of_layer(weights, name, layers):
     trained = [n for n, p in images.named_parameters() if p.requires_grad]
     found = {n.split(".lora_")[0].removesuffix(".base_layer").split(".")[-1] for n in trained}
     assert layers <= found, found
-
-
-def test_without_open_clip_the_extra_is_named(import_again):
-    with pytest.raises(
-        ImportError, match=r"open_clip is not installed: .*ascl-plugin\[open-clip\]"
-    ):
-        import_again("towers/open_clip_half", "open_clip", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import pickle
 from pathlib import Path
 
@@ -104,35 +103,6 @@ def test_pooled_is_what_the_classifier_would_see():
     torch.testing.assert_close(out.regions[:, 0], out.pooled)
 
 
-def test_frozen_never_leaves_evaluation():
-    with pytest.warns(UserWarning, match="frozen with random weights"):
-        encoder = TimmGrid("test_resnet")
-    encoder.train()
-    assert not any(module.training for module in encoder.modules())
-    assert not any(p.requires_grad for p in encoder.parameters())
-    before = {k: v.clone() for k, v in encoder.state_dict().items()}
-    features = encoder(torch.randn(2, 3, 160, 160))
-    assert not features.regions.requires_grad
-    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
-
-
-def test_trained_when_not_frozen():
-    """Every parameter has a part in the features: an unused one would stop distributed training."""
-    encoder = random()
-    assert encoder.training
-    features = encoder(torch.randn(2, 3, 160, 160))
-    (features.regions.square().mean() + features.pooled.square().mean()).backward()
-    assert all(p.grad is not None for p in encoder.parameters())
-    with torch.no_grad():
-        assert not encoder(torch.randn(2, 3, 160, 160)).regions.requires_grad
-
-
-@pytest.mark.parametrize("number", [0, -4, 35, 2])
-def test_regions_must_be_square(number):
-    with pytest.raises(ValueError, match=f"must be a square .*got {number}"):
-        random(num_regions=number)
-
-
 def test_a_model_without_a_map_says_so():
     encoder = random()
     encoder.model = Fixed(torch.zeros(1, 7, 3))
@@ -150,22 +120,6 @@ def test_preprocess_is_the_models_and_travels():
 
 
 # ---------------------------------------------------------------- fingerprint
-
-
-def test_fingerprint_tells_apart_what_gives_other_features():
-    torch.manual_seed(0)
-    encoder = random()
-    print_ = encoder.fingerprint()
-    assert json.loads(json.dumps(print_)) == print_ == encoder.fingerprint()
-    assert print_["model"] == "test_resnet"
-    assert {"mean", "std", "crop_pct", "interpolation"} <= set(print_["preprocessing"])
-    assert random(num_regions=9).fingerprint()["num_regions"] == 9
-    encoder(torch.randn(2, 3, 160, 160))  # batch statistics are state, too
-    moved = encoder.fingerprint()
-    assert moved["weights"] != print_["weights"]
-    with torch.no_grad():
-        next(encoder.parameters())[(0,) * 4] += 1e-4
-    assert encoder.fingerprint()["weights"] != moved["weights"]
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -311,14 +265,3 @@ def test_package_path(tmp_path, monkeypatch):
     for bad in ("package:some_weights", "package:some_weights/../x", "package:a.b/x", "package:/x"):
         with pytest.raises(ValueError, match="expected package:NAME/path"):
             package_path(bad)
-
-
-def test_without_timm_the_extra_is_named(import_again):
-    with pytest.raises(ImportError, match=r"timm is not installed: .*ascl-plugin\[timm\]"):
-        import_again("towers/timm_grid", "timm", None)
-
-
-def test_torchvision_of_another_torch_is_named_with_the_cure(import_again):
-    fault = "raise RuntimeError('operator torchvision::nms does not exist')"
-    with pytest.raises(ImportError, match=r"nms does not exist.*another torch.*builds that match"):
-        import_again("towers/timm_grid", "timm", fault)

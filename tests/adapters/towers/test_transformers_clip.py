@@ -20,71 +20,13 @@ from ascl_plugin.registry import resolve
 
 Regions = resolve("image_encoder", "transformers_clip")
 Words = resolve("text_encoder", "transformers_clip")
-SIDE, PATCH, WIDTH, CONTEXT = 32, 8, 16, 12
-# ids 49406 and 49407 of CLIP's start and end, in small
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "runs", "cat", "sleeps", "##ing"]
+SIDE, WIDTH, CONTEXT = 32, 16, 12
 TEXTS = ["A dog runs", "zebra", "a cat sleeping a cat"]
-KINDS = ["clip", "siglip", "blip", "blip_itm"]
 
 
-def tiny(kind):
-    """A model of two blocks a tower, width 16, 4 x 4 patches."""
-    tower = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    text = {
-        **tower,
-        "vocab_size": len(WORDS),
-        "max_position_embeddings": CONTEXT,
-        "pad_token_id": 0,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-    }
-    vision = {**tower, "image_size": SIDE, "patch_size": PATCH}
-    if kind == "clip":
-        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
-        return transformers.CLIPModel(config), transformers.CLIPImageProcessor
-    if kind == "siglip":
-        config = transformers.SiglipConfig(text_config=text, vision_config=vision)
-        return transformers.SiglipModel(config), transformers.SiglipImageProcessor
-    config = transformers.BlipConfig(
-        text_config=text, vision_config=vision, projection_dim=8, image_text_hidden_size=6
-    )
-    model = {
-        "blip": transformers.BlipModel,
-        "blip_itm": transformers.BlipForImageTextRetrieval,
-    }[kind]
-    return model(config), transformers.BlipImageProcessor
-
-
-def processor_of(kind):
-    size = {"height": SIDE, "width": SIDE}
-    options = {"clip": {"size": {"shortest_edge": SIDE}, "crop_size": size}}
-    return options.get(kind, {"size": size})
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def folder(request, tmp_path_factory):
-    return save(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return save("clip", tmp_path_factory.mktemp("clip"))
-
-
-def save(kind, path):
-    torch.manual_seed(0)
-    model, processor = tiny(kind)
-    model.save_pretrained(path)
-    processor(**processor_of(kind)).save_pretrained(path)
-    # vocab=, since vocab_file= is silently ignored and makes everything [UNK]
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    transformers.BertTokenizerFast(vocab=vocabulary).save_pretrained(path)
-    return str(path)
+@pytest.fixture(scope="module", params=["clip", "siglip", "blip", "blip_itm"])
+def folder(request, dual_encoder):
+    return dual_encoder(request.param)
 
 
 def bare(folder):
@@ -166,9 +108,6 @@ def test_patches_are_averaged_to_a_grid(clip):
     cells = Regions(clip, num_regions=4)(pixels).regions
     expected = adaptive_avg_pool2d(patches.transpose(1, 2).reshape(2, WIDTH, 4, 4), 2)
     close(cells, expected.flatten(2).transpose(1, 2))
-    for wrong in (5, 0, -4):
-        with pytest.raises(ValueError, match=f"num_regions must be a square .*got {wrong}"):
-            Regions(clip, num_regions=wrong)
 
 
 def test_a_text_longer_than_the_context_is_cut_and_counted(folder):
@@ -183,8 +122,6 @@ def test_a_text_longer_than_the_context_is_cut_and_counted(folder):
     short = Words(folder, max_words=4)
     assert short.tokenize(texts)["attention_mask"].sum(1).tolist() == [4, 4]
     assert short.count_cut(["a dog", "a dog runs"]) == 1
-    with pytest.raises(ValueError, match=r"max_words must be at least 3 .*got 2"):
-        Words(folder, max_words=2)
 
 
 def test_special_tokens_can_be_masked(folder):
@@ -227,12 +164,6 @@ def trained(module):
     return {name for name, p in module.named_parameters() if p.requires_grad}
 
 
-@torch.no_grad()
-def test_what_trains_is_found_without_recording(clip):
-    model = attach(clip, tune="full", dim=16, fusion={"num_heads": 2})
-    assert trained(model.image_encoder) and trained(model.text_encoder)
-
-
 def test_partly_unfrozen(clip):
     """The last block and what follows it; a text tower's projection has no part in its words."""
     image = trained(Regions(clip, tune="partial", unfrozen_blocks=1).model)
@@ -244,8 +175,6 @@ def test_partly_unfrozen(clip):
     assert trained(Regions(clip)) == set()
     with pytest.raises(ValueError, match=r"unfrozen_blocks must be 1 to 2, .*got 3"):
         Regions(clip, tune="partial", unfrozen_blocks=3)
-    with pytest.raises(ValueError, match="tune must be one of frozen, partial, full, got 'lora'"):
-        Regions(clip, tune="lora")
 
 
 def test_partial_in_every_family(folder):
@@ -273,16 +202,6 @@ def test_saved_and_loaded(clip, tmp_path, tune):
     with torch.no_grad():
         torch.testing.assert_close(loaded(batch), model(batch))
     assert loaded.image_encoder.tune == tune
-
-
-def test_fingerprint(clip):
-    encoder = Regions(clip)
-    print_ = encoder.fingerprint()
-    assert json.loads(json.dumps(print_)) == print_ == Regions(clip).fingerprint()
-    assert print_ != Regions(clip, num_regions=4).fingerprint()
-    words = Words(clip).fingerprint()
-    assert words["weights"] != print_["weights"]
-    assert words != Words(clip, max_words=5).fingerprint()
 
 
 # ---------------------------------------------------------------- what does not fit
@@ -333,8 +252,3 @@ def test_a_model_that_cannot_be_had_is_named(monkeypatch, tmp_path):
             attach(name)
     with pytest.raises(ImportError, match=r"no_such_package.*ascl-plugin\[offline\]"):
         attach("package:no_such_package/model")
-
-
-def test_without_transformers_the_extra_is_named(import_again):
-    with pytest.raises(ImportError, match=r"transformers is not installed: .*\[recipes\]"):
-        import_again("towers/transformers_base", "transformers", None)
