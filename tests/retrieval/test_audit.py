@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -36,40 +37,9 @@ def noise(items, seed=0, dim=8):
     ],
 )
 def test_honest_scorers_pass(scorer):
-    """And so do their scores in blocks, some prepared once for many, and lists made of them."""
+    """And so do their scores in blocks, some prepared once for many."""
     assert 0 <= audit(scorer, *noise(10)) < 1e-5
-    for options in ({"memory": 2**12}, {}, {"tile": (3, 4)}):
-
-        def matrix(v, w, options=options):
-            return score_matrix(scorer, v, w, **options)
-
-        def listed(v, w, options=options):
-            return dense(score_matrix(scorer, v, w, topk=99, **options))
-
-        audit(matrix, *noise(10))
-        audit(listed, *noise(10))
-
-
-def dense(best):
-    """The matrix that the lists of images are of; -inf where a pair is on none."""
-    ids, scores = best.i2t_ids, best.i2t_scores
-    sim = torch.full((len(ids), len(best.t2i_ids)), -torch.inf)
-    image, place = (ids >= 0).nonzero().unbind(1)
-    sim[image, ids[image, place]] = scores[image, place]
-    return sim
-
-
-def test_exact_scores_of_candidates_pass():
-    """Every pair a candidate; with few, each on a list has the score it has in the matrix."""
-    pytest.importorskip("faiss", reason="extra `search`")
-    from ascl_plugin.scoring.search import search
-
-    head, (v, w) = CrossModalFusion(8, 2), noise(10)
-    audit(lambda v, w: dense(search(head, v, w, 99, 99)), v, w)
-    few = dense(search(head, v, w, 3, 3))
-    there = few > -torch.inf
-    assert there.sum() == 30
-    torch.testing.assert_close(few[there], head(v, w).detach()[there], rtol=0, atol=1e-5)
+    audit(partial(score_matrix, scorer, memory=2**12), *noise(10))
 
 
 def positional(images, texts):

@@ -16,17 +16,6 @@ from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.pairs import score_pairs
 from ascl_plugin.scoring.search import search
 
-
-def make(images=7, texts=9, masked=True, tail=True):
-    generator = torch.Generator().manual_seed(images * 100 + texts)
-    lengths = torch.randint(1, 6, (texts, 1), generator=generator)
-    mask = torch.arange(5) < lengths if tail else torch.arange(5) >= 5 - lengths
-    return (
-        ImageFeatures(torch.randn(images, 3, 4), None, torch.randn(images, 4)),
-        TextFeatures(torch.randn(texts, 5, 4), mask if masked else None),
-    )
-
-
 SCORERS = [
     CrossModalFusion(4, 2),
     CrossModalFusion(4, 2, attention="parameter-free"),
@@ -43,23 +32,23 @@ SCORERS = [
     st.booleans(), st.booleans(), st.sampled_from([1, 2**12, 2**15, 2**30]),
     st.sampled_from(SCORERS),
 )  # fmt: skip
-def test_blocks_equal_the_whole(images, texts, tile, masked, tail, memory, scorer):
+def test_blocks_equal_the_whole(features, images, texts, tile, masked, tail, memory, scorer):
     """Also where padding stands before the words, and where nothing fits the budget."""
-    v, w = make(images, texts, masked, tail)
+    v, w = features(images, texts, masked, tail)
     found = score_matrix(scorer, v, w, tile, memory=memory)
     assert found.shape == (images, texts)
     if images and texts:
         torch.testing.assert_close(found, scorer(v, w).detach(), rtol=0, atol=1e-5)
 
 
-def test_a_models_fusion_is_its_scorer_and_no_graph_is_kept():
+def test_a_models_fusion_is_its_scorer_and_no_graph_is_kept(features):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
             self.fusion = CrossModalFusion(4, 2)
 
     model = Model()
-    v, w = make()
+    v, w = features()
     found = score_matrix(model, v, w)
     assert not found.requires_grad and found.dtype == torch.float32
     torch.testing.assert_close(found, model.fusion(v, w).detach(), rtol=0, atol=1e-5)
@@ -144,13 +133,13 @@ def test_the_device_is_that_of_the_weights_else_of_the_images():
     assert PreparedScorer(print, images).device == meta
 
 
-def test_a_text_of_padding_alone_is_scored():
-    v, w = make(2, 3)
+def test_a_text_of_padding_alone_is_scored(features):
+    v, w = features(2, 3)
     texts = TextFeatures(w.words, torch.zeros(3, 5, dtype=torch.bool))
     assert score_matrix(CrossModalFusion(4, 2), v, texts).isfinite().all()
 
 
-def test_the_bar_counts_pairs(tmp_path, monkeypatch):
+def test_the_bar_counts_pairs(features, tmp_path, monkeypatch):
     tqdm = pytest.importorskip("tqdm.auto", reason="extra `recipes`")
     bars = []
 
@@ -160,7 +149,7 @@ def test_the_bar_counts_pairs(tmp_path, monkeypatch):
             bars.append(self)
 
     monkeypatch.setattr(tqdm, "tqdm", Bar)
-    v, w = make()
+    v, w = features()
     score_matrix(CrossModalFusion(4, 2), v, w, (2, 3))
     assert not bars
     score_matrix(CrossModalFusion(4, 2), v, w, (2, 3), progress=True)
@@ -197,9 +186,9 @@ def test_the_bar_counts_pairs(tmp_path, monkeypatch):
         ({"processes": "own", "path": "sims.npy"}, "path goes with"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_options_that_make_no_sense_are_refused(features, options, message):
     with pytest.raises(ValueError, match=message):
-        score_matrix(CrossModalFusion(4, 2), *make(), **options)
+        score_matrix(CrossModalFusion(4, 2), *features(), **options)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +206,8 @@ def test_options_that_make_no_sense_are_refused(options, message):
         ({"model": 3}, r"expected a scorer \(images, texts\) -> \(I, T\).*got int"),
     ],
 )
-def test_what_are_no_features_or_no_scorer_is_refused(replaced, message):
-    v, w = make()
+def test_what_are_no_features_or_no_scorer_is_refused(features, replaced, message):
+    v, w = features()
     given = {"model": CrossModalFusion(4, 2), "images": v, "texts": w} | replaced
     with pytest.raises(TypeError, match=message):
         score_matrix(**given)

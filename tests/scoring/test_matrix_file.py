@@ -13,17 +13,6 @@ from ascl_plugin.fusion import CrossModalFusion, LateInteraction
 from ascl_plugin.scoring.matrix import score_matrix
 
 
-def make(images=6, texts=8):
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 6, (texts, 1), generator=generator)
-    regions = torch.randn(images, 3, 4, generator=generator)
-    words = torch.randn(texts, 5, 4, generator=generator)
-    return (
-        ImageFeatures(regions, None, regions.mean(1)),
-        TextFeatures(words, torch.arange(5) < lengths),
-    )
-
-
 class Killed(LateInteraction):
     """Dies at a call; `calls` and `killed_at` do not belong to what it scores."""
 
@@ -41,9 +30,9 @@ class Killed(LateInteraction):
 
 
 @pytest.mark.parametrize("tile", [(2, 4), (5, 3)])
-def test_a_run_continues_with_what_is_missing_and_then_is_read(tmp_path, tile):
+def test_a_run_continues_with_what_is_missing_and_then_is_read(features, tmp_path, tile):
     """Also in other blocks than it began with; in the same, nothing is scored twice."""
-    v, w = make()
+    v, w = features(6, 8)
     path = tmp_path / "deep" / "sims.npy"
     whole = LateInteraction()(v, w)
     with pytest.raises(KeyboardInterrupt):
@@ -94,8 +83,8 @@ def stop(*_):
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_scores_of_other_inputs_are_refused(tmp_path, finished):
-    head, (v, w) = CrossModalFusion(4, 2), make()
+def test_scores_of_other_inputs_are_refused(features, tmp_path, finished):
+    head, (v, w) = CrossModalFusion(4, 2), features(6, 8)
     path = tmp_path / "sims.npy"
     if finished:
         score_matrix(head, v, w, path=path)
@@ -131,8 +120,8 @@ def test_scores_of_other_inputs_are_refused(tmp_path, finished):
     assert score_matrix(head.eval(), v, w, path=path).shape == (6, 8)  # the mode is no option
 
 
-def test_what_nobody_knows_or_can_read_is_refused(tmp_path):
-    head, (v, w) = LateInteraction(), make()
+def test_what_nobody_knows_or_can_read_is_refused(features, tmp_path):
+    head, (v, w) = LateInteraction(), features(6, 8)
     path = tmp_path / "sims.npy"
     score_matrix(head, v, w, path=path)
     record = tmp_path / "sims.npy.json"
@@ -155,8 +144,8 @@ def test_what_nobody_knows_or_can_read_is_refused(tmp_path):
     refused("damaged; delete both")
 
 
-def test_other_files_and_nothing_to_score_are_refused(tmp_path):
-    v, w = make()
+def test_other_files_and_nothing_to_score_are_refused(features, tmp_path):
+    v, w = features(6, 8)
     with pytest.raises(ValueError, match=r"sims.npz: scores are written as .npy"):
         score_matrix(LateInteraction(), v, w, path=tmp_path / "sims.npz")
     with pytest.raises(ValueError, match=r"nothing to score, \(images, texts\) is \[0, 8\]"):

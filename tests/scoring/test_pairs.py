@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.features import TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.scoring import pairs
 from ascl_plugin.scoring.pairs import score_pairs
@@ -22,16 +22,6 @@ SCORERS = [
 ]
 
 
-def make(images, texts, masked=True, tail=True):
-    generator = torch.Generator().manual_seed(images * 100 + texts)
-    lengths = torch.randint(1, 6, (texts, 1), generator=generator)
-    mask = torch.arange(5) < lengths if tail else torch.arange(5) >= 5 - lengths
-    regions = torch.randn(images, 3, 4, generator=generator)
-    words = torch.randn(texts, 5, 4, generator=generator)
-    images = ImageFeatures(regions, None, regions.mean(1))
-    return images, TextFeatures(words, mask if masked else None)
-
-
 @settings(deadline=None, max_examples=50)
 @given(
     st.integers(1, 7), st.integers(1, 9), st.integers(0, 40), st.booleans(), st.booleans(),
@@ -39,10 +29,10 @@ def make(images, texts, masked=True, tail=True):
     st.integers(0, 99),
 )  # fmt: skip
 def test_pairs_are_scored_as_in_the_matrix(
-    images, texts, count, masked, tail, memory, grouped, scorer, seed
+    features, images, texts, count, masked, tail, memory, grouped, scorer, seed
 ):
     """Also a pair listed twice, and texts without a pair."""
-    v, w = make(images, texts, masked, tail)
+    v, w = features(images, texts, masked, tail)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(images, (count,), generator=generator)
     columns = torch.randint(texts, (count,), generator=generator)
@@ -94,8 +84,8 @@ def test_one_block_of_texts_at_a_time_within_half_the_budget(numbered, counting,
     assert scorer.most <= 3000  # images, and texts on their way into a block
 
 
-def test_pairs_that_are_none_are_refused():
-    v, w = make(3, 4)
+def test_pairs_that_are_none_are_refused(features):
+    v, w = features(3, 4)
     one = torch.tensor([1])
     for rows, columns, message in (
         (torch.tensor([3]), one, "rows point beyond the 3 there are"),

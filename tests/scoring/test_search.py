@@ -66,18 +66,6 @@ def test_embeddings_are_means_of_what_is_real_at_unit_length(monkeypatch):
 
 
 @needs_faiss
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_with_everybody_a_candidate_it_is_the_exact_search(scorer):
-    v, w = aligned()
-    exact = score_matrix(scorer, v, w, topk=5)
-    found = search(scorer, v, w, candidates=999, topk=5)
-    for name in ("i2t_ids", "t2i_ids"):
-        assert torch.equal(getattr(found, name), getattr(exact, name))
-    torch.testing.assert_close(found.i2t_scores, exact.i2t_scores, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.t2i_scores, exact.t2i_scores, rtol=0, atol=1e-5)
-
-
-@needs_faiss
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(1, 8), st.data())
 def test_results_are_the_best_of_the_candidates_of_both_directions(images, texts, count, data):
