@@ -9,10 +9,10 @@ from ascl_plugin.scores import row_chunks
 
 
 def top_candidates(scores: Tensor, k: int) -> Tensor:
-    """First `k` columns of every row's ranked list, exact on ties.
+    """Return the first `k` columns of every row's ranked list, exact on ties.
 
-    ``torch.topk`` promises no order among equal scores, nor which of them it takes at the end of
-    the list: rows where the k-th and the next score are equal are chosen by index.
+    ``torch.topk`` guarantees neither the order of equal scores nor which of them it takes last, so
+    rows where the k-th and the next score are equal are selected by index.
 
     Args:
         scores: (Q, G), no NaN.
@@ -37,15 +37,15 @@ def top_candidates(scores: Tensor, k: int) -> Tensor:
 
 
 def positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Position of single entries in their rows' ranked lists, counted from 0.
+    """Return the positions of entries in their rows' ranked lists, counted from 0.
 
-    It is the count of entries of the row that score higher, plus those that score the same and come
-    first. So entries below the lowest one asked for are never looked at again after one comparison,
-    and what is left, a few percent of a matrix where candidates are asked for, is sorted.
+    A position is the count of entries of the row that score higher, plus those that score the same
+    and come first. Only entries not below the lowest one asked for are sorted, a few percent of a
+    matrix if those asked for are candidates.
 
     Args:
         scores: (Q, G), no NaN.
-        rows, columns: (P,) int64, the entries; any order, repetitions allowed.
+        rows, columns: (P,) int64, the entries, in any order, also repeated.
 
     Returns:
         (P,) int64 in 0 .. G-1.
@@ -63,7 +63,7 @@ def positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`positions` in a chunk: row, score and column in one integer each, sorted together."""
+    """Return `positions` in a chunk: row, score and column share one integer, and are sorted."""
     queries, gallery = scores.shape
     scores = scores.contiguous()
     asked = scores[rows, columns]
@@ -81,8 +81,8 @@ def _positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _falling(scores: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers of 32 bits that fall as the score rises; all of `asked` are among `scores`."""
-    if scores.dtype == torch.float64:  # does not fit: its place among the scores at hand
+    """Return 32-bit integers that fall as the score rises; all of `asked` are among `scores`."""
+    if scores.dtype == torch.float64:  # does not fit: use its place among these scores
         levels = scores.unique()
         found, wanted = (torch.searchsorted(levels, x) for x in (scores, asked))
         return len(levels) - found, len(levels) - wanted
@@ -91,13 +91,13 @@ def _falling(scores: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rising_bits(scores: Tensor) -> Tensor:
-    """int32 that compare as the scores do, which are of 32 bits at most; 0.0 and -0.0 are equal."""
+    """Return int32 that compare as scores of at most 32 bits do; 0.0 and -0.0 are equal."""
     pattern = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the other
     return torch.where(pattern < 0, pattern ^ 0x7FFFFFFF, pattern)
 
 
 def _lowest_index_first(scores: Tensor, level: Tensor, k: int) -> Tensor:
-    """Columns of the k best of every row, of those at the k-th score, `level`, the first."""
+    """Return the columns of the k best of every row; of equals at `level`, the k-th, the first."""
     above = scores > level[:, None]
     at_level = scores == level[:, None]
     room = k - above.sum(dim=1, keepdim=True)

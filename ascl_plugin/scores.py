@@ -1,4 +1,4 @@
-"""A similarity matrix at the border: numpy or torch in, one checked tensor inside, the same out."""
+"""Score matrices at the border: numpy or torch in, one checked tensor inside, the same type out."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from torch import Tensor
 
 Array = np.ndarray | Tensor
 
-# Scores looked at in one go: 16 MB of float32, some times that in flight, whatever the matrix.
+# Scores processed at once: 16 MB of float32, and a few times that in temporaries.
 CHUNK_SCORES = 2**22
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def as_tensor(values: Array, name: str, axes: str = "(images, texts)") -> Tensor:
-    """The matrix as a detached tensor, on the memory of `values` wherever torch can read that.
+def as_tensor(
+    values: Array, name: str, axes: str = "(images, texts)", integers: bool = False
+) -> Tensor:
+    """Return a matrix as a detached tensor that shares memory with it wherever torch allows.
 
     Args:
         values: 2-D numpy array (float16, 32, 64) or tensor (also bfloat16); left untouched.
-        name: what messages call it, an argument or a file.
-        axes: what its two axes are, for messages.
+        name: the name of the argument or file in messages.
+        axes: the meaning of the two axes, for messages.
+        integers: the matrix must hold integers of any width instead.
 
     Raises:
-        TypeError: neither numpy nor torch, or no floating dtype.
+        TypeError: neither numpy nor torch, or another dtype.
         ValueError: not two axes, or one of them is empty.
     """
-    if isinstance(values, np.ndarray):
-        floating = values.dtype.kind == "f" and values.dtype.itemsize <= 8
-    elif isinstance(values, Tensor):
-        floating = values.dtype in _FLOATS
-    else:
+    if not isinstance(values, np.ndarray | Tensor):
         raise TypeError(
             f"{name} must be a numpy array or a torch tensor, got {type(values).__name__}"
         )
-    if not floating:
+    if integers and not _is_integer(values):
+        raise TypeError(f"{name} must hold integers, got {values.dtype}")
+    if not integers and not _is_float(values):
         raise TypeError(
             f"{name} must hold floats of 16, 32 or 64 bits, got {values.dtype}; "
             f"convert it first, for example to float32"
@@ -56,8 +57,21 @@ def as_tensor(values: Array, name: str, axes: str = "(images, texts)") -> Tensor
         return torch.from_numpy(native)
 
 
+def _is_integer(values: Array) -> bool:
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind in "iu"
+    dtype = values.dtype
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _is_float(values: Array) -> bool:
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind == "f" and values.dtype.itemsize <= 8
+    return values.dtype in _FLOATS
+
+
 def like(result: Tensor, values: Array) -> Array:
-    """`result` as what `values` is: an array of its dtype, or the tensor as it stands."""
+    """Return a tensor as the type of `values`: a numpy array of its dtype, or the tensor itself."""
     if isinstance(values, np.ndarray):
         return result.numpy().astype(values.dtype, copy=False)
     return result
@@ -67,25 +81,34 @@ def check_scores(scores: Tensor, name: str, allow_infinite: bool = False) -> Non
     """Refuse NaN, and infinity unless it is allowed.
 
     Raises:
-        ValueError: with the first such row and column.
+        ValueError: names the first such row and column.
     """
     for rows in row_chunks(*scores.shape):
         chunk = scores[rows]
         low, high = chunk.aminmax()  # NaN if there is any
         if low.isnan() or not (allow_infinite or (low.isfinite() and high.isfinite())):
             bad = chunk.isnan() if allow_infinite else ~chunk.isfinite()
-            row, column = bad.nonzero()[0].tolist()
-            row += rows.start
-            raise ValueError(
-                f"{name} holds {scores[row, column].item()} at row {row}, column {column} "
-                f"(counted from 0); every score must be "
-                f"{'a number' if allow_infinite else 'finite'}: look at what made that pair's "
-                "features"
-            )
+            wanted = "a number" if allow_infinite else "finite"
+            refuse(bad, rows, scores, name, f"every score must be {wanted}: check the features")
+
+
+def refuse(bad: Tensor, rows: slice, values: Tensor, name: str, problem: str) -> None:
+    """Refuse a chunk of a matrix if any of its entries is bad.
+
+    Raises:
+        ValueError: names the first bad entry, its row and its column, and the problem.
+    """
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        row += rows.start
+        raise ValueError(
+            f"{name} holds {values[row, column].item()} at row {row}, column {column} "
+            f"(counted from 0); {problem}"
+        )
 
 
 def row_chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices over `rows` rows of `width` scores, some CHUNK_SCORES scores each."""
+    """Yield slices over `rows` rows of `width` scores, about CHUNK_SCORES scores each."""
     step = max(1, CHUNK_SCORES // width)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

@@ -20,7 +20,7 @@ SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
 def read_array(path: Path, name: str) -> Array:
-    """The one array of a file, or the one called `name` where there are several.
+    """Return the one array of a file, or the one called `name` if there are several.
 
     Args:
         path: ``.npy`` (mapped, not read; the file cannot be written through it), ``.npz`` or
@@ -33,8 +33,8 @@ def read_array(path: Path, name: str) -> Array:
     Raises:
         FileNotFoundError: no such file.
         ImportError: safetensors is not installed.
-        ValueError: another suffix, an unreadable file, pickled objects inside, several arrays and
-            none called `name`.
+        ValueError: another suffix, an unreadable file, pickled objects, several arrays and none
+            called `name`.
     """
     check_suffix(path)
     if not path.is_file():
@@ -47,18 +47,18 @@ def read_array(path: Path, name: str) -> Array:
             return _numbers(arrays[_key(path, list(arrays), name)], path)
         return _read_safetensors(path, name)
     except MemoryError as error:
-        raise ValueError(f"{path}: more than fits into memory") from error
+        raise ValueError(f"{path}: does not fit into memory") from error
 
 
 def read_caption_to_image(path: Path) -> np.ndarray:
-    """A caption's image index each: ``.npy``, a ``.json`` list, or text with one integer a line.
+    """Return the image index of each caption: ``.npy``, a ``.json`` list, or one integer a line.
 
     Returns:
-        (T,) as the file has it; `retrieval_metrics` says whether it fits a matrix.
+        (T,) as in the file; `retrieval_metrics` checks that it fits a matrix.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: what the file holds is no such list; names the line or entry.
+        ValueError: the file does not hold such a list; names the line or entry.
     """
     if path.suffix == ".npy":
         return np.asarray(read_array(path, "caption_to_image"))
@@ -77,16 +77,16 @@ def read_caption_to_image(path: Path) -> np.ndarray:
             raise ValueError(f"{path}: expected a list of integers, got {type(entries).__name__}")
         for number, entry in enumerate(entries):
             if not isinstance(entry, int) or isinstance(entry, bool):
-                told = repr(entry)[:80]
-                raise ValueError(f"{path}: entry {number} is {told}, expected an integer")
+                shown = repr(entry)[:80]
+                raise ValueError(f"{path}: entry {number} is {shown}, expected an integer")
         return _as_indices(entries, path)
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             found.append(int(line))
         except ValueError:
-            told = repr(line[:80])
-            raise ValueError(f"{path}: line {number} is {told}, expected an integer") from None
+            shown = repr(line[:80])
+            raise ValueError(f"{path}: line {number} is {shown}, expected an integer") from None
     return _as_indices(found, path)
 
 
@@ -100,22 +100,22 @@ def _as_indices(numbers: list[int], path: Path) -> np.ndarray:
     try:
         return np.array(numbers, dtype=np.int64)
     except OverflowError as error:
-        raise ValueError(f"{path}: an integer in it is no index: {error}") from error
+        raise ValueError(f"{path}: an integer in it is too large: {error}") from error
 
 
 def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
-    """Write named arrays in the format that the suffix of `path` asks for.
+    """Write named arrays in the format of the suffix of `path`.
 
     npz and safetensors hold them by name in one file; npy holds one array, so ``OUT.npy`` becomes
-    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place, straight
-    from the arrays: no format needs a copy of one.
+    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place. No format
+    copies an array.
 
     Returns:
         The files written.
 
     Raises:
         ImportError: safetensors is not installed.
-        ValueError: another suffix; bfloat16 for a numpy format, which has none.
+        ValueError: another suffix; bfloat16 for a numpy format.
     """
     check_suffix(path)
     if path.suffix == ".safetensors":
@@ -127,7 +127,7 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
         with written(path) as aside:
             save(tensors, aside)
         return [path]
-    plain: dict[str, Any] = {name: _as_numpy(value, path) for name, value in arrays.items()}
+    plain = {name: _as_numpy(value, path) for name, value in arrays.items()}
     if path.suffix == ".npz":
         with written(path) as aside, open(aside, "wb") as file:
             np.savez(file, **plain)
@@ -140,7 +140,7 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file whose format is not known.
+    """Refuse a file of an unknown format.
 
     Raises:
         ValueError: the suffix is none of npy, npz, safetensors.

@@ -1,8 +1,8 @@
-"""CxC and ECCV-Caption: more right answers than COCO has, counted by the package `eccv_caption`.
+"""CxC and ECCV-Caption, which correct false negatives of COCO, by the package `eccv_caption`.
 
 Chun et al., "ECCV Caption: Correcting False Negatives by Collecting Machine-and-Human-verified
 Image-Caption Associations for MS-COCO", 2022; Parekh et al., "Crisscrossed Captions", 2021. The
-package has both annotations of the COCO 5K test split inside; nothing is downloaded.
+package contains both annotations of the COCO 5K test split; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _TARGETS = (
 def eccv_metrics(
     sim: Array, image_ids: Ids, caption_ids: Ids, t2i: Array | None = None
 ) -> dict[str, float]:
-    """Recalls on COCO 1K, COCO 5K and CxC, and R@1, mAP@R and R-precision on ECCV-Caption.
+    """Return recalls on COCO 1K, COCO 5K, CxC; R@1, mAP@R and R-precision on ECCV-Caption.
 
     Args:
         sim: (I, T) similarities of the COCO 5K test split, numpy or torch, rows and columns in any
-            order. Images and captions that the package does not know (Karpathy's split has ten
+            order. Images and captions that the package does not have (Karpathy's split has ten
             captions more than its 25,000) are left out.
-        image_ids, caption_ids: COCO's ids, integers or their digits, of rows and columns; the
-            columns "image_id" and "caption_ids" of a split read from Karpathy's or COCO's JSON.
-        t2i: (I, T), from which text-to-image is read instead of `sim`.
+        image_ids, caption_ids: COCO's ids of rows and columns, integers or digits; the columns
+            "image_id" and "caption_ids" of a split read from Karpathy's or COCO's JSON.
+        t2i: (I, T), for text-to-image instead of `sim`.
 
     Returns:
         In percent, named by data set, direction and metric: ``coco_1k_i2t_r1, ...,
-        cxc_t2i_r10, eccv_i2t_r1, eccv_i2t_map_at_r, eccv_i2t_rprecision, ...``. Those of COCO 1K
-        are of the package's folds, whatever the order of the rows.
+        cxc_t2i_r10, eccv_i2t_r1, eccv_i2t_map_at_r, eccv_i2t_rprecision, ...``. COCO 1K uses the
+        package's folds, whatever the order of the rows.
 
     Raises:
         ImportError: no `eccv_caption`.
-        TypeError, ValueError: as `eccv_rankings`; an id of the split that is not there.
+        TypeError, ValueError: as `eccv_rankings`; a missing id of the split.
     """
     package = _package().Metrics()
     captions = [int(caption) for caption in package.coco_ids]
@@ -83,27 +83,27 @@ def eccv_rankings(
     t2i: Array | None = None,
     depth: int = 50,
 ) -> tuple[Rankings, Rankings]:
-    """Rankings in the format that `eccv_caption.Metrics` takes.
+    """Return rankings in the format that `eccv_caption.Metrics` takes.
 
-    The best `depth` of each query. Where there are 5,000 images, those are followed by what of the
-    best ten of the query's own fold of 1,000 (in the order of the rows) is not yet among them: the
-    package makes its COCO 1K recalls by striking from a ranking what is not of the fold, and fails
-    where nothing is left. Of equal scores the lower index comes first.
+    The best `depth` of each query. With 5,000 images, the best ten of the query's own fold of 1,000
+    (in the order of the rows) follow if not yet among them: the package removes from a ranking what
+    is not of the fold for its COCO 1K recalls, and fails if nothing is left. Of equal scores the
+    lower index comes first.
 
     Args:
         sim: (I, T) similarities, numpy or torch.
-        image_ids, caption_ids: integers or their digits, of rows and columns.
+        image_ids, caption_ids: ids of rows and columns, integers or digits.
         caption_to_image: (T,) ints.
-        t2i: (I, T), from which text-to-image is read instead of `sim`.
-        depth: of the rankings. ECCV-Caption has up to 48 right captions, and 19 right images, of a
-            query.
+        t2i: (I, T), for text-to-image instead of `sim`.
+        depth: length of the rankings. A query of ECCV-Caption has up to 48 right captions, or 19
+            right images.
 
     Returns:
         image id -> caption ids, and caption id -> image ids, best first.
 
     Raises:
-        TypeError, ValueError: as `retrieval_metrics`; ids that are no integers, occur twice, or are
-            of another number than rows or columns.
+        TypeError, ValueError: as `retrieval_metrics`; ids that are not integers, occur twice, or
+            do not match the rows or columns in number.
     """
     scores, owners = checked(sim, "sim", caption_to_image)
     text_scores, text_owners = other_direction(t2i, scores, owners)
@@ -126,7 +126,7 @@ def _best(scores: Tensor, depth: int) -> list[list[int]]:
 
 
 def _extend(lists: list[list[int]], queries: Tensor, items: Tensor, scores: Tensor) -> None:
-    """Append the best ten items of a fold to its queries' lists, where they are not yet there."""
+    """Append the best ten items of a fold to its queries' lists, unless there already."""
     names = items.tolist()
     best = _best(scores, _DEEPEST_RECALL)
     for query, places in zip(queries.tolist(), best, strict=True):
@@ -158,7 +158,7 @@ def _places(wanted: list[int], given: list[int], what: str) -> list[int]:
     if lacking:
         raise ValueError(
             f"{len(lacking)} of the {len(wanted)} {what}s of the COCO 5K test split are not among "
-            f"the ids, {what} {lacking[0]} the first: is this that split, with COCO's ids?"
+            f"the ids, for example {lacking[0]}: pass that split, with COCO's ids"
         )
     return [place[number] for number in wanted]
 

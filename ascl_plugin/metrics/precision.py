@@ -1,4 +1,4 @@
-"""mAP@R and R-precision: how many of an image's own captions fill the top of its list."""
+"""mAP@R and R-precision: the share of an image's own captions at the top of its list."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from ascl_plugin.scores import row_chunks
 
 
 def precision_at_r(scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Average precision at R and R-precision of every image, R being its number of captions.
+    """Return average precision at R and R-precision of every image with R captions.
 
         map_at_r = 1/R sum_{r <= R} [the r-th text is right] (right texts among the first r) / r
         r_precision = (right texts among the first R) / R
 
     Musgrave et al., "A Metric Learning Reality Check", 2020; ECCV Caption reports both. Unlike
     recall they reward more than the first right answer. Ties count against the model: of equal
-    scores the wrong text comes first. A query with one right answer has R = 1, where both are
-    recall@1; so it is with captions as queries.
+    scores the wrong text comes first. With R = 1, as for captions as queries, both are recall@1.
 
     Args:
         scores: (I, T), no NaN.
@@ -41,7 +40,7 @@ def precision_at_r(scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _own_scores(scores: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
-    """(I, most captions of an image): scores of an image's own texts, falling, then NaN."""
+    """Return (I, most captions of an image): scores of own texts, high to low, then NaN."""
     right = scores.gather(0, owners[None])[0]
     order = right.argsort(descending=True)
     order = order[owners[order].argsort(stable=True)]

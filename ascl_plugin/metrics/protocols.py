@@ -1,4 +1,4 @@
-"""Which gallery a query meets: the whole set, or the five folds of COCO 1K."""
+"""Evaluation protocols: the gallery is the whole set, or one of the five folds of COCO 1K."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FOLD_IMAGES = 1000  # of each fold of COCO 1K
 
 @dataclass(frozen=True)
 class QueryResults:
-    """What each query got: metrics, intervals and tests of significance are made of these.
+    """Results of single queries, for metrics, intervals and tests of significance.
 
     Args:
         i2t_rank: (I,) int64, of the best placed caption of each image, 1 the best.
         t2i_rank: (T,) int64, of each caption's image.
         map_at_r, r_precision: (I,) float64, 0 to 1, of image queries; see `precision_at_r`.
         caption_to_image: (T,) int64.
-        fold: (I,) int64, from 0; an image meets the captions of its fold, a caption its images.
+        fold: (I,) int64, from 0; the gallery of a query is its fold.
     """
 
     i2t_rank: np.ndarray
@@ -44,7 +44,7 @@ class QueryResults:
     fold: np.ndarray
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of `protocol_metrics`: the mean of the folds' values."""
+        """Return the metrics of `protocol_metrics`, the means over the folds."""
         found = []
         for fold in range(int(self.fold.max()) + 1):
             image = self.fold == fold
@@ -61,10 +61,10 @@ class QueryResults:
 def protocol_metrics(
     sim: Array, caption_to_image: Owners, protocol: str = "full", t2i: Array | None = None
 ) -> dict[str, float]:
-    """Metrics of a similarity matrix under a protocol.
+    """Return the metrics of a similarity matrix under a protocol.
 
     Args:
-        sim, caption_to_image, t2i: as of `retrieval_metrics`.
+        sim, caption_to_image, t2i: as in `retrieval_metrics`.
         protocol: "full", every query against all: COCO 5K, Flickr30K 1K, any data set. "coco_1k":
             the 5,000 images in five folds of 1,000, in the order of the rows, each with its
             captions; each metric is the mean of the five. Published figures have the images in the
@@ -92,7 +92,7 @@ def protocol_metrics(
 def query_results(
     sim: Array, caption_to_image: Owners, protocol: str = "full", t2i: Array | None = None
 ) -> QueryResults:
-    """What each query gets under a protocol; arguments and errors as of `protocol_metrics`."""
+    """Return the results of single queries; arguments and errors as `protocol_metrics`."""
     scores, owners = checked(sim, "sim", caption_to_image)
     text_scores, text_owners = other_direction(t2i, scores, owners)
     images, texts = scores.shape
@@ -115,7 +115,7 @@ def query_results(
 
 
 def folds(owners: Tensor, images: int, protocol: str) -> Iterator[tuple[slice, Tensor]]:
-    """(rows, columns (t,) int64) of the blocks of a score matrix that a protocol looks at.
+    """Yield rows, and columns (t,) int64, of each block of scores that a protocol evaluates.
 
     Raises:
         ValueError: an unknown protocol, or one that does not fit the number of images.
@@ -134,5 +134,5 @@ def folds(owners: Tensor, images: int, protocol: str) -> Iterator[tuple[slice, T
 
 
 def block(scores: Tensor, rows: slice, columns: Tensor) -> Tensor:
-    """Scores of a fold; a view where that is all columns."""
+    """Return the scores of a fold; a view if it has all columns."""
     return scores[rows] if len(columns) == scores.shape[1] else scores[rows][:, columns]

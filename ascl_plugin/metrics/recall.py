@@ -16,16 +16,16 @@ Owners = Array | Sequence[int]
 def retrieval_metrics(
     sim: Array, caption_to_image: Owners, t2i: Array | None = None
 ) -> dict[str, float]:
-    """Standard metrics of image-text retrieval from one similarity matrix.
+    """Return the standard metrics of image-text retrieval from one similarity matrix.
 
     Ties count against the model: a wrong item that scores the same as the right one is placed
-    before it, so a scorer that says the same of every pair gets the worst rank, not a lucky one.
+    before it, so constant scores get the worst rank, not a lucky one.
 
     Args:
         sim: (I, T) similarities, numpy or torch, higher is nearer.
-        caption_to_image: (T,) ints: the row of the image that each caption belongs to. Any number
-            of captions per image, at least one, in any order.
-        t2i: (I, T), from which the text-to-image direction is read instead of `sim`:
+        caption_to_image: (T,) ints, the row of each caption's image. Any number of captions per
+            image, at least one, in any order.
+        t2i: (I, T), for the text-to-image direction instead of `sim`:
             ``retrieval_metrics(r.i2t, caption_to_image, t2i=r.t2i)`` after ``r = rerank(sim)``.
 
     Returns:
@@ -50,7 +50,7 @@ def retrieval_metrics(
 
 
 def metrics_of_ranks(i2t_rank: np.ndarray, t2i_rank: np.ndarray) -> dict[str, float]:
-    """The metrics of `retrieval_metrics`, of ranks as `ranks` gives them."""
+    """Return the metrics of `retrieval_metrics` from `ranks`."""
     found = {"i2t": i2t_rank, "t2i": t2i_rank}
     result = {
         f"{name}_r{k}": 100 * float((rank <= k).mean())
@@ -67,23 +67,22 @@ def metrics_of_ranks(i2t_rank: np.ndarray, t2i_rank: np.ndarray) -> dict[str, fl
 
 
 def ranks(sim: Array, caption_to_image: Owners) -> tuple[Array, Array]:
-    """Rank of the right answer to every query: 1 + the wrong items that score at least as high.
+    """Return the rank of the right answer to every query: 1 + wrong items that score as high.
 
-    Scores are compared as they are, in their own precision: no rounding can make or break a tie.
+    Scores are compared in their own precision: no rounding can make or break a tie.
 
     Args:
         sim: (I, T), numpy or torch.
         caption_to_image: (T,) ints, as in `retrieval_metrics`.
 
     Returns:
-        i2t (I,) int64, of the best placed caption of each image (the image's other captions are
-        not wrong and do not count); t2i (T,) int64. Numpy for numpy, torch on sim's device for
-        torch.
+        i2t (I,) int64, of the best placed caption of each image (its other captions do not
+        count); t2i (T,) int64. Numpy for numpy, torch on sim's device for torch.
 
     Raises:
-        TypeError: sim is no float array or tensor, caption_to_image does not hold integers.
+        TypeError: sim is not a float array or tensor, caption_to_image does not hold integers.
         ValueError: NaN in sim (with row and column), sim not two axes or empty, caption_to_image
-            not of T entries, out of range (with the caption), or leaving an image without caption.
+            without T entries, out of range (with the caption), or an image without caption.
     """
     scores, owners = checked(sim, "sim", caption_to_image)
     i2t, t2i = image_ranks(scores, owners), text_ranks(scores, owners)
@@ -93,7 +92,7 @@ def ranks(sim: Array, caption_to_image: Owners) -> tuple[Array, Array]:
 
 
 def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
-    """(I,) int64 of `ranks`, of scores and owners that are `checked`."""
+    """Return `ranks` of image queries, (I,) int64, from scores and owners that are `checked`."""
     result = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
     image = torch.arange(len(scores), device=scores.device)[:, None]
     for rows in row_chunks(*scores.shape):
@@ -105,7 +104,7 @@ def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
 
 
 def text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
-    """(T,) int64 of `ranks`, of scores and owners that are `checked`."""
+    """Return `ranks` of text queries, (T,) int64, from scores and owners that are `checked`."""
     right = scores.gather(0, owners[None])
     result = torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device)
     for rows in row_chunks(*scores.shape):
@@ -114,7 +113,7 @@ def text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
 
 
 def other_direction(t2i: Array | None, scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """The text-to-image scores, `scores` themselves where t2i is None, and owners on their device.
+    """Return the text-to-image scores, `scores` if t2i is None, and owners on their device.
 
     Raises:
         TypeError, ValueError: as `ranks`; t2i of another shape than scores.
@@ -130,10 +129,10 @@ def other_direction(t2i: Array | None, scores: Tensor, owners: Tensor) -> tuple[
 
 
 def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Tensor]:
-    """Scores and owners as tensors on one device, once they fit each other.
+    """Return scores and owners as tensors on one device, after checks of both.
 
     Raises:
-        TypeError, ValueError: as `ranks`; the message calls the scores `name`.
+        TypeError, ValueError: as `ranks`, with `name` for the scores.
     """
     scores = as_tensor(sim, name)
     check_scores(scores, name, allow_infinite=True)
@@ -157,7 +156,7 @@ def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Te
     counts = np.bincount(owners.astype(np.int64), minlength=images)
     if not counts.all():
         raise ValueError(
-            f"caption_to_image: image {int(np.argmin(counts))} has no caption; leave out its row, "
-            "its rank is not defined"
+            f"caption_to_image: image {int(np.argmin(counts))} has no caption, so no rank; leave "
+            "out its row"
         )
     return scores, torch.from_numpy(owners.astype(np.int64)).to(scores.device)

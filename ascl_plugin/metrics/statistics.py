@@ -1,9 +1,9 @@
-"""How sure a number is: bootstrap intervals, a paired test of two runs, spread over seeds, chance.
+"""Statistics of metrics: bootstrap intervals, paired test, spread over seeds, chance.
 
-The unit is the image with its captions: captions of one image are no independent queries, and
-resampling them one by one would make intervals too narrow. Queries are resampled with what they
-got; the gallery stays as it is. Intervals and tests say how a result would move with other queries,
-not with another training run: for that there are seeds.
+The unit is the image with its captions: captions of one image are not independent queries, and
+resampling them one by one would make intervals too narrow. Queries are resampled with their ranks;
+the gallery stays. Intervals and tests show how a result varies with the queries, not with the
+training run: use several seeds for that.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Spread(NamedTuple):
 def confidence_intervals(
     queries: QueryResults, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of the metrics of one run.
+    """Return percentile bootstrap intervals of the metrics of one run.
 
-    Images are drawn with replacement, inside their fold, and bring their captions with them.
+    Images are drawn with replacement, within their fold, together with their captions.
 
     Args:
         queries: of `query_results`.
-        level: 0 to 1, how much of the resamples an interval covers.
-        resamples: how often images are drawn.
-        seed: the same seed, the same intervals.
+        level: 0 to 1, share of the resamples that an interval covers.
+        resamples: number of resamples.
+        seed: of the random draws.
 
     Returns:
         Metric -> (low, high), in its unit: all of `protocol_metrics` but the median ranks, whose
-        bootstrap sits on a handful of integers.
+        bootstrap takes few integer values.
 
     Raises:
         ValueError: level not between 0 and 1, no resamples.
@@ -66,23 +66,23 @@ def paired_test(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Is the second run better or worse than the first, on the same queries?
+    """Test if two runs differ on the same queries.
 
-    Under the null hypothesis the two runs are exchangeable on every image. The test swaps them, on
-    each image and its captions together, by the toss of a coin, and counts how often the difference
-    is as large as the one found (approximate randomisation, two-sided):
-    p = (1 + count) / (1 + resamples), so never 0. The interval is that of the paired bootstrap.
+    Under the null hypothesis the two runs are exchangeable on every image. The test swaps them at
+    random, on each image and its captions together, and counts how often the difference is as large
+    as the one found (approximate randomisation, two-sided): p = (1 + count) / (1 + resamples), so
+    never 0. The interval is that of the paired bootstrap.
 
     Args:
         first, second: of `query_results`, of the same data under the same protocol.
-        level, resamples, seed: as of `confidence_intervals`.
+        level, resamples, seed: as in `confidence_intervals`.
 
     Returns:
         Metric -> `Difference`, second minus first, for the metrics of `confidence_intervals`. Many
-        metrics are many tests: choose the one to be judged by before.
+        metrics are many tests: choose one beforehand.
 
     Raises:
-        ValueError: runs on other data or protocols; as `confidence_intervals`.
+        ValueError: runs on different data or protocols; as `confidence_intervals`.
     """
     _check(level, resamples)
     if not (
@@ -90,8 +90,7 @@ def paired_test(
         and np.array_equal(first.fold, second.fold)
     ):
         raise ValueError(
-            "the two runs are not of the same data and protocol: their caption_to_image or folds "
-            "differ, so their queries cannot be paired"
+            "the two runs are not of the same data and protocol: caption_to_image or folds differ"
         )
     change = _contributions(second) - _contributions(first)
     shares = change / _fold_sizes(first)[first.fold] / (first.fold.max() + 1)
@@ -111,10 +110,10 @@ def paired_test(
 
 
 def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
-    """Mean and deviation of each metric over runs that differ in their seed.
+    """Return mean and deviation of each metric over runs with different seeds.
 
     Raises:
-        ValueError: no runs, or runs with other metrics than the first's.
+        ValueError: no runs, or runs with different metrics.
     """
     if not runs:
         raise ValueError("over_seeds: no runs")
@@ -132,13 +131,12 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
 
 
 def chance_interval(queries: int, chance: float, level: float = 0.99) -> tuple[float, float]:
-    """Recalls between which guessing stays: exact quantiles of the binomial distribution.
+    """Return the interval of recall by guessing: exact quantiles of the binomial distribution.
 
     Args:
-        queries: how many, each right or wrong.
-        chance: 0 to 1, the probability that guessing is right; of R@k with one right answer among
-            n, k / n.
-        level: 0 to 1; at most (1 - level) / 2 of guesses lie below, and as many above.
+        queries: number of queries.
+        chance: 0 to 1, the probability of a right guess; k / n for R@k with one right answer of n.
+        level: 0 to 1; at most (1 - level) / 2 of the probability lies on either side.
 
     Returns:
         (low, high) in percent.
@@ -166,13 +164,13 @@ def chance_interval(queries: int, chance: float, level: float = 0.99) -> tuple[f
     return 100 * float(low) / queries, 100 * float(min(high, queries)) / queries
 
 
-# What an image adds to sums over images, then what its captions add to sums over captions.
+# Metrics of image queries, then of caption queries, summed over an image and its captions.
 _I2T = ("i2t_r1", "i2t_r5", "i2t_r10", "i2t_map_at_r", "i2t_r_precision", "i2t_meanr")
 _T2I = ("t2i_r1", "t2i_r5", "t2i_r10", "t2i_meanr")
 
 
 def _contributions(queries: QueryResults) -> np.ndarray:
-    """(I, 10) float64, in the units of the metrics."""
+    """Return what each image adds to the sums, (I, 10) float64, in the units of the metrics."""
     i2t, t2i, owners = queries.i2t_rank, queries.t2i_rank, queries.caption_to_image
     images = len(i2t)
     columns = [100.0 * (i2t <= k) for k in (1, 5, 10)]
@@ -182,20 +180,20 @@ def _contributions(queries: QueryResults) -> np.ndarray:
 
 
 def _sizes(queries: QueryResults) -> np.ndarray:
-    """(I, 10): how many queries of a direction an image stands for."""
+    """Return the number of queries behind each contribution, (I, 10)."""
     captions = np.bincount(queries.caption_to_image)
     both = np.stack([np.ones_like(captions), captions], axis=1).astype(float)
     return both.repeat((len(_I2T), len(_T2I)), axis=1)
 
 
 def _fold_sizes(queries: QueryResults) -> np.ndarray:
-    """(folds, 10): how many queries of a direction a fold has."""
+    """Return the number of queries in each fold, (folds, 10)."""
     sizes = _sizes(queries)
     return np.stack([sizes[queries.fold == f].sum(axis=0) for f in np.unique(queries.fold)])
 
 
 def _resampled(queries: QueryResults, values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, 10): means of values (I, 10) in each fold of each resample, then over folds."""
+    """Return (resamples, 10): means of values (I, 10) over each fold, then over the folds."""
     rng = np.random.default_rng(seed)
     sizes = _sizes(queries)
     inside = [np.flatnonzero(queries.fold == f) for f in np.unique(queries.fold)]
@@ -210,7 +208,7 @@ def _resampled(queries: QueryResults, values: np.ndarray, resamples: int, seed: 
 
 
 def _times_drawn(rng: np.random.Generator, resamples: int, images: int) -> np.ndarray:
-    """(resamples, images) float64: how often each of n images comes up in n draws."""
+    """Return (resamples, images) float64: how often each of n images is drawn in n draws."""
     drawn = rng.integers(0, images, (resamples, images))
     drawn += images * np.arange(resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=resamples * images)
@@ -218,7 +216,7 @@ def _times_drawn(rng: np.random.Generator, resamples: int, images: int) -> np.nd
 
 
 def _named(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns (B, 10) under their names, and the metrics that are sums of them."""
+    """Return the columns (B, 10) by name, and the metrics that are sums of them."""
     found = dict(zip((*_I2T, *_T2I), values.T, strict=True))
     recalls = [found[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)]
     return found | {
@@ -241,6 +239,6 @@ def _chunks(total: int) -> Iterator[int]:
 
 def _check(level: float, resamples: int) -> None:
     if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, as 0.95 is, got {level}")
+        raise ValueError(f"level must be between 0 and 1, for example 0.95, got {level}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")

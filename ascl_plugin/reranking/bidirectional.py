@@ -1,4 +1,4 @@
-"""Bidirectional re-ranking (ACF-R+, section 3.5): what a candidate thinks of the query decides."""
+"""Bidirectional re-ranking (ACF-R+, section 3.5): order candidates by how they rank the query."""
 
 from __future__ import annotations
 
@@ -23,18 +23,15 @@ def bidirectional(
     mix: float = 0.0,
     caption_groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both directions of section 3.5 (eqs 19-29) on an (I, T) tensor.
+    """Re-rank both directions of an (I, T) tensor (section 3.5, eqs 19-29).
 
     See `ascl_plugin.reranking.rerank` for the arguments. A few passes over the matrix in chunks of
     rows; beside the two results, some integers for each of the (I + T) k candidates, and with more
     than one text neighbour the texts' profiles in float32 (I, T).
 
-    Args:
-        mix: how much the initial rank has to say, 0 to 1. A candidate at reverse position p (after
-            `reverse_k`) and initial rank r, both counted from 0, is placed by their weighted mean
-            ``(1 - mix) p + mix r``, smaller first. 0: the equations as printed; 1: the initial
-            order.
-        caption_groups: (T,) integers, an oracle: the texts of a text's group are its neighbours.
+    A candidate at reverse position p (after `reverse_k`) and initial rank r, both counted from 0,
+    is placed by ``(1 - mix) p + mix r``, smaller first. mix=0: the equations as printed; 1: the
+    initial order.
     """
     check_number("mix", mix, at_least=0, at_most=1)
     if caption_groups is None:
@@ -46,29 +43,28 @@ def bidirectional(
 
 
 class LookBack(NamedTuple):
-    """The candidates of every query, and what they think of it.
+    """The candidates of every query, and its positions in their lists.
 
     Args:
         candidates: (Q, k) int64, columns of the scores, best first (eqs 19, 24).
-        position: (Q, k) int64, the query's in each candidate's own list, from 0 (eqs 22, 28).
+        position: (Q, k) int64, from 0, of the query in each candidate's own list (eqs 22, 28).
     """
 
     candidates: Tensor
     position: Tensor
 
     def first(self, k: int) -> LookBack:
-        """With the k best candidates alone."""
+        """Return the first k candidates alone."""
         return LookBack(self.candidates[:, :k], self.position[:, :k])
 
 
 def look_back(scores: Tensor, k: int, neighbors: Tensor | None = None) -> LookBack:
-    """Top k of every query, and the query's position in the list of each.
+    """Return the top k of every query, and the query's position in the list of each.
 
     Args:
         scores: (Q, G), a row for each query.
         k: above G means G.
-        neighbors: (Q, K'), the queries that speak for a query: the best placed counts (eq 27).
-            None: each for itself.
+        neighbors: (Q, K') queries, of which the best placed counts (eq 27). None: the query.
     """
     candidates = top_candidates(scores, min(k, scores.shape[1]))
     speakers = torch.arange(len(scores), device=scores.device)[:, None].expand_as(candidates)
@@ -81,13 +77,13 @@ def look_back(scores: Tensor, k: int, neighbors: Tensor | None = None) -> LookBa
 def hand_out(
     scores: Tensor, texts: LookBack, images: LookBack, reverse_k: int | None, mix: float
 ) -> tuple[Tensor, Tensor]:
-    """Both results: the k best scores of each query given to its candidates in the new order.
+    """Return both results: the k best scores of each query, for its candidates in the new order.
 
     Args:
         scores: (I, T).
-        texts: of each image.
-        images: of each text.
-        reverse_k, mix: as in `bidirectional`.
+        texts: candidates of each image.
+        images: candidates of each text.
+        reverse_k, mix: as in `rerank`.
     """
     i2t, t2i = (scores.clone(memory_format=torch.contiguous_format) for _ in range(2))
     for result, found in ((i2t, texts), (t2i.T, images)):
@@ -99,15 +95,11 @@ def hand_out(
 
 
 def new_order(position: Tensor, reverse_k: int | None, mix: float) -> Tensor:
-    """Ranking(P) of eqs 23 and 29: where in the initial list each new place's candidate stood.
+    """Return Ranking(P) of eqs 23 and 29, (Q, k): the initial rank of the candidate in each place.
 
     Args:
-        position: (Q, k) ints, in the initial order.
-        reverse_k: positions from here on are all alike; None: no limit.
-        mix: see `bidirectional`.
-
-    Returns:
-        (Q, k) int64; equal candidates keep the initial order.
+        position: (Q, k) ints, in the initial order; equal ones keep it.
+        reverse_k, mix: as in `bidirectional`.
     """
     if reverse_k is not None:
         position = position.clamp(max=reverse_k)
@@ -120,7 +112,7 @@ def new_order(position: Tensor, reverse_k: int | None, mix: float) -> Tensor:
 
 
 def _best_placed(scores: Tensor, candidates: Tensor, neighbors: Tensor) -> Tensor:
-    """(Q, k): the neighbour of a query that a candidate ranks first: the one it scores highest."""
+    """Return (Q, k), the neighbour of each query that each candidate scores highest."""
     in_order = neighbors.sort(dim=1).values  # argmax takes the first of equals: the lower index
     result = torch.empty_like(candidates)
     for rows in row_chunks(len(candidates), candidates.shape[1] * neighbors.shape[1]):

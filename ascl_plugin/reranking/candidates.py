@@ -1,4 +1,4 @@
-"""`rerank_candidates`: both directions re-ranked from top-K lists, where no matrix can exist."""
+"""`rerank_candidates`: both directions re-ranked from top-K lists, without a matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.reranking.bidirectional import new_order
-from ascl_plugin.reranking.lists import Places, check_ids, check_lists, ids_tensor
+from ascl_plugin.reranking.lists import Places, check_ids, check_lists
 from ascl_plugin.reranking.neighbors import nearest_texts, overlapping_texts
 from ascl_plugin.reranking.options import check_count, check_number
 from ascl_plugin.scores import Array, as_tensor, check_scores, like, row_chunks
@@ -16,11 +16,11 @@ from ascl_plugin.scores import Array, as_tensor, check_scores, like, row_chunks
 
 @dataclass(frozen=True, eq=False)
 class RerankedLists:
-    """Lists after re-ranking: shapes, types, dtypes and devices of those given; nothing is shared.
+    """Copies of the given lists after re-ranking, of the same shapes, types, dtypes and devices.
 
     Args:
-        i2t_ids: (I, K) texts of each image, best first, -1 where there is nobody.
-        i2t_scores: (I, K) as given: the best place has the best score, whoever takes it.
+        i2t_ids: (I, K) texts of each image, best first; -1 marks an empty slot.
+        i2t_scores: (I, K) as given: scores keep their places, ids move.
         t2i_ids: (T, K') images of each text.
         t2i_scores: (T, K').
     """
@@ -44,43 +44,42 @@ def rerank_candidates(
     neighbors: Array | None = None,
     mix: float = 0.0,
 ) -> RerankedLists:
-    """Bidirectional re-ranking (ACF-R+, section 3.5) of what an index or vector database returns.
+    """Re-rank the lists of an index or vector database bidirectionally (ACF-R+, section 3.5).
 
     The k best texts of an image are put in the order in which their own lists hold the image, and
     the k best images of a text in the order in which theirs hold the text, or the best placed of
-    its neighbours. Who is not in a list is behind all who are. Equal positions keep their order.
-    No label enters; it is transductive: ask for the lists of all queries, in both directions.
+    its neighbours. A query that is missing from a list ranks behind all of it. Equal positions keep
+    their order. It uses no labels. It is transductive: pass the lists of all queries.
 
-    The result is that of `rerank`, exactly, where the lists are exact (first by score, equal scores
-    by lower id) and text_neighbors is 1 or the neighbours are the same: I2T that of
+    The result equals that of `rerank` if the lists are exact (by score, equal scores by lower id)
+    and the neighbours are the same: I2T that of
     ``rerank(sim, k=min(k, K), reverse_k=min(reverse_k, K'))`` and T2I that of
-    ``rerank(sim, k=min(k, K'), reverse_k=min(reverse_k, K))``; whole lists, K = T and K' = I, give
-    that of ``rerank(sim, k, reverse_k)``.
+    ``rerank(sim, k=min(k, K'), reverse_k=min(reverse_k, K))``.
 
     Time is O((I + T) K log(I K + T K')). Beside the result there is one int64 copy of the ids of
     one direction.
 
     Args:
-        i2t_ids: (I, K) integers, the texts of each image, best first. -1, as faiss has it, fills
-            the end of a list that is not full.
-        i2t_scores: (I, K) floats that nowhere rise along a row: similarities; negate distances.
+        i2t_ids: (I, K) integers, the texts of each image, best first. -1, as in faiss, fills the
+            end of a list that is not full.
+        i2t_scores: (I, K) floats from high to low along a row: similarities; negate distances.
             Those of an id -1 may be anything.
         t2i_ids: (T, K') the images of each text.
         t2i_scores: (T, K').
-        k: how many first results of each query are reordered; above the list's length: all.
+        k: number of first results of each query to reorder; above the list's length: all.
         reverse_k: positions from this one on (counted from 0) count as equal. None: the length of
             the list.
-        text_neighbors: how many texts speak for a text, itself included; see `rerank`. Without
-            `text_embeddings` they are those whose lists of images overlap most with the text's,
-            see `overlapping_texts`, where `rerank` compares whole columns.
+        text_neighbors: number of texts whose positions count for a text, itself included; see
+            `rerank`. Without `text_embeddings` they are those whose lists of images overlap most
+            with the text's, see `overlapping_texts`.
         text_embeddings: (T, E); neighbours by cosine, exact, at T T E multiply-adds: for large T
-            ask an index, and give `neighbors`.
-        neighbors: (T, any) texts that speak for a text beside itself, -1 for none; in place of
+            ask an index, and pass `neighbors`.
+        neighbors: (T, any) neighbours of each text beside itself, -1 for none; in place of
             `text_neighbors` and `text_embeddings`.
-        mix: how much the initial rank has to say, 0 to 1; see `rerank`.
+        mix: 0 to 1, weight of the initial rank; see `rerank`.
 
     Raises:
-        TypeError: ids that are no integers, scores or embeddings that are no floats.
+        TypeError: ids that are not integers, scores or embeddings that are not floats.
         ValueError: shapes that do not fit, an id out of range or twice in a row, -1 before an id,
             NaN, infinity or a rising score (with row and column), several devices, an option
             below 1, neighbours given in two ways.
@@ -100,10 +99,8 @@ def rerank_candidates(
     if reverse_k is not None:
         check_count("reverse_k", reverse_k)
     check_number("mix", mix, at_least=0, at_most=1)
-    texts_of, images_of = (
-        ids_tensor(i2t_ids, "i2t_ids", "(images, K)"),
-        ids_tensor(t2i_ids, "t2i_ids", "(texts, K)"),
-    )
+    texts_of = as_tensor(i2t_ids, "i2t_ids", "(images, K)", integers=True)
+    images_of = as_tensor(t2i_ids, "t2i_ids", "(texts, K)", integers=True)
     text_scores = as_tensor(i2t_scores, "i2t_scores", "(images, K)")
     image_scores = as_tensor(t2i_scores, "t2i_scores", "(texts, K)")
     devices = {str(x.device) for x in (texts_of, text_scores, images_of, image_scores)}
@@ -133,20 +130,20 @@ def rerank_candidates(
 def _reordered(
     ids: Tensor, places: Places, speakers: Tensor, k: int, reverse_k: int | None, mix: float
 ) -> Tensor:
-    """A copy of `ids` (Q, K), the first k of every row in the order of who speaks for the row.
+    """Return a copy of `ids`, the first k of every row reordered by the places of its speakers.
 
     Args:
         ids: (Q, K).
         places: of queries in the lists of the gallery.
-        speakers: (Q, S) queries: of these the best placed counts (eq 27).
-        k, reverse_k, mix: as of `rerank_candidates`.
+        speakers: (Q, S) queries, of which the best placed counts (eq 27).
+        k, reverse_k, mix: as in `rerank_candidates`.
     """
     result = ids.clone(memory_format=torch.contiguous_format)
     k = min(k, ids.shape[1])
     for rows in row_chunks(len(ids), k * speakers.shape[1]):
         candidates = ids[rows, :k].long()
         position = places.find(candidates[:, :, None], speakers[rows, None, :]).amin(dim=2)
-        # nobody comes last already, and is behind all others by its position: it stays last
+        # empty slots are last already, and behind all others by their position: they stay last
         result[rows, :k] = candidates.gather(1, new_order(position, reverse_k, mix)).to(ids.dtype)
     return result
 
@@ -159,7 +156,7 @@ def _speakers(
     embeddings: Array | None,
     given: Array | None,
 ) -> Tensor:
-    """(T, S) texts that speak for each text, itself the first and in place of nobody.
+    """Return (T, S), the texts whose positions count for each text: first itself, then neighbours.
 
     Args:
         ids, scores: (T, K') lists of the texts.
@@ -178,13 +175,14 @@ def _speakers(
             raise ValueError(
                 "neighbors takes the place of text_neighbors and text_embeddings: leave them out"
             )
-        found = ids_tensor(given, "neighbors", "(texts, neighbours)").long().to(ids.device)
+        found = as_tensor(given, "neighbors", "(texts, neighbours)", integers=True)
+        found = found.long().to(ids.device)
         _check_rows("neighbors", found, texts)
         check_ids(found, texts, "neighbors")
     elif count == 1:
         return alone
     elif vectors is not None:
-        return nearest_texts(scores.T, min(count, texts), vectors)  # of the scores only T is used
+        return nearest_texts(scores.T, min(count, texts), vectors)
     else:
         found = overlapping_texts(ids.long(), scores, images, count - 1)
     return torch.cat([alone, torch.where(found < 0, alone, found)], dim=1)

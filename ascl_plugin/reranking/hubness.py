@@ -1,9 +1,9 @@
-"""Known corrections of hubs: each lowers what a gallery item scores with queries at large.
+"""Hubness reduction: lower the scores of gallery items that score high with queries at large.
 
-A direction has queries and a gallery: images and texts for I2T, texts and images for T2I. All
-equations here are for a score s(q, g) and a *bank* of queries b, whose scores s(b, g) tell how
-readily g is found. Scores of other queries (of the training split) can be the bank; without one the
-queries under test are, and the method is transductive.
+A direction has queries and a gallery: images and texts for I2T, texts and images for T2I. The
+equations are for a score s(q, g) and a *bank* of queries b, whose scores s(b, g) show how much of a
+hub g is. The bank can be other queries (of the training split); without one it is the queries under
+test, and the method is transductive.
 
 Factors that are the same for a whole query do not change its order and are left out. Arithmetic is
 in float32, in float64 for float64, in chunks. Measured with csls, qb_norm, nnn and dual_softmax:
@@ -29,7 +29,7 @@ Direction = Callable[[Tensor, Tensor, Tensor], object]
 
 
 def none(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The scores as they are, twice: the baseline that a switch can name."""
+    """Return two copies of the scores: the baseline of a comparison."""
     kept = torch.contiguous_format
     return scores.clone(memory_format=kept), scores.clone(memory_format=kept)
 
@@ -41,22 +41,22 @@ def inverted_softmax(
     bank_i2t: Tensor | None = None,
     bank_t2i: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The softmax over the queries instead of the gallery (Smith et al., ICLR 2017).
+    """Rank by the softmax over the queries instead of the gallery (Smith et al., ICLR 2017).
 
     P(q, g) = exp(s(q, g) / temperature) / sum_b exp(s(b, g) / temperature), their inverted softmax
-    with beta = 1 / temperature. Ordered by its logarithm, which no score makes overflow.
+    with beta = 1 / temperature. Computed as a logarithm, so that no score overflows.
     """
     check_number("temperature", temperature, above=0)
     offset = partial(_soft_maximum, temperature=temperature)
-    return _both(scores, bank_i2t, bank_t2i, partial(_less_offset, offset=offset))
+    return _both(scores, bank_i2t, bank_t2i, partial(_subtract_offset, offset=offset))
 
 
 def dual_softmax(scores: Tensor, *, temperature: float = 0.05) -> tuple[Tensor, Tensor]:
-    """The score times its softmax over the queries (Cheng et al., CAMoE, 2021: DSL at inference).
+    """Rank by the score times its softmax over the queries (Cheng et al., CAMoE, 2021).
 
     s(q, g) * exp(s(q, g) / temperature) / sum_b exp(s(b, g) / temperature), b over the queries
-    under test. The score itself is a factor, so the equation is meant for scores above zero: of two
-    equal negative scores it prefers the one with the smaller prior.
+    under test (DSL at inference). The equation is meant for scores above zero: of two equal
+    negative scores it prefers the one with the smaller softmax.
     """
     check_number("temperature", temperature, above=0)
 
@@ -78,14 +78,12 @@ def csls(
     bank_i2t: Tensor | None = None,
     bank_t2i: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-domain similarity local scaling (Conneau et al., ICLR 2018, section 2.3).
+    """Rank by cross-domain similarity local scaling (Conneau et al., ICLR 2018, section 2.3).
 
     2 s(q, g) - r(q) - r(g), r(g) the mean of the `neighbors` highest s(b, g) over the bank; r(q)
     is the same for a whole query. Half of it is `nnn` with alpha = 1/2.
     """
-    check_count("neighbors", neighbors)
-    offset = partial(_mean_of_highest, count=neighbors, weight=0.5)
-    return _both(scores, bank_i2t, bank_t2i, partial(_less_offset, offset=offset))
+    return nnn(scores, alpha=0.5, neighbors=neighbors, bank_i2t=bank_i2t, bank_t2i=bank_t2i)
 
 
 def nnn(
@@ -96,15 +94,15 @@ def nnn(
     bank_i2t: Tensor | None = None,
     bank_t2i: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Nearest neighbour normalisation (Chowdhury, Wang et al., EMNLP 2024).
+    """Rank by nearest neighbour normalisation (Chowdhury, Wang et al., EMNLP 2024).
 
-    s(q, g) - alpha * b(g), b(g) the mean of the `neighbors` highest s(b, g) over the bank. The
-    paper picks alpha and the count on a validation split, and so should you.
+    s(q, g) - alpha * b(g), b(g) the mean of the `neighbors` highest s(b, g) over the bank. Choose
+    both options on a validation split, as the paper does.
     """
     check_number("alpha", alpha, at_least=0)
     check_count("neighbors", neighbors)
     offset = partial(_mean_of_highest, count=neighbors, weight=alpha)
-    return _both(scores, bank_i2t, bank_t2i, partial(_less_offset, offset=offset))
+    return _both(scores, bank_i2t, bank_t2i, partial(_subtract_offset, offset=offset))
 
 
 def qb_norm(
@@ -115,7 +113,7 @@ def qb_norm(
     bank_i2t: Tensor | None = None,
     bank_t2i: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Querybank normalisation by dynamic inverted softmax (Bogolin et al., CVPR 2022).
+    """Rank by querybank normalisation, dynamic inverted softmax (Bogolin et al., CVPR 2022).
 
     The activation set holds every gallery item among the `activation_k` best of any query of the
     bank. A query whose best item is in the set is ordered by the inverted softmax over the bank,
@@ -147,21 +145,21 @@ def _both(
     return i2t, t2i
 
 
-def _less_offset(
+def _subtract_offset(
     queries: Tensor, bank: Tensor, result: Tensor, offset: Callable[[Tensor], Tensor]
 ) -> None:
-    taken_off = _of_gallery(bank, offset)
-    reorder_rows(queries, result, lambda chunk, _: chunk - taken_off)
+    subtracted = _of_gallery(bank, offset)
+    reorder_rows(queries, result, lambda chunk, _: chunk - subtracted)
 
 
 def _of_gallery(bank: Tensor, offset: Callable[[Tensor], Tensor]) -> Tensor:
-    """(G,): `offset`, (C, B) -> (C,), of what each gallery item scores with the bank (B, G)."""
+    """Return (G,): `offset`, (C, B) -> (C,), of each gallery item's scores with the bank (B, G)."""
     columns = row_chunks(bank.shape[1], bank.shape[0])
     return torch.cat([offset(widened(bank[:, chunk].T.contiguous())) for chunk in columns])
 
 
 def _soft_maximum(scores: Tensor, temperature: float) -> Tensor:
-    """temperature * log sum exp(scores / temperature) over the last axis, in units of the score."""
+    """Return temperature * log sum exp(scores / temperature) over the last axis."""
     highest = scores.amax(dim=1, keepdim=True)
     total = ((scores - highest) / temperature).exp().sum(dim=1)
     return highest[:, 0] + temperature * total.log()

@@ -1,13 +1,13 @@
-"""k-reciprocal encoding (Zhong et al., CVPR 2017), carried over to a cross-modal matrix.
+"""k-reciprocal encoding (Zhong et al., CVPR 2017), adapted to a cross-modal matrix.
 
 The paper ranks one set of images against itself. Here the query is of the other modality than the
-gallery, so the code vector V of either side is over *gallery* items, and neighbours come from
-two places:
+gallery, so the code vector V of either side is over *gallery* items, and there are two kinds of
+neighbours:
 
-* the query's, N(q, k1): its best gallery items by score. Item g is reciprocal if q is also among
+* of a query, N(q, k1): its best gallery items by score. Item g is reciprocal if q is also among
   the k1 best queries of g (eq. 2).
-* a gallery item's, N(g, k): itself and the k items nearest to it, by the cosine of the given
-  embeddings, else of the profiles (what the queries at large score with it; see `unit_vectors`).
+* of a gallery item, N(g, k): itself and the k items nearest to it, by the cosine of the given
+  embeddings, else of the profiles (its scores with all queries; see `unit_vectors`).
 
 The rest follows the paper: R* adds the (k1/2)-reciprocal neighbours of each reciprocal neighbour
 that shares two thirds of them (eq. 3); V(j) = exp(-d(j)) on R* and 0 elsewhere (eq. 7), scaled to
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import top_candidates
-from ascl_plugin.reranking.neighbors import unit_vectors
+from ascl_plugin.reranking.neighbors import nearest, unit_vectors
 from ascl_plugin.reranking.options import check_count, check_number
 from ascl_plugin.reranking.reorder import reorder_rows, widened
 from ascl_plugin.scores import row_chunks
@@ -38,10 +38,10 @@ def k_reciprocal(
     image_embeddings: Tensor | None = None,
     text_embeddings: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both directions of k-reciprocal encoding on an (I, T) tensor; see the module.
+    """Rank by k-reciprocal encoding on an (I, T) tensor; see the module.
 
     Time is that of two products (G, E) by (E, G), E the width of the embeddings or profiles, and
-    of one small loop turn a query. With profiles, 5,000 x 25,000 float32 scores take 1.9 GiB beside
+    of a short loop over queries. With profiles, 5,000 x 25,000 float32 scores take 1.9 GiB beside
     them (the two results, the unit vectors and the sparse codes) and 222 seconds on one core.
     """
     check_count("k1", k1)
@@ -57,8 +57,8 @@ def _direction(
     scores: Tensor, embeddings: Tensor | None, result: Tensor, k1: int, k2: int, weight: float
 ) -> None:
     queries, gallery = scores.shape
-    centred = embeddings is None
-    vectors = unit_vectors(scores.T if embeddings is None else embeddings, centred)
+    source = scores.T if embeddings is None else embeddings
+    vectors = unit_vectors(source, centered=embeddings is None)
     codes = _GalleryCodes(vectors.to(widened(scores[:1]).dtype), k1, k2)
     best_queries = torch.cat(
         [
@@ -81,15 +81,12 @@ def _direction(
 
 
 class _GalleryCodes:
-    """The codes V of all gallery items, and what a query needs of them."""
+    """Codes V of all gallery items, to make and compare codes of queries with."""
 
     def __init__(self, vectors: Tensor, k1: int, k2: int) -> None:
         gallery = len(vectors)
-        count = min(max(k1 + 1, k2), gallery)
-        nearest = torch.cat(
-            [_nearest(vectors, rows, count) for rows in row_chunks(gallery, gallery)]
-        )  # itself first
-        near = nearest[:, : k1 + 1]
+        neighbors = nearest(vectors, min(max(k1 + 1, k2), gallery))  # itself first
+        near = neighbors[:, : k1 + 1]
         half = near[:, : k1 // 2 + 1]
         self.half, self.half_reciprocal = half, _reciprocal(half)
         reciprocal = _reciprocal(near)
@@ -103,7 +100,7 @@ class _GalleryCodes:
             code = vectors.new_zeros(rows.stop - rows.start, gallery)
             items = torch.arange(rows.start, rows.stop, device=vectors.device)
             self.initial.add_rows(items[:, None], code)
-            item, other, value = _entries(self.expand(code, nearest[rows, 1:k2]), rows)
+            item, other, value = _entries(self.expand(code, neighbors[rows, 1:k2]), rows)
             parts.append((other, item, value))
         self.by_member = _SparseRows(parts, gallery)
         self.size = vectors.new_zeros(gallery).index_add_(
@@ -111,7 +108,7 @@ class _GalleryCodes:
         )
 
     def encode(self, distance: Tensor, near: Tensor, reciprocal: Tensor) -> Tensor:
-        """Eqs 3, 7: distances (C, G) and neighbours (C, k), reciprocal or not -> codes (C, G)."""
+        """Return codes (C, G), eqs 3 and 7, from distances (C, G) and neighbours (C, k)."""
         member = torch.zeros_like(distance, dtype=torch.bool).scatter_(1, near, reciprocal)
         candidate, valid = self.half[near].flatten(1), self.half_reciprocal[near]  # (C, k, h)
         shared = (member.gather(1, candidate).view(valid.shape) & valid).sum(dim=2)
@@ -122,13 +119,13 @@ class _GalleryCodes:
         return code / code.sum(dim=1, keepdim=True).clamp_min(torch.finfo(code.dtype).tiny)
 
     def expand(self, code: Tensor, others: Tensor) -> Tensor:
-        """Eq. 11: the mean of codes (C, G) and those of `others` (C, n) nearest gallery items."""
+        """Return the mean of codes (C, G) and those of `others` (C, n) gallery items, eq. 11."""
         total = code.clone()
         self.initial.add_rows(others, total)
         return total / (others.shape[1] + 1)
 
     def jaccard_distance(self, code: Tensor) -> Tensor:
-        """Eq. 10 between codes (C, G) of queries and all gallery items, (C, G)."""
+        """Return (C, G), the distance between codes (C, G) and all gallery items, eq. 10."""
         shared = torch.zeros_like(code)
         for row, total in zip(code, shared, strict=True):
             members = row.nonzero()[:, 0]
@@ -138,7 +135,7 @@ class _GalleryCodes:
 
 
 class _SparseRows:
-    """A (G, G) matrix of few entries, read row by row.
+    """A sparse (G, G) matrix, read row by row.
 
     Args:
         parts: rows, columns and values of its entries, in any order.
@@ -152,7 +149,7 @@ class _SparseRows:
         self.start = torch.searchsorted(row, torch.arange(size + 1, device=row.device))
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Entries of the rows (R,): which of the R each is of, its column, its value."""
+        """Return the entries of rows (R,): the number of the row in R, the column, the value."""
         length = self.start[rows + 1] - self.start[rows]
         which = torch.arange(len(rows), device=rows.device).repeat_interleave(length)
         entry = torch.arange(len(which), device=rows.device)
@@ -167,28 +164,22 @@ class _SparseRows:
 
 
 def _entries(code: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, columns and values of what is not 0 in a chunk (C, G)."""
+    """Return rows, columns and values of the entries of a chunk (C, G) that are not 0."""
     row, column = code.nonzero(as_tuple=True)
     return row + rows.start, column, code[row, column]
 
 
-def _nearest(vectors: Tensor, rows: slice, count: int) -> Tensor:
-    similarity = vectors[rows] @ vectors.T
-    similarity[:, rows].fill_diagonal_(torch.inf)
-    return top_candidates(similarity, count)
-
-
 def _reciprocal(near: Tensor) -> Tensor:
-    """Which of each item's neighbours (G, k) have the item among theirs."""
+    """Return (G, k), True for each neighbour of an item that has the item among its own."""
     own = torch.arange(len(near), device=near.device)
     chunks = row_chunks(len(near), near.shape[1] ** 2)
     return torch.cat([(near[near[rows]] == own[rows, None, None]).any(dim=2) for rows in chunks])
 
 
 def _distance(similarity: Tensor) -> Tensor:
-    """0 at the highest of a row, 1 at the lowest."""
+    """Return distances, 0 at the highest of a row and 1 at the lowest."""
     lowest, highest = similarity.aminmax(dim=1, keepdim=True)
     spread = (highest - lowest).clamp_min(torch.finfo(similarity.dtype).tiny)
-    if spread.isinf().any():  # a distance ignores scale, a difference may leave the range
+    if spread.isinf().any():  # a distance ignores scale, a difference may overflow
         return _distance(similarity / 2)
     return (highest - similarity) / spread

@@ -1,4 +1,4 @@
-"""The texts nearest to a text, found from the scores or from embeddings, never from labels."""
+"""Neighbours of a text: by scores, by embeddings, by top-K lists, or, an oracle, by labels."""
 
 from __future__ import annotations
 
@@ -11,65 +11,65 @@ from torch.nn.functional import normalize
 from ascl_plugin.ranking import top_candidates
 from ascl_plugin.scores import row_chunks
 
+# the name of the oracle's row in tables
+ROW = "oracle: label groups"
+WARNING = (
+    "rerank: caption_groups says which captions belong to the same image. That is the label that "
+    "retrieval is to find: text-to-image recall after it is that of an oracle, not of a method"
+)
+
 
 def nearest_texts(scores: Tensor, count: int, embeddings: Tensor | None = None) -> Tensor:
-    """G(T, K') of eq 26: the `count` texts nearest to each text, the text itself first.
+    """Return G(T, K') of eq 26: the `count` texts nearest to each text, the text itself first.
 
-    Two texts are near when they like the same images: the cosine of their columns of `scores`,
-    each image's mean over all texts taken off first (an image that every text likes tells nothing
-    about a text). With embeddings it is the cosine of those. Exact, in chunks.
+    Without embeddings two texts are near when they like the same images: the cosine of their
+    columns of `scores`, minus each image's mean over all texts (an image that every text likes says
+    nothing about a text). Exact, in chunks.
 
     Args:
         scores: (I, T), finite.
         count: 1 <= count <= T.
-        embeddings: (T, E), finite, or None.
+        embeddings: (T, E), finite, to take cosines of; or None.
 
     Returns:
         (T, count) int64.
     """
-    texts = scores.shape[1]
     if count == 1:
-        return torch.arange(texts, device=scores.device)[:, None]
+        return torch.arange(scores.shape[1], device=scores.device)[:, None]
     if embeddings is None:
-        vectors = unit_vectors(scores.T, centred=True)
-    else:
-        vectors = unit_vectors(embeddings.to(scores.device))
+        return nearest(unit_vectors(scores.T, centered=True), count)
+    return nearest(unit_vectors(embeddings.to(scores.device)), count)
+
+
+def nearest(vectors: Tensor, count: int) -> Tensor:
+    """Return the `count` items with the largest product with each item (N, E), itself first."""
     found = []
-    for rows in row_chunks(texts, texts):
+    for rows in row_chunks(len(vectors), len(vectors)):
         similarity = vectors[rows] @ vectors.T
         similarity[:, rows].fill_diagonal_(torch.inf)
         found.append(top_candidates(similarity, count))
     return torch.cat(found)
 
 
-def unit_vectors(source: Tensor, centred: bool = False) -> Tensor:
-    """Rows whose products are cosines, (N, E) in float32, in float64 for float64.
+def unit_vectors(source: Tensor, centered: bool = False) -> Tensor:
+    """Return rows of length 1, (N, E) in float32, in float64 for float64.
 
     Args:
-        source: (N, E), finite; profiles, what everything of the other modality scores with each
-            item, or embeddings.
-        centred: take each column's mean over the rows off first.
+        source: (N, E), finite; embeddings, or profiles: an item's scores with every query.
+        centered: subtract each column's mean over the rows first.
     """
     wide = torch.float64 if source.dtype == torch.float64 else torch.float32
     low, high = source.aminmax()
     # a cosine ignores scale, the squares on the way to it overflow or vanish
     scale = torch.maximum(-low, high).to(wide).clamp_min(torch.finfo(wide).tiny)
     vectors = source.to(wide) / scale
-    if centred:
+    if centered:
         vectors -= vectors.mean(dim=0)
     return normalize(vectors, dim=1, out=vectors)
 
 
-# what a table calls the row of recall after it
-ROW = "oracle: label groups"
-WARNING = (
-    "rerank: caption_groups tells which captions belong to the same image. That is the label that "
-    "retrieval is to find: text-to-image recall after it is that of an oracle, not of a method"
-)
-
-
 def group_neighbors(groups: Tensor) -> Tensor:
-    """The texts of the same group as each text, itself among them.
+    """Return the texts of the same group as each text, itself among them.
 
     Args:
         groups: (T,) integers; texts with the same number are a group.
@@ -78,30 +78,25 @@ def group_neighbors(groups: Tensor) -> Tensor:
         (T, G) int64, G the size of the largest group; smaller groups repeat the text itself.
     """
     _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
-    order = group.argsort(stable=True)
-    place = (
-        torch.arange(len(groups), device=groups.device) - (sizes.cumsum(0) - sizes)[group[order]]
-    )
-    members = group.new_full((len(sizes), int(sizes.max())), -1)
-    members[group[order], place] = order
+    members = _first_of_each(group, group.argsort(stable=True), len(sizes), int(sizes.max()))
     own = torch.arange(len(groups), device=groups.device)[:, None]
     neighbors = members[group]
     return torch.where(neighbors < 0, own, neighbors)
 
 
 def overlapping_texts(ids: Tensor, scores: Tensor, images: int, count: int) -> Tensor:
-    """The texts whose lists are most like a text's own.
+    """Return the texts whose lists overlap most with a text's own.
 
-    A list is a sparse vector over images, each with its score above the last of the list, and two
-    lists are alike when the cosine of these is high: what scores are added to or multiplied by
-    does not matter, and no score is made up for an image that is in one list alone. Time is that of
-    all pairs of texts that share an image, counted once for each image they share.
+    A list is a sparse vector over images, each with its score above the last of the list; the
+    overlap of two lists is the cosine of their vectors. So neither scale nor offset of the scores
+    matters, and an image that is in one list alone needs no score in the other. Time is that of all
+    pairs of texts that share an image, counted once for each image they share.
 
     Args:
-        ids: (T, K') images, -1 for nobody; as `check_lists` passes them.
+        ids: (T, K') images, -1 for an empty slot; as `check_lists` passes them.
         scores: (T, K').
         images: I.
-        count: how many texts, the text itself not among them; at least 1.
+        count: number of texts, at least 1, the text itself not counted.
 
     Returns:
         (T, count) int64, the nearest first, -1 where fewer texts share an image.
@@ -112,21 +107,23 @@ def overlapping_texts(ids: Tensor, scores: Tensor, images: int, count: int) -> T
     result = torch.full((texts, count), -1, device=ids.device)
     pairs = int(ids[weights > 0].bincount().square().sum())
     for rows in row_chunks(texts, 1 + pairs // texts):
-        size = rows.stop - rows.start
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
             cosines = torch.sparse.mm(_sparse(ids[rows], weights[rows], images), by_image)
         text, other = cosines.coalesce().indices()
         another = text + rows.start != other
-        values = cosines.coalesce().values()[another]
-        result[rows] = _best(text[another], other[another], values, size, count)
+        text, other = text[another], other[another]
+        order = cosines.coalesce().values()[another].argsort(descending=True, stable=True)
+        order = order[text[order].argsort(stable=True)]
+        best = _first_of_each(text, order, rows.stop - rows.start, count)
+        result[rows] = torch.where(best < 0, -1, other[best]) if len(other) else best
     return result
 
 
-def _above_the_last(scores: Tensor, somebody: Tensor) -> Tensor:
-    """(T, K') float32 rows of length 1 (or 0, where all scores are equal), 0 for nobody."""
-    half = (scores.double() / 2).masked_fill(~somebody, torch.inf)  # differences stay finite
-    weights = (half - half.amin(dim=1, keepdim=True)).masked_fill(~somebody, 0)
+def _above_the_last(scores: Tensor, used: Tensor) -> Tensor:
+    """Return (T, K') float32 rows of length 1 (0 where all scores are equal), 0 in empty slots."""
+    half = (scores.double() / 2).masked_fill(~used, torch.inf)  # differences stay finite
+    weights = (half - half.amin(dim=1, keepdim=True)).masked_fill(~used, 0)
     scale = weights.amax(dim=1, keepdim=True)  # squares of tiny numbers would vanish
     return normalize(weights / scale.masked_fill(scale == 0, 1), dim=1).float()
 
@@ -137,18 +134,16 @@ def _sparse(ids: Tensor, weights: Tensor, images: int) -> Tensor:
         torch.stack([text, ids[text, column]]),
         weights[text, column],
         (len(ids), images),
-        check_invariants=False,  # said, so that torch does not warn
+        check_invariants=False,  # torch warns if it is left out
     )
 
 
-def _best(queries: Tensor, items: Tensor, values: Tensor, count: int, k: int) -> Tensor:
-    """(count, k): each query's items of highest value, -1 behind them."""
-    order = values.argsort(descending=True, stable=True)
-    order = order[queries[order].argsort(stable=True)]
-    sizes = queries.bincount(minlength=count)
-    first = sizes.cumsum(0) - sizes
-    place = torch.arange(len(order), device=order.device) - first[queries[order]]
+def _first_of_each(group: Tensor, order: Tensor, groups: int, k: int) -> Tensor:
+    """Return (groups, k): the first k of each group, in `order` (sorted by group); then -1."""
+    sizes = group.bincount(minlength=groups)
+    place = torch.arange(len(order), device=order.device)
+    place -= (sizes.cumsum(0) - sizes)[group[order]]
     order, place = order[place < k], place[place < k]
-    best = torch.full((count, k), -1, device=order.device)
-    best[queries[order], place] = items[order]
-    return best
+    first = torch.full((groups, k), -1, device=order.device)
+    first[group[order], place] = order
+    return first

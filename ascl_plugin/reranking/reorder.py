@@ -1,4 +1,4 @@
-"""A row's scores handed out again in the order of other values: how every method keeps scores."""
+"""Rows reordered by other values: every method moves scores and changes none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ascl_plugin.scores import row_chunks
 def reorder_rows(
     scores: Tensor, result: Tensor, values: Callable[[Tensor, slice], Tensor]
 ) -> Tensor:
-    """Fill `result` with `scores`, every row's scores in the order of its new values.
+    """Fill `result` with `scores`, each row's scores in the order of its new values.
 
     Equal values keep the initial order, and equal scores the lower index first.
 
@@ -37,11 +37,11 @@ def reorder_rows(
 
 
 def _from_high_to_low(values: Tensor) -> Tensor:
-    """Stable argsort of every row, (C, G) int64.
+    """Return the stable argsort of every row, (C, G) int64, highest first.
 
     On a CPU, numpy's vectorised sort of plain integers is several times faster than an argsort. So
-    value and column go into one integer: its upper half falls as the value rises, its lower half is
-    the column, which keeps ties in order and is the answer itself.
+    value and column share one integer: its upper half falls as the value rises, its lower half is
+    the column, which keeps ties in order and is the result.
     """
     if values.device.type != "cpu" or values.dtype == torch.float64:
         return values.argsort(dim=1, descending=True, stable=True)
@@ -52,5 +52,5 @@ def _from_high_to_low(values: Tensor) -> Tensor:
 
 
 def widened(scores: Tensor) -> Tensor:
-    """float64 as it is, anything shorter in float32."""
+    """Return float64 as it is, any shorter type as float32."""
     return scores if scores.dtype == torch.float64 else scores.float()

@@ -27,7 +27,7 @@ def noisy(seed):
 
 
 def with_groups(sim, groups, **options):
-    with pytest.warns(UserWarning, match="caption_groups tells .* the label"):
+    with pytest.warns(UserWarning, match="caption_groups says .* the label"):
         return rerank(sim, caption_groups=groups, **options)
 
 
