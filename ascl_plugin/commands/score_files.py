@@ -127,7 +127,7 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
         with written(path) as aside:
             save(tensors, aside)
         return [path]
-    plain = {name: _as_numpy(value, path) for name, value in arrays.items()}
+    plain: dict[str, Any] = {name: _as_numpy(value, path) for name, value in arrays.items()}
     if path.suffix == ".npz":
         with written(path) as aside, open(aside, "wb") as file:
             np.savez(file, **plain)
