@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import datasets
 
 from ascl_plugin.data.image_paths import ImagePaths
-from ascl_plugin.data.json_file import field, list_field, load_json
+from ascl_plugin.data.json_file import Json, field, load_json
 from ascl_plugin.data.rows import (
     SPLITS,
     clean_captions,
@@ -19,6 +18,7 @@ from ascl_plugin.data.rows import (
     text_id,
     to_dataset,
 )
+from ascl_plugin.interfaces import Row
 
 # the folders that the archives of Flickr30K and Flickr8k unpack into
 _ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
@@ -51,7 +51,7 @@ def read_karpathy(
     """
     path = Path(path)
     paths = ImagePaths(Path(image_root or path.parent) if pictures else None)
-    entries = list_field(load_json(path), "images", path)
+    entries = field(load_json(path), "images", path, list)
     rows = [_karpathy_row(entry, path, index, paths) for index, entry in enumerate(entries)]
     refuse_duplicates((row["image_id"] for row in rows), str(path))
     splits = {name: [row for row in rows if row["split"] == name] for name in SPLITS}
@@ -64,18 +64,18 @@ def is_karpathy(path: str | Path) -> bool:
     Raises:
         FileNotFoundError, ValueError: no such file, or no JSON.
     """
-    images = list_field(load_json(Path(path)), "images", path)
+    images = field(load_json(Path(path)), "images", path, list)
     return bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
 
 
-def _karpathy_row(entry: Any, path: Path, index: int, paths: ImagePaths) -> dict[str, Any]:
+def _karpathy_row(entry: Json, path: Path, index: int, paths: ImagePaths) -> Row:
     where = f"{path}: images[{index}]"
     name = refuse_outside(field(entry, "filename", where), where)
     image_id = text_id(entry.get("cocoid", name), where)
     split = split_named(field(entry, "split", where), where)
     sentences = {
         f"{where}.sentences[{i}]": sentence
-        for i, sentence in enumerate(list_field(entry, "sentences", where))
+        for i, sentence in enumerate(field(entry, "sentences", where, list))
     }
     captions = [field(sentence, "raw", place) for place, sentence in sentences.items()]
     below = refuse_outside(entry.get("filepath") or ".", where)
@@ -134,8 +134,8 @@ def read_coco_captions(
     paths = ImagePaths(Path(image_root) if pictures else None)
 
     content = load_json(path)
-    rows: dict[str, dict[str, Any]] = {}
-    for index, entry in enumerate(list_field(content, "images", path)):
+    rows: dict[str, dict[str, Json]] = {}
+    for index, entry in enumerate(field(content, "images", path, list)):
         where = f"{path}: images[{index}]"
         image_id = text_id(field(entry, "id", where), where)
         if image_id in rows:
@@ -144,7 +144,7 @@ def read_coco_captions(
         found = paths.find(name, (year, f"images/{year}", "images", ""), where)
         cells = {"image_id": image_id, "image": {"path": found, "bytes": None}, "split": split}
         rows[image_id] = {**cells, "captions": [], "caption_ids": []}
-    for index, entry in enumerate(list_field(content, "annotations", path)):
+    for index, entry in enumerate(field(content, "annotations", path, list)):
         where = f"{path}: annotations[{index}]"
         image_id = text_id(field(entry, "image_id", where), where)
         if image_id not in rows:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+Json = Any  # anything that JSON holds
 
-def load_json(path: Path) -> Any:
+
+def load_json(path: Path) -> Json:
     """Return the content of a file.
 
     Raises:
@@ -24,27 +26,18 @@ def load_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON that is read: {error}") from error
 
 
-def field(entry: Any, name: str, where: object) -> Any:
+def field(entry: Json, name: str, where: object, kind: type = object) -> Json:
     """Return `entry[name]`.
 
     Raises:
         KeyError: there is no such field; `where` names the entry.
-        ValueError: the entry is no object.
+        ValueError: the entry is no object, or the field not of its kind.
     """
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: expected an object with {name!r}, got {type(entry).__name__}")
     if name not in entry:
         raise KeyError(f"{where}: field {name!r} is missing; it has {', '.join(entry) or 'none'}")
+    if not isinstance(entry[name], kind):
+        found = type(entry[name]).__name__
+        raise ValueError(f"{where}: {name!r} is a {found}, expected a {kind.__name__}")
     return entry[name]
-
-
-def list_field(entry: Any, name: str, where: object) -> list[Any]:
-    """Return `entry[name]`, a list.
-
-    Raises:
-        KeyError, ValueError: as `field`; no list.
-    """
-    values = field(entry, name, where)
-    if not isinstance(values, list):
-        raise ValueError(f"{where}: {name!r} is a {type(values).__name__}, expected a list")
-    return values

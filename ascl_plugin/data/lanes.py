@@ -1,29 +1,32 @@
-"""Training rows of a stream, over and over: lanes that are read apart and make batches together."""
+"""Training rows of a stream, without end: lanes that are read apart and make batches together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ascl_plugin.data.shards import Shards
+from ascl_plugin.data.shards import Shards, StreamRow
 
-MOST = 8  # lanes, where no number is given
-UNEVEN = 1.1  # shards of one lane for each of another, at most, where no number is given
+MOST = 8  # lanes by default, at most
+UNEVEN = 1.1  # by default at most, shards of one lane for each of another
 
 
 class Position(NamedTuple):
-    """Where a lane stands: plain numbers, for a checkpoint."""
+    """A position in a lane: plain numbers, for a checkpoint.
 
-    #: pass over the lane's shards
+    Attributes:
+        epoch: pass over the lane's shards.
+        shard, row: start of the current block: the shard's place in the pass, the row in it.
+        place: rows of the block that were given.
+    """
+
     epoch: int = 0
-    #: where the block of rows under way begins: the shard's place in the pass, the row in it
     shard: int = 0
     row: int = 0
-    #: rows of the block that were given
     place: int = 0
 
 
@@ -39,25 +42,24 @@ class Lanes:
     touches. No chunk holds rows of two passes: no batch has a row twice, and the few rows that do
     not fill the last chunk of a pass are left out of that pass.
 
-    Of rows in memory there are `buffer` of all lanes: as one of a block is given, one of the next
-    is read.
+    Memory holds `buffer` rows of all lanes: as one of a block is given, one of the next is read.
 
     Args:
-        source, split: as of `Shards`. A row is an image: captions of one image in several rows
-            would be each other's negatives.
+        source, split: as `Shards` takes them. A row is an image: captions of one image in several
+            rows would be each other's negatives.
         batch_size: rows of a batch.
-        seed: of the order.
-        lanes: how many; 0: the most that share a batch out evenly and shards nearly so, up to
-            `MOST`. Rows of lanes with fewer rows come around sooner.
+        seed: seed of the order.
+        lanes: number of lanes; 0: the most that share a batch out evenly and shards nearly so, up
+            to `MOST`. Rows of lanes with fewer rows come around sooner.
         buffer: rows that are shuffled among each other, over all lanes.
 
     Attributes:
-        count: lanes there are.
-        chunk: rows of a batch that come from each.
+        count: number of lanes.
+        chunk: rows of a batch from each lane.
 
     Raises:
-        FileNotFoundError, ValueError: as `Shards`; `lanes` that do not divide a batch, or are more
-            than the shards.
+        FileNotFoundError, ValueError: as `Shards`; `lanes` that do not divide a batch, or more
+            lanes than shards.
     """
 
     def __init__(
@@ -81,12 +83,11 @@ class Lanes:
 
     def chunks(
         self, lane: int, start: Position = START
-    ) -> Iterator[tuple[list[dict[str, Any]], Position]]:
-        """Chunks of one lane from a position on, each with the position behind it.
+    ) -> Iterator[tuple[list[StreamRow], Position]]:
+        """Yield the chunks of one lane from a position on, each with the position behind it.
 
-        Yields:
-            Rows as `Shards.read` gives them, with what chance is drawn from: `row`, the number of
-            the row in the source; `epoch`, the pass; `caption_index`, another one each pass.
+        Rows are those of `Shards.read`, with the numbers that decide about chance: `row`, the row's
+        number in the source; `epoch`, the pass; `caption_index`, another one each pass.
 
         Raises:
             ValueError: as `Shards.read`; a shard without rows; a lane with fewer rows than a chunk.
@@ -108,29 +109,29 @@ class Lanes:
     def __str__(self) -> str:
         return f"{len(self.shards)} shard(s) of {self.shards.name} in {self.count} lane(s)"
 
-    def sample(self, rows: int) -> list[dict[str, Any]]:
-        """The first rows of the source as it lies, whatever the seed; fewer where there are."""
+    def sample(self, rows: int) -> list[StreamRow]:
+        """Return the first rows of the source as it lies, fewer where there are fewer."""
         return list(islice(self.shards.share(), rows))
 
-    def _pass(self, lane: int, start: Position) -> Iterator[tuple[dict[str, Any], Position]]:
-        """Rows of one pass, each with the position behind it."""
+    def _pass(self, lane: int, start: Position) -> Iterator[tuple[StreamRow, Position]]:
+        """Yield the rows of one pass, each with the position behind it."""
         source = self._rows(lane, start)
-        block: list[Any] = list(islice(source, self.block))
+        block = dict(enumerate(islice(source, self.block)))
         skip = start.place
         while block:
             _, shard, row = block[0]
             at = Position(start.epoch, shard, row)
-            following: list[Any] = []
+            following: list[tuple[StreamRow, int, int]] = []
             order = np.random.default_rng([self.seed, lane, *at]).permutation(len(block))
-            for place, index in enumerate(order, 1):
+            for place, index in enumerate(order.tolist(), 1):
                 following += islice(source, 1)
+                given, _, _ = block.pop(index)
                 if place > skip:
-                    yield block[index][0], at._replace(place=place)
-                block[index] = None  # read by now, and large
-            block, skip = following, 0
+                    yield given, at._replace(place=place)
+            block, skip = dict(enumerate(following)), 0
 
-    def _rows(self, lane: int, start: Position) -> Iterator[tuple[dict[str, Any], int, int]]:
-        """Rows of a pass as they lie, each with the shard's place in the pass and its row there."""
+    def _rows(self, lane: int, start: Position) -> Iterator[tuple[StreamRow, int, int]]:
+        """Yield a pass as it lies: row, the shard's place in the pass, the row's number in it."""
         order, first = self._order(lane, start.epoch), start.row
         for place in range(start.shard, len(order)):
             shard = order[place]
@@ -148,13 +149,13 @@ class Lanes:
             first = 0
 
     def _order(self, lane: int, epoch: int) -> list[int]:
-        """The lane's shards in the order of a pass."""
+        """Return the lane's shards in the order of a pass."""
         dealt = np.random.default_rng(self.seed).permutation(len(self.shards))[lane :: self.count]
         return np.random.default_rng([self.seed, lane, epoch]).permutation(dealt).tolist()
 
 
 def _fair(shards: int, batch_size: int) -> int:
-    """Lanes that share a batch out evenly, and shards nearly so; at most `MOST`."""
+    """Return the most lanes up to `MOST` that share a batch out evenly, and shards nearly so."""
     return max(
         lanes
         for lanes in range(1, min(MOST, shards) + 1)

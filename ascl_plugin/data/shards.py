@@ -6,13 +6,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 
 from ascl_plugin.data.rows import clean_captions, text_id
 from ascl_plugin.data.tables import CAPTIONS, IMAGE_ID
 from ascl_plugin.data.tar_files import PICTURES, TEXTS, read_tar, tar_files
+from ascl_plugin.interfaces import Row
+
+Item = TypeVar("Item")
+Picture = dict[str, object]  # "path" and "bytes"
+StreamRow = dict[str, Any]  # `image_id`, `image`, `captions`, `split`
 
 
 class Shards:
@@ -45,7 +50,7 @@ class Shards:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, shard: int, skip: int = 0) -> Iterator[dict[str, Any]]:
+    def read(self, shard: int, skip: int = 0) -> Iterator[StreamRow]:
         """Yield the rows of one shard after the first `skip`.
 
         Raises:
@@ -72,7 +77,7 @@ class Shards:
                 "split": self.split,
             }
 
-    def share(self, rank: int = 0, world_size: int = 1) -> Iterator[dict[str, Any]]:
+    def share(self, rank: int = 0, world_size: int = 1) -> Iterator[StreamRow]:
         """Yield the rows of one rank, once, as they lie: every `world_size`-th shard.
 
         Where shards do not share out evenly, a rank has every `world_size`-th row of all.
@@ -82,7 +87,7 @@ class Shards:
         rows = chain.from_iterable(map(self.read, range(len(self))))
         return islice(rows, rank, None, world_size)
 
-    def _picture(self, cell: Any, shard: str, where: str) -> dict[str, Any]:
+    def _picture(self, cell: object, shard: str, where: str) -> Picture:
         """Return the undecoded picture; its path, which errors name, names the shard, too."""
         if not isinstance(cell, Mapping):
             raise ValueError(f"{where}: the image is {repr(cell)[:80]}, expected a picture's bytes")
@@ -96,7 +101,7 @@ class Shards:
         return {"path": path, "bytes": None}
 
 
-def windows(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def windows(rows: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield lists of `size` rows; the last may be shorter."""
     rows = iter(rows)
     while window := list(islice(rows, size)):
@@ -115,7 +120,7 @@ def _open_stream(name: str, split: str) -> datasets.IterableDataset:
         raise ValueError(f"{name} cannot be read, or is empty: {error}") from error
 
 
-def _naming(rows: Iterable[Any], name: str) -> Iterator[Any]:
+def _naming(rows: Iterable[Item], name: str) -> Iterator[Item]:
     """Yield the rows, and raise what goes wrong in reading them with the name of their shard.
 
     Raises:
@@ -133,7 +138,7 @@ def _naming(rows: Iterable[Any], name: str) -> Iterator[Any]:
         ) from error
 
 
-def _first(row: Mapping[str, Any], names: Iterable[str], where: str, what: str) -> Any:
+def _first(row: Row, names: Iterable[str], where: str, what: str) -> Any:
     for name in names:
         if row.get(name) is not None:
             return row[name]

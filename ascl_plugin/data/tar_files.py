@@ -13,7 +13,6 @@ import tarfile
 from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
-from typing import Any
 
 from ascl_plugin.data.tables import CAPTIONS, IMAGE, IMAGE_ID
 
@@ -22,6 +21,8 @@ try:
     from webdataset.tariterators import group_by_keys
 except ImportError as error:
     raise ImportError('streams need webdataset: pip install "ascl-plugin[recipes]"') from error
+
+Sample = dict[str, object]  # `__key__`, `__url__`, and contents by suffix
 
 #: Suffixes of a sample's members, in the order in which they are looked for.
 PICTURES = (*IMAGE, "jpeg", "webp", "tif", "tiff", "bmp")
@@ -59,7 +60,7 @@ def tar_files(source: str | Path | list[str]) -> list[str] | None:
     return sorted({file for files in found.values() for file in files})
 
 
-def read_tar(path: str) -> Iterator[dict[str, Any]]:
+def read_tar(path: str) -> Iterator[Sample]:
     """Yield samples: `__key__`, and by suffix undecoded pictures, texts, and parsed json.
 
     Raises:
@@ -71,7 +72,7 @@ def read_tar(path: str) -> Iterator[dict[str, Any]]:
         yield {name: _decoded(name, value, sample["__key__"]) for name, value in sample.items()}
 
 
-def _members(path: str) -> Iterator[dict[str, Any]]:
+def _members(path: str) -> Iterator[Sample]:
     """Yield regular members as `group_by_keys` takes them.
 
     Compressed files are refused (``r|``): a few of their bytes may be gigabytes of headers.
@@ -95,7 +96,7 @@ def _members(path: str) -> Iterator[dict[str, Any]]:
             )
 
 
-def _decoded(name: str, value: Any, key: str) -> Any:
+def _decoded(name: str, value: object, key: str) -> object:
     if not isinstance(value, bytes):
         return value
     if name in PICTURES:
