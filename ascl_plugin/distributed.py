@@ -35,9 +35,8 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        total = gradient.clone(
-            memory_format=torch.contiguous_format
-        )  # others read the gradient too
+        # a copy, because others read the gradient too
+        total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.split(ctx.counts)[dist.get_rank()], None
 

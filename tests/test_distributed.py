@@ -57,10 +57,11 @@ def one_process(rank, out):
     """What each of the processes does; its results go into a file."""
     dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
     found = {}
-    local = torch.full((2, 3), float(rank), requires_grad=True)
+    # uneven shares: two rows of rank 0, three of rank 1
+    local = torch.full((2 + rank, 3), float(rank), requires_grad=True)
     whole = gather(local)
     # each process weighs row n of the whole by n + 1: gradients of both processes add up
-    (whole * torch.arange(1.0, 5)[:, None]).sum().backward()
+    (whole * torch.arange(1.0, 6)[:, None]).sum().backward()
     found["gathered"], found["gathered_grad"] = whole.detach(), local.grad
     # a sum hands both of its terms the same gradient
     one, other = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
@@ -104,10 +105,10 @@ def test_one_process_gathers_nothing():
 
 
 def test_gather_keeps_the_order_of_ranks_and_adds_gradients_up(found):
-    """Rows of rank r weigh 2r + 1 and 2r + 2 in the sum that each of the two processes takes."""
-    for rank, values in enumerate(found):
-        assert values["gathered"][:, 0].tolist() == [0, 0, 1, 1]
-        assert values["gathered_grad"][:, 0].tolist() == [2 * (2 * rank + 1), 2 * (2 * rank + 2)]
+    """Rows weigh 1, 2 (of rank 0) and 3, 4, 5 in the sum that each of the two ranks takes."""
+    for values, weights in zip(found, ([1, 2], [3, 4, 5]), strict=True):
+        assert values["gathered"][:, 0].tolist() == [0, 0, 1, 1, 1]
+        assert values["gathered_grad"][:, 0].tolist() == [2 * weight for weight in weights]
 
 
 def test_a_gradient_that_others_read_stays_as_it_is(found):

@@ -37,11 +37,6 @@ TOLERANCE = {torch.bfloat16: 0.03, torch.float16: 0.01, torch.float32: 0.003}  #
 _PROVEN: dict[tuple, bool] = {}
 
 
-def available(device: torch.device | str, dtype: torch.dtype) -> bool:
-    """Return True if kernels run on `dtype` on `device`: a GPU, or Triton's interpreter."""
-    return _lacking(torch.device(device), dtype) is None
-
-
 def refusal(images: Images, texts: Texts) -> str | None:
     """Return the reason why the kernels cannot score these items, or None."""
     x, y = _places(images), _places(texts)

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from ascl_plugin.features import wide
 
+Blocks = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 TIE = 1e-5  # share of a score by which another must be higher to count as higher
 
 
@@ -56,7 +57,7 @@ def asymmetry_loss(
         own = torch.arange(len(s), device=s.device)
         return pair_terms(s, s.T, own, negatives, temperature, form).mean()
 
-    return _balanced(half, balance, sim, negative_sim, positive_sim, positive_negative_sim)
+    return _balanced(half, balance, (sim, negative_sim, positive_sim, positive_negative_sim))
 
 
 def pair_terms(
@@ -125,7 +126,7 @@ def triplet_loss(
         hinges = (margin + x - s.diagonal() for x in (hardest_image, hardest_text))
         return sum((x.relu() for x in hinges), start=s.new_zeros(())).mean()
 
-    return _balanced(half, balance, sim, negative_sim, positive_sim, positive_negative_sim)
+    return _balanced(half, balance, (sim, negative_sim, positive_sim, positive_negative_sim))
 
 
 def competitors(
@@ -162,14 +163,10 @@ def check_options(
 
 
 def _balanced(
-    half: Callable[[Tensor, Tensor | None], Tensor],
-    balance: float,
-    sim: Tensor,
-    negative: Tensor | None,
-    positive: Tensor | None,
-    positive_negative: Tensor | None,
+    half: Callable[[Tensor, Tensor | None], Tensor], balance: float, blocks: Blocks
 ) -> Tensor:
     """Return balance * half of the captions + (1 - balance) * half of the generated positives."""
+    sim, negative, positive, positive_negative = blocks
     if sim.ndim != 2 or sim.shape[0] != sim.shape[1] or not len(sim):
         raise ValueError(
             f"sim must be (N, N) with the pairs on its diagonal, got {tuple(sim.shape)}"

@@ -166,11 +166,15 @@ def test_what_wants_a_gradient_goes_through_factored(make, wanted, monkeypatch):
     torch.testing.assert_close(found, scores.detach(), rtol=0, atol=1e-5)
 
 
-def test_available_for_what_the_interpreter_can(make):
-    found = {d for d in (*kernels.PER_THREAD, torch.float64) if kernels.available("cpu", d)}
-    assert found == {torch.float32, torch.float16}
-    _, images, texts = cast(torch.bfloat16, *make("parameter-free"))
-    assert kernels.refusal(images, texts) == "Triton's interpreter multiplies no bf16"
+def test_refused_is_what_the_interpreter_cannot(make):
+    drawn = make("parameter-free")
+    reasons = {
+        dtype: kernels.refusal(*cast(dtype, *drawn)[1:])
+        for dtype in (*kernels.PER_THREAD, torch.float64)
+    }
+    assert reasons[torch.float32] is reasons[torch.float16] is None
+    assert reasons[torch.bfloat16] == "Triton's interpreter multiplies no bf16"
+    assert "features are torch.float64" in reasons[torch.float64]
 
 
 @pytest.mark.parametrize(

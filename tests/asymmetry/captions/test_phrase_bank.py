@@ -164,8 +164,6 @@ def test_insert_and_phrases_go_together(options):
 def test_the_model_scores_inserted_negatives_in_place_of_noise():
     """Each block is the score of the texts under its prefix, with gradients to the encoder."""
     pytest.importorskip("huggingface_hub", reason="extra `recipes`")
-    from ascl_plugin.features import TextFeatures
-    from ascl_plugin.losses import AsymmetryLoss
     from ascl_plugin.retrieval.model import RetrievalModel
 
     torch.manual_seed(0)
@@ -182,11 +180,9 @@ def test_the_model_scores_inserted_negatives_in_place_of_noise():
     images = model.encode_images(batch)
     for prefix in ("negative_", "positive_negative_"):
         texts = model.encode_texts(batch, prefix)
-        assert isinstance(texts, TextFeatures)
         torch.testing.assert_close(blocks[f"{prefix}sim"], model.fusion(images, texts))
-    blocks["negative_sim"].sum().backward(retain_graph=True)
+    blocks["negative_sim"].sum().backward()
     assert model.word_projection.weight.grad.abs().sum() > 0
-    assert torch.isfinite(AsymmetryLoss()(**blocks))
 
 
 @settings(max_examples=30)
