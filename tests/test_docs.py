@@ -17,8 +17,12 @@ from ascl_plugin import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 SNIPPET = re.compile(r"^(<!-- no-run -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+# the entry-point group is no module
+MODULE = re.compile(r"\b(?<!/)ascl_plugin(?:\.(?!components)\w+)+")
+FILE = re.compile(r"\b(?:ascl_plugin|adapters|benchmarks|recipes|tests)/[a-z_\d/]+\.(?:py|yaml)")
 
 
 def modules_with_examples() -> list[str]:
@@ -52,6 +56,29 @@ def test_snippets_run(page, tmp_path, monkeypatch):
 def test_linked_files_exist(page):
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PROSE], ids=lambda page: page.name)
+def test_named_modules_and_files_exist(page):
+    text = page.read_text().partition("### Removed before")[0]  # after it: names that are gone
+    for name in set(MODULE.findall(text)):
+        assert resolves(name), f"{page.name} names {name}"
+    for name in set(FILE.findall(text)):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def resolves(name: str) -> bool:
+    """Return True if a dotted name is a module, or an attribute of one."""
+    module, _, rest = name.partition(".")
+    value = importlib.import_module(module)
+    for part in rest.split("."):
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(f"{value.__name__}.{part}")
+            except ModuleNotFoundError:
+                return False
+        value = getattr(value, part)
+    return True
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
