@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import datasets
 
-from ascl_plugin.data.rows import clean_captions, text_id
+from ascl_plugin.data.rows import SPLITS, clean_captions, text_id
 from ascl_plugin.data.tables import CAPTIONS, IMAGE_ID
 from ascl_plugin.data.tar_files import PICTURES, TEXTS, read_tar, tar_files
 from ascl_plugin.interfaces import Row
@@ -29,7 +29,8 @@ class Shards:
     Args:
         source: tar files (see `tar_files`), a hub id ("user/name"), or a folder that `datasets`
             reads.
-        split: name of the split of a hub data set or folder; tar files are one split of this name.
+        split: split of a hub data set or folder, by its name there; tar files are "train", "val" or
+            "test", whichever this says.
 
     Attributes:
         names: (shards,) the name of each in errors.
@@ -43,6 +44,8 @@ class Shards:
         self.split = split
         self.name = ", ".join(map(str, source)) if isinstance(source, list) else str(source)
         files = tar_files(source)
+        if files is not None and split not in SPLITS:
+            raise ValueError(f"{self.name}: unknown split {split!r}; known are {', '.join(SPLITS)}")
         self._table = _open_stream(self.name, split) if files is None else None
         shards = range(0 if self._table is None else self._table.num_shards)
         self.names = files or [f"{self.name}, shard {n}" for n in shards]

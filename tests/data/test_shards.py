@@ -169,6 +169,8 @@ def test_what_is_not_there_is_named(tars):
         Shards("none/*.tar")
     with pytest.raises(FileNotFoundError, match="none: neither tar files, nor a folder"):
         Shards(tars / "none")
+    with pytest.raises(ValueError, match="unknown split 'tset'; known are train, val, test"):
+        Shards(f"{tars}/*.tar", "tset")
 
 
 @pytest.mark.parametrize(

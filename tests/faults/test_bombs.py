@@ -39,6 +39,8 @@ def _png(width, height):
 def test_a_picture_of_too_many_pixels_is_refused(size):
     with limits(60), pytest.raises(ValueError, match=r"image 7 .* does not decode: "):
         load_image({"path": None, "bytes": _png(*size)}, "7")
+    with pytest.raises(ValueError, match="10000 x 10000 pixels, more than"):  # Pillow only warns
+        load_image({"path": None, "bytes": _png(10_000, 10_000)}, "7")
 
 
 def test_eps_is_no_picture(tmp_path):
