@@ -1,4 +1,4 @@
-"""What to say when a framework does not import, or a model cannot be had."""
+"""Errors for a framework that does not import and a model that cannot be loaded, with the cure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 def explain(error: Exception, framework: str, extra: str) -> ImportError:
-    """An ImportError to raise from `error`, that says what to install.
+    """Return an ImportError to raise from `error` that names the package to install.
 
     Args:
-        error: what importing `framework` raised. Often that is not an ImportError: a torchvision
-            built for another torch fails with a RuntimeError (``operator torchvision::nms does not
-            exist``) and takes timm and parts of transformers down with it.
-        framework: what was imported.
-        extra: the extra of ascl-plugin that brings it.
+        error: raised by the import of `framework`, often no ImportError: a torchvision built for
+            another torch fails with a RuntimeError (``operator torchvision::nms does not exist``),
+            and timm and parts of transformers fail with it.
+        framework: name of the framework.
+        extra: name of the extra of ascl-plugin that installs it.
     """
     install = f'pip install "ascl-plugin[{extra}]"'
     if isinstance(error, ModuleNotFoundError):
@@ -30,12 +30,12 @@ def explain(error: Exception, framework: str, extra: str) -> ImportError:
 
 @contextmanager
 def naming(model: str) -> Iterator[None]:
-    """Around `from_pretrained` of transformers: its errors name the model and the cure."""
+    """Make errors of `from_pretrained` of transformers name the model and the cure."""
     try:
         yield
     except OSError as error:
         raise OSError(
-            f"model {model!r} is neither a local folder nor to be had from the hub "
+            f"model {model!r} is neither a local folder nor on the hub "
             f"({str(error).splitlines()[0]}); a local folder with config.json, the files of the "
             "tokenizer or image processor and model.safetensors works without a network"
         ) from error

@@ -9,7 +9,7 @@ PREFIX = "package:"
 
 
 def package_path(spec: str) -> str:
-    """The one path that ``package:NAME/relative/glob`` stands for; any other string as it is.
+    """Return the path that ``package:NAME/relative/glob`` stands for; other strings unchanged.
 
     NAME is the package's import name; it is located, not imported.
 
@@ -19,7 +19,7 @@ def package_path(spec: str) -> str:
     'bert-base-uncased'
 
     Raises:
-        ImportError: the package is not installed; the message says what brings it.
+        ImportError: the package is not installed; the message says how to install it.
         FileNotFoundError: nothing in the package matches.
         ValueError: several paths match, or the path leaves the package.
     """

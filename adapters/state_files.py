@@ -1,4 +1,4 @@
-"""State dicts from files, without executing anything, and into a model by name."""
+"""State dicts: read from files without executing anything, loaded into a model by name."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CONVERT = (
 
 
 def read_state(path: str) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU.
+    """Return tensors by name, on the CPU.
 
     Args:
-        path: ``.safetensors``, or what `torch.save` wrote (tensors alone), the state dict itself or
-            under "model" or "state_dict"; ``package:NAME/path`` is inside an installed package.
+        path: ``.safetensors``, or a file of `torch.save` with tensors only: the state dict, itself
+            or under "model" or "state_dict". ``package:NAME/path`` is in an installed package.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or more than tensors in it, as in detectron2's ``.pkl`` files; the
-            message says how to convert one.
+        ValueError: damaged, or more than tensors, as detectron2's ``.pkl`` files hold; the message
+            says how to convert one.
     """
     path = package_path(path)
     if not Path(path).is_file():
@@ -39,9 +39,9 @@ def read_state(path: str) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle is refused in any of a dozen ways
-        told = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{path} is damaged or holds more than tensors ({told}). "
+            f"{path} is damaged or holds more than tensors ({reason}). "
             + _CONVERT.format(path=shlex.quote(str(path)))
         ) from error
     for name in ("model", "state_dict"):
@@ -55,17 +55,17 @@ def read_state(path: str) -> dict[str, Tensor]:
 def load_state(
     model: nn.Module, state: dict[str, Tensor], source: str, optional: tuple[str, ...] = ()
 ) -> None:
-    """Loads by name, all or nothing missing.
+    """Load tensors by name; names must agree on both sides.
 
     Args:
-        model: takes the tensors.
+        model: module to load into.
         state: tensors by name.
-        source: for errors.
+        source: name of the file, for errors.
         optional: endings of names that either side may lack.
 
     Raises:
         ValueError: names that the file lacks or the model does not know, or shapes that differ; the
-            message counts them and names the first ones.
+            message counts them and names the first.
     """
     optional = (*optional, "num_batches_tracked")
     try:

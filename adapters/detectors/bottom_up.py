@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,11 +47,17 @@ POOLED = 14  # side of a pooled region; test.prototxt, roi_pool5
 # same in detectron2's Base-RCNN-C4.yaml
 BEFORE_NMS, PROPOSAL_NMS = 6000, 0.7
 CLASS_NMS = 0.3  # TEST.NMS of py-faster-rcnn
+# detectron2 keeps anchors and pixel means in some files and not in others; no feature depends on
+# the attribute head
+OPTIONAL = (
+    "cell_anchors.0", "pixel_mean", "pixel_std", "cls_embedding.weight",
+    "fc_attr.weight", "fc_attr.bias", "attr_score.weight", "attr_score.bias",
+)  # fmt: skip
 BEST_CLASS_NMS = (0.5, 0.6, 0.7, 0.8, 0.9)  # demos of py-bottom-up-attention
 
 
 class BottomUp(RegionDetector):
-    """K regions of the Visual Genome detector, 1,600 classes and 400 attributes, 2048 wide.
+    """K regions of the Visual Genome detector, 1,600 classes, 2048 wide.
 
     ResNet-101 up to res4, proposals from 12 anchors a cell, RoI pooling to 14 x 14, res5 dilated,
     the mean over the region. Pictures are BGR less the channel means, shorter side 600 and longer
@@ -74,8 +79,7 @@ class BottomUp(RegionDetector):
         box_weights: divisors of the class-wise box deltas. detectron2's default; weights converted
             without rescaling from Caffe need (1, 1, 1, 1). "per_class" does not use them.
         min_size, max_size: limits of the resized sides.
-        classes, attributes, class_agnostic_boxes: as in `BottomUpNetwork`.
-        width, blocks: of the ResNet, for small tests.
+        classes, width, blocks: as in `BottomUpNetwork`, for small tests.
         images_at_once, precision: as in `RegionDetector`.
 
     Raises:
@@ -96,8 +100,6 @@ class BottomUp(RegionDetector):
         min_size: int = 600,
         max_size: int = 1000,
         classes: int = 1600,
-        attributes: int = 400,
-        class_agnostic_boxes: bool = False,
         width: int = 64,
         blocks: Sequence[int] = (3, 4, 23, 3),
         images_at_once: int = 8,
@@ -113,7 +115,7 @@ class BottomUp(RegionDetector):
             )
         self.selection, self.confidence, self.proposals = selection, confidence, proposals
         self.min_proposal_side, self.box_weights = min_proposal_side, tuple(box_weights)
-        self.network = BottomUpNetwork(width, blocks, classes, attributes, class_agnostic_boxes)
+        self.network = BottomUpNetwork(width, blocks, classes)
         self.region_dim = self.pooled_dim = self.network.feature_dim
         if weights is not None:
             self.load_weights(weights)
@@ -133,12 +135,10 @@ class BottomUp(RegionDetector):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: more than tensors; tensors that the file lacks or has beyond the network's,
-                or of other shapes. `attributes=0` builds the network of a file without them.
+            ValueError: more than tensors; tensors that the file lacks or has beyond the network's
+                and the attribute head's, or of other shapes.
         """
-        # detectron2 keeps anchors and pixel means in some files and not in others
-        optional = ("cell_anchors.0", "pixel_mean", "pixel_std")
-        load_state(self.network, read_state(path), path, optional)
+        load_state(self.network, read_state(path), path, OPTIONAL)
 
     def fingerprint(self) -> dict[str, object]:
         """Return all that the features depend on, as JSON: weights, options."""
@@ -187,31 +187,22 @@ class BottomUp(RegionDetector):
         with self._layers(features.device):
             vectors = self.network.roi_heads.res5(cells).float().mean((2, 3))
             vectors, pooled = vectors[:-1], vectors[-1]
-            predicted = self.network.roi_heads.box_predictor(vectors)
+            class_logits, by_class = self.network.roi_heads.box_predictor(vectors)
         with exact(features.device):
-            scores = predicted[0].float().softmax(-1)[:, :-1]
-            boxes, (chosen, best, labels) = self._select(
-                proposals, scores, predicted[1].float(), size
-            )
-            found = Detections(boxes[chosen], best, labels, vectors[chosen], pooled)
-            if predicted[2] is None:
-                return found
-            likelihood, attributes = predicted[2][chosen].float()[:, :-1].softmax(-1).max(-1)
-            return replace(found, attributes=attributes, attribute_scores=likelihood)
+            scores = class_logits.float().softmax(-1)[:, :-1]
+            boxes, (chosen, best, labels) = self._select(proposals, scores, by_class.float(), size)
+            return Detections(boxes[chosen], best, labels, vectors[chosen], pooled)
 
     def _select(
-        self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size
+        self, proposals: Tensor, scores: Tensor, by_class: Tensor, size: Size
     ) -> tuple[Tensor, Selected]:
         """Return the boxes of all proposals, and which of them are kept."""
         if self.selection == "per_class":
             return proposals, select_by_class(
                 proposals, scores, CLASS_NMS, self.confidence, self.min_regions, self.num_regions
             )
-        by_class = deltas.unflatten(1, (-1, 4))
-        if by_class.shape[1] > 1:
-            rows = torch.arange(len(scores), device=scores.device)
-            by_class = by_class[rows, scores.argmax(1)][:, None]
-        boxes = clip_boxes_to_image(_decode(by_class[:, 0], proposals, self.box_weights), size)
+        deltas = by_class[torch.arange(len(scores), device=scores.device), scores.argmax(1)]
+        boxes = clip_boxes_to_image(_decode(deltas, proposals, self.box_weights), size)
         return boxes, select_by_best_class(
             boxes, scores, BEST_CLASS_NMS, self.min_regions, self.num_regions
         )

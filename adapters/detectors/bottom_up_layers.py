@@ -132,28 +132,16 @@ class ProposalHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class, box and attribute of a region; attributes see the likeliest class.
+    """Class of a region, the last one the background, and a box for each class."""
 
-    The last class is the background, the last attribute is none.
-    """
-
-    def __init__(self, inputs: int, classes: int, attributes: int, class_agnostic: bool) -> None:
+    def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
         self.cls_score = nn.Linear(inputs, classes + 1)
-        self.bbox_pred = nn.Linear(inputs, 4 if class_agnostic else 4 * classes)
-        if attributes:
-            self.cls_embedding = nn.Embedding(classes + 1, inputs // 8)
-            self.fc_attr = nn.Linear(inputs + inputs // 8, inputs // 4)
-            self.attr_score = nn.Linear(inputs // 4, attributes + 1)
+        self.bbox_pred = nn.Linear(inputs, 4 * classes)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return class logits (R, C + 1), deltas (R, 4 C or 4), attribute logits (R, A + 1)."""
-        logits = self.cls_score(features)
-        if not hasattr(self, "attr_score"):
-            return logits, self.bbox_pred(features), None
-        embedded = self.cls_embedding(logits.argmax(-1))
-        hidden = relu(self.fc_attr(torch.cat([features, embedded], -1)))
-        return logits, self.bbox_pred(features), self.attr_score(hidden)
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits (R, C + 1) and deltas (R, C, 4)."""
+        return self.cls_score(features), self.bbox_pred(features).unflatten(1, (-1, 4))
 
 
 class ProposalGenerator(nn.Module):
@@ -168,22 +156,19 @@ class ProposalGenerator(nn.Module):
 class RegionHeads(nn.Module):
     """res5, which keeps the size of its input and dilates instead, and the predictor."""
 
-    def __init__(
-        self, width: int, blocks: int, classes: int, attributes: int, class_agnostic: bool
-    ) -> None:
+    def __init__(self, width: int, blocks: int, classes: int) -> None:
         super().__init__()
         self.res5 = stage(16 * width, 8 * width, blocks, 1, dilation=2)
-        self.box_predictor = BoxPredictor(32 * width, classes, attributes, class_agnostic)
+        self.box_predictor = BoxPredictor(32 * width, classes)
 
 
 class BottomUpNetwork(nn.Module):
-    """All parameters, under detectron2's names.
+    """All parameters, under detectron2's names, but for the attribute head: no feature needs it.
 
     Args:
         width: channels of the stem; all other widths follow from it.
         blocks: numbers of blocks of res2, res3, res4, res5.
-        classes, attributes: numbers without background and none; 0 attributes: no attribute head.
-        class_agnostic_boxes: one box for all classes instead of one for each.
+        classes: number of classes without background.
     """
 
     stride = 16
@@ -193,11 +178,9 @@ class BottomUpNetwork(nn.Module):
         width: int = 64,
         blocks: Sequence[int] = (3, 4, 23, 3),
         classes: int = 1600,
-        attributes: int = 400,
-        class_agnostic_boxes: bool = False,
     ) -> None:
         super().__init__()
         self.feature_dim = 32 * width
         self.backbone = Backbone(width, blocks)
         self.proposal_generator = ProposalGenerator(16 * width, self.stride)
-        self.roi_heads = RegionHeads(width, blocks[3], classes, attributes, class_agnostic_boxes)
+        self.roi_heads = RegionHeads(width, blocks[3], classes)

@@ -34,7 +34,6 @@ class Detections:
         labels: (k,) int64, class numbers of the detector.
         features: (k, D).
         pooled: (D_p,), feature of the picture as one region.
-        attributes, attribute_scores: (k,); None from a detector that names no attributes.
     """
 
     boxes: Tensor
@@ -42,8 +41,6 @@ class Detections:
     labels: Tensor
     features: Tensor
     pooled: Tensor
-    attributes: Tensor | None = None
-    attribute_scores: Tensor | None = None
 
 
 class RegionDetector(PretrainedEncoder):

@@ -23,23 +23,23 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
     Called as ``loss(images, labels, ref_emb=texts, ref_labels=labels)``. Rows of the reference
     labelled -1 are generated negatives, to every image.
 
-    What the interface has no place for: generated positives (there is one reference, and a richer
-    text is no other class), and several texts of an image in a batch (the loss wants pairs). A
-    miner's `indices_tuple` is refused. `DistributedLossWrapper` works where labels differ between
-    processes, too. `SelfSupervisedLoss` and `CrossBatchMemory` accept losses of
-    their own list alone, and refuse this one.
+    The interface has no place for generated positives (there is one reference, and a richer text
+    is no other class), nor for several texts of an image in a batch (the loss takes pairs). A
+    miner's `indices_tuple` is refused. `DistributedLossWrapper` works if labels differ between
+    ranks, too. `SelfSupervisedLoss` and `CrossBatchMemory` refuse losses that are not on their own
+    list, this one included.
 
     Args:
         temperature, form: as `AsymmetryLoss`.
-        **options: of `BaseMetricLossFunction`: `distance`, one that grows with similarity, cosine
-            by default; `embedding_regularizer`.
+        **options: options of `BaseMetricLossFunction`: `distance`, which must grow with similarity
+            (default: cosine); `embedding_regularizer`.
 
     Shapes:
         embeddings (N, D), labels (N,) all different, ref_emb (N + M, D), ref_labels (N + M,): the
         N labels in their order, and M times -1 anywhere among them. -> scalar.
 
     Raises:
-        ValueError: labels that say something else; a miner; a distance that shrinks with
+        ValueError: other labels; a miner; a distance that shrinks with
             similarity.
     """
 
@@ -51,7 +51,7 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
         self.asymmetry_loss = AsymmetryLoss(temperature, form=form)
 
     def get_default_distance(self) -> CosineSimilarity:
-        """Cosines."""
+        """Return the cosine."""
         return CosineSimilarity()
 
     def compute_loss(
@@ -62,7 +62,7 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
         ref_emb: Tensor,
         ref_labels: Tensor,
     ) -> dict[str, Any]:
-        """The loss as the base class wants it, reduced."""
+        """Return the loss, reduced, in the form the base class expects."""
         if indices_tuple is not None:
             raise ValueError("AsymmetryMetricLoss weighs all pairs of a batch: it takes no miner")
         if ref_emb is embeddings or labels is None:

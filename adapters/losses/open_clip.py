@@ -20,22 +20,21 @@ EMBEDDING_NOISES = ("gaussian", "dropout", "none")
 class OpenClipAsymmetryLoss(nn.Module):
     """`AsymmetryLoss` (form "nll") that open_clip's trainer calls as it calls `ClipLoss`.
 
-    Each caption embedding gets a generated negative: itself with noise in it. The papers put noise
-    into the words of a caption (Asymmetry-I); a trainer that hands out one embedding a text leaves
-    only that to put noise into, which is less. A model whose output holds
-    ``negative_text_features``, made of noisy words, has those used. With
-    ``positive_text_features``, embeddings of richer or shorter captions (Asymmetry-II and -III), it
-    has the second half of the loss, too.
+    Each caption embedding gets a generated negative: itself with noise. The papers put noise into
+    the words of a caption (Asymmetry-I); a trainer that passes one embedding a text leaves only
+    that, which is less. ``negative_text_features`` in the model's output, made of noisy words, are
+    used instead. ``positive_text_features``, embeddings of richer or shorter captions
+    (Asymmetry-II and -III), add the second half of the loss.
 
     Args:
-        temperature: divides the cosines; None: what the model learns, `logit_scale`. A number
-            leaves `logit_scale` as it is. `logit_bias` cancels in a softmax and has no effect.
+        temperature: divisor of the cosines; None: the learned `logit_scale`. With a number,
+            `logit_scale` stays as it is. `logit_bias` cancels in a softmax and has no effect.
         negatives: noise in the text embedding: "gaussian", "dropout" (of elements), or "none".
-        strength: of the noise, as `generate_negatives` measures it; default as there.
+        strength: strength of the noise, as in `generate_negatives`.
         balance: weight of L_I against L_II&III, where there are positives.
-        rank, world_size, local_loss, gather_with_grad: as of `ClipLoss`, and with its gradients:
-            `gather_with_grad` makes them those of one process with the whole batch;
-            `local_loss` compares a process's own pairs with all, in world_size times less memory.
+        rank, world_size, local_loss, gather_with_grad: as in `ClipLoss`, and with its gradients:
+            `gather_with_grad` makes them those of one rank with the global batch; `local_loss`
+            compares a rank's own pairs with all, in world_size times less memory.
 
     Inputs:
         The keys of open_clip's model output: ``image_features``, ``text_features`` (N, D), unit
@@ -94,7 +93,7 @@ class OpenClipAsymmetryLoss(nn.Module):
         positive_text_features: Tensor | None = None,
         output_dict: bool = False,
     ) -> Any:
-        """The loss; generated noise is drawn in training mode alone."""
+        """Return the loss; noise is drawn in training mode only."""
         temperature = 1 / wide(logit_scale) if self.temperature is None else self.temperature
         images = self._gather(image_features)
         half = self._half(images, text_features, negative_text_features, temperature)
@@ -148,7 +147,7 @@ class OpenClipAsymmetryLoss(nn.Module):
         return torch.cat(parts)
 
     def extra_repr(self) -> str:
-        """What `print(loss)` tells of the options."""
+        """Return the options, for `print(loss)`."""
         return (
             f"temperature={self.temperature}, negatives={self.negatives!r}, "
             f"strength={self.strength}, balance={self.balance}, local_loss={self.local_loss}, "

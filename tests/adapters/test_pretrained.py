@@ -20,7 +20,7 @@ CONFIG = {
 SMALL = {"min_size": 64, "max_size": 96, "num_regions": 5, "proposals": 20, "precision": "fp32"}
 DETECTORS = {
     "faster_rcnn": {**SMALL, "model": "fasterrcnn_mobilenet_v3_large_fpn", "min_score": 0.0},
-    "bottom_up": {**SMALL, "width": 8, "blocks": (1, 2, 2, 1), "classes": 12, "attributes": 5},
+    "bottom_up": {**SMALL, "width": 8, "blocks": (1, 2, 2, 1), "classes": 12},
 }
 RESIZED = [{"num_regions": 4}, {"proposals": 9}, {"min_size": 65}, {"precision": "bf16"}]
 # encoder -> framework, options, options that change the features

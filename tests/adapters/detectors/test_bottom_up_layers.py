@@ -14,18 +14,17 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from ascl_plugin.adapters.detectors.bottom_up_layers import (
     BottomUpNetwork,
-    BoxPredictor,
     cell_anchors,
 )
 
-TINY = {"width": 8, "blocks": (1, 2, 2, 1), "classes": 12, "attributes": 5}
+TINY = {"width": 8, "blocks": (1, 2, 2, 1), "classes": 12}
 
 
 # ---------------------------------------------------------------- layout
 
 
-def documented_layout(blocks=(3, 4, 23, 3), width=64, classes=1600, attributes=400, anchors=12):
-    """Names and shapes of the published files, written down from their documentation."""
+def documented_layout(blocks=(3, 4, 23, 3), width=64, classes=1600, anchors=12):
+    """Names and shapes of the published files, less the attribute head, as documented."""
     shapes = {}
 
     def conv(name, outputs, inputs, side):
@@ -56,9 +55,6 @@ def documented_layout(blocks=(3, 4, 23, 3), width=64, classes=1600, attributes=4
     predictor, dim = "roi_heads.box_predictor", 32 * width
     linear(f"{predictor}.cls_score", classes + 1, dim)
     linear(f"{predictor}.bbox_pred", 4 * classes, dim)
-    shapes[f"{predictor}.cls_embedding.weight"] = (classes + 1, dim // 8)
-    linear(f"{predictor}.fc_attr", dim // 4, dim + dim // 8)
-    linear(f"{predictor}.attr_score", attributes + 1, dim // 4)
     return shapes
 
 
@@ -100,7 +96,7 @@ def test_resnet_is_torchvisions_with_strides_moved():
         elif name.endswith("running_mean"):
             buffer.normal_(std=0.1)
     state = theirs.state_dict()
-    ours = BottomUpNetwork(blocks=(2, 1, 2, 2), classes=2, attributes=0)
+    ours = BottomUpNetwork(blocks=(2, 1, 2, 2), classes=2)
     parts = {**{f"backbone.{k}": v for k, v in ours.backbone.state_dict().items()}}
     parts |= {f"roi_heads.res5.{k}": v for k, v in ours.roi_heads.res5.state_dict().items()}
     ours.load_state_dict({name: state[their_name(name)] for name in parts}, strict=False)
@@ -120,18 +116,6 @@ def test_max_pooling_rounds_up():
     """40 pixels: 20 after the convolution, windows at 0, 2, ..., 18: 10 (unrounded, 9)."""
     stem = BottomUpNetwork(**TINY).backbone.stem
     assert stem(torch.randn(1, 3, 40, 600)).shape[-2:] == (10, 150)
-
-
-def test_attributes_see_the_likeliest_class():
-    torch.manual_seed(0)
-    predictor = BoxPredictor(16, 3, 2, False)
-    features = torch.randn(4, 16)
-    logits, deltas, attributes = predictor(features)
-    assert (logits.shape, deltas.shape, attributes.shape) == ((4, 4), (4, 12), (4, 3))
-    classes = (features @ predictor.cls_score.weight.T + predictor.cls_score.bias).argmax(1)
-    seen = torch.cat([features, predictor.cls_embedding.weight[classes]], 1)
-    torch.testing.assert_close(attributes, predictor.attr_score(predictor.fc_attr(seen).relu()))
-    assert len(set(classes.tolist())) > 1
 
 
 # ---------------------------------------------------------------- anchors and boxes
