@@ -15,6 +15,7 @@ from ascl_plugin import shares as processes
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.paired_protocol import paired_matrix
 from ascl_plugin.shares import is_main, shares
 
 WORLD = 2
@@ -48,9 +49,7 @@ def one_process(rank, out):
         "nobody's": score_matrix(head, v[: 5 * rank], w, processes="own"),
         "file": score_matrix(head, v, w, (1, 3), processes="split", path=file),
         "again": score_matrix(head, v, w, processes="split", path=file),
-        "paired": score_matrix(
-            head, v, w, processes="split", protocol="paired", caption_to_image=PAIRING
-        ),
+        "paired": paired_matrix(head, v, w, PAIRING, processes="split"),
         "split best": listed(score_matrix(head, v, w, (1, 3), topk=3, processes="split")),
         "own best": listed(score_matrix(head, own, w, topk=3, processes="own")),
         "long lists": listed(score_matrix(head, own, w, topk=99, processes="own")),
@@ -86,7 +85,7 @@ def test_every_process_has_the_matrix_of_one(found):
 @pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
 def test_the_paired_protocol_sees_the_images_of_all(found):
     head, v, w = inputs()
-    alone = score_matrix(head, v, w, protocol="paired", caption_to_image=PAIRING)
+    alone = paired_matrix(head, v, w, PAIRING)
     for values in found:
         torch.testing.assert_close(values["paired"], alone, rtol=0, atol=1e-6)
 

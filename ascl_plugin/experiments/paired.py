@@ -22,7 +22,7 @@ from ascl_plugin.report.document import Section
 from ascl_plugin.report.table import RESULT_COLUMNS, Cell, Table, spread_cells
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.paired_protocol import ROW as PAIRED
-from ascl_plugin.scoring.paired_protocol import PairedProtocol
+from ascl_plugin.scoring.paired_protocol import PairedProtocol, paired_matrix
 
 HONEST = "pair by pair"
 WAYS = (HONEST, PAIRED)
@@ -105,7 +105,7 @@ def measure(trained: Trained, rows: int, draws: int) -> Measured:
     images, texts, owners = _first(trained, count)
     own = torch.from_numpy(trained.caption_to_image) < count
     honest = retrieval_metrics(trained.sim[:count][:, own], owners)
-    leaking = score_matrix(trained.model, images, texts, protocol="paired", caption_to_image=owners)
+    leaking = paired_matrix(trained.model, images, texts, owners)
     first = torch.stack([(owners == image).nonzero()[0, 0] for image in range(count)])
     generator = torch.Generator().manual_seed(trained.seed)
     drawn = [
@@ -150,7 +150,7 @@ def noise_like(
 def both_ways(head: Scorer, images: ImageFeatures, texts: TextFeatures) -> Metrics:
     """Return metrics of image i with text i as its pair, scored pair by pair and as published."""
     owners = torch.arange(len(texts))
-    leaking = score_matrix(head, images, texts, protocol="paired", caption_to_image=owners)
+    leaking = paired_matrix(head, images, texts, owners)
     return {
         HONEST: retrieval_metrics(score_matrix(head, images, texts), owners),
         PAIRED: retrieval_metrics(leaking, owners),

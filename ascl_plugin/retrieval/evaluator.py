@@ -27,6 +27,7 @@ from ascl_plugin.scoring.blocks import device_of
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.paired_protocol import LEAKS as PAIRED_LEAKS
 from ascl_plugin.scoring.paired_protocol import ROW as PAIRED_ROW
+from ascl_plugin.scoring.paired_protocol import paired_matrix
 from ascl_plugin.scoring.pairs import score_pairs
 from ascl_plugin.shares import shares
 
@@ -101,15 +102,8 @@ class Evaluator:
             TypeError: the model's fusion is no `CrossModalFusion`.
         """
         images, words = self.encode_images(rows), self.encode_texts(texts)
-        return score_matrix(
-            self.model,
-            images,
-            words,
-            self.tile,
-            self.progress,
-            processes="split",
-            protocol="paired",
-            caption_to_image=caption_to_image,
+        return paired_matrix(
+            self.model, images, words, caption_to_image, self.tile, self.progress, "split"
         )
 
     def pairs(

@@ -35,7 +35,7 @@ class PreparedScorer:
         images: features; a scorer without weights computes where they are.
 
     Raises:
-        TypeError: `model` is neither.
+        TypeError: `model` is neither, or cannot score a block of a gallery.
     """
 
     def __init__(self, model: Scorer | HasFusion, images: ImageFeatures) -> None:
@@ -44,6 +44,11 @@ class PreparedScorer:
             raise TypeError(
                 "expected a scorer (images, texts) -> (I, T), or a model whose fusion is one, got "
                 f"{type(model).__name__}"
+            )
+        if getattr(self.scorer, "whole_gallery", False):
+            raise TypeError(
+                f"{type(self.scorer).__name__} scores a whole gallery at once, not in blocks; "
+                "paired_matrix scores large ones"
             )
         self.device = device_of(self.scorer, images.regions.device)
         self.prepares = isinstance(self.scorer, PreparingScorer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import overload
 
@@ -13,13 +13,10 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, check_features
 from ascl_plugin.interfaces import HasFusion, Scorer
 from ascl_plugin.scoring.blocks import PreparedScorer, Wanted, walk, with_bar
 from ascl_plugin.scoring.matrix_file import Inputs, begin, fingerprint, finish, missing, open_matrix
-from ascl_plugin.scoring.paired_protocol import PairedProtocol, with_local_weight
 from ascl_plugin.scoring.topk import TopK, TopKLists
 from ascl_plugin.shares import Shares, is_main, shares
 
 __all__ = ["TopK", "score_matrix"]
-
-WAYS = ("pairwise", "paired")  # of scoring: values of `protocol`
 
 
 @overload
@@ -34,8 +31,6 @@ def score_matrix(
     path: str | Path | None = None,
     memory: int = 2**30,
     processes: str = "one",
-    protocol: str = "pairwise",
-    caption_to_image: Sequence[int] | Tensor | None = None,
 ) -> Tensor: ...
 
 
@@ -50,8 +45,6 @@ def score_matrix(
     topk: int,
     memory: int = 2**30,
     processes: str = "one",
-    protocol: str = "pairwise",
-    caption_to_image: Sequence[int] | Tensor | None = None,
 ) -> TopK: ...
 
 
@@ -67,8 +60,6 @@ def score_matrix(
     path: str | Path | None = None,
     memory: int = 2**30,
     processes: str = "one",
-    protocol: str = "pairwise",
-    caption_to_image: Sequence[int] | Tensor | None = None,
 ) -> Tensor | TopK:
     """Return the scores S (I, T), fp32 on the CPU, computed within a memory budget.
 
@@ -91,9 +82,6 @@ def score_matrix(
             scores a share of the same images; "own", each rank passes different images and the
             same texts. All ranks return the scores of all images, in order of rank. All ranks must
             see the file at `path`.
-        protocol: "pairwise", or "paired", which leaks the pairing into the scores and warns
-            (see `PairedProtocol`).
-        caption_to_image: (T,) image of each text; for "paired" only.
 
     Returns:
         (I, T); with a `path`, a copy-on-write mapping of the file. `TopK` if `topk` is given.
@@ -106,26 +94,14 @@ def score_matrix(
         ImportError: a bar without tqdm.
     """
     check_features(images, texts)
-    _check(tile, topk, memory, protocol, path, caption_to_image, processes)
+    _check(tile, topk, memory, path, processes)
     scorer = PreparedScorer(model, images)
-    head = scorer.scorer
-    if isinstance(head, PairedProtocol):
-        raise ValueError(
-            "PairedProtocol does not score block by block: pass its head and protocol='paired'"
-        )
     rows = shares(processes, len(images), scorer.device)
     file = None if path is None else Path(path)
     if file is not None:
-        owners = [] if caption_to_image is None else list(map(int, caption_to_image))
-        _begin(file, rows, lambda: fingerprint(head, images, texts, f"{protocol} {owners}"))
+        _begin(file, rows, lambda: fingerprint(scorer.scorer, images, texts))
         if file.exists():
             return open_matrix(file)
-    paired: tuple[PairedProtocol, Tensor, Tensor] | None = None
-    if caption_to_image is not None and protocol == "paired":
-        leaking = PairedProtocol(head)
-        v_g, w_g = leaking.vectors(images, texts, caption_to_image)
-        paired = leaking, v_g[rows.own], w_g
-        scorer = PreparedScorer(with_local_weight(head, 1.0), images)
     if processes == "split":
         images = images[rows.own]
 
@@ -136,9 +112,6 @@ def score_matrix(
     if progress and is_main():
         blocks = with_bar(blocks, len(images) * len(texts), target.done)
     for block, columns, scores in blocks:
-        if paired is not None:
-            leaking, v_g, w_g = paired
-            scores = leaking.combine(scores, v_g[block], w_g[columns.to(w_g.device)])
         target.put(block, columns, scores)
     return target.result()
 
@@ -187,13 +160,7 @@ def _begin(path: Path, rows: Shares, inputs: Callable[[], Inputs]) -> None:
 
 
 def _check(
-    tile: object,
-    topk: int | None,
-    memory: int,
-    protocol: str,
-    path: str | Path | None,
-    caption_to_image: object,
-    processes: str,
+    tile: object, topk: int | None, memory: int, path: str | Path | None, processes: str
 ) -> None:
     if tile is not None and not (
         isinstance(tile, tuple | list) and len(tile) == 2 and min(tile) >= 1
@@ -203,12 +170,7 @@ def _check(
         raise ValueError(f"topk must be at least 1, got {topk}")
     if memory < 1:
         raise ValueError(f"memory must be a number of bytes, got {memory}")
-    if protocol not in WAYS:
-        raise ValueError(f"protocol must be one of {', '.join(WAYS)}, got {protocol!r}")
-    if protocol == "paired" and caption_to_image is None:
-        raise ValueError('protocol="paired" needs caption_to_image, the image of each text')
-    if topk is not None and path is not None:
+    if path is not None and topk is not None:
         raise ValueError("path is for the whole matrix; with topk nothing is written")
-    for name, given in (("path", path is not None), ('protocol="paired"', protocol == "paired")):
-        if given and processes == "own":
-            raise ValueError(f'{name} goes with processes="one" or "split", not with "own"')
+    if path is not None and processes == "own":
+        raise ValueError('path goes with processes="one" or "split", not with "own"')

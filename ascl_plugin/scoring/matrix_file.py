@@ -35,14 +35,12 @@ class Inputs(TypedDict):
     scorer: str
 
 
-def fingerprint(
-    scorer: object, images: ImageFeatures, texts: TextFeatures, more: str = ""
-) -> Inputs:
+def fingerprint(scorer: object, images: ImageFeatures, texts: TextFeatures) -> Inputs:
     """Return the `Inputs` of a matrix; reads all bytes once.
 
     A module is identified by its weights and plain options, any other scorer by its name only.
     """
-    state: list[object] = [_name(scorer), more]
+    state: list[object] = [_name(scorer)]
     if isinstance(scorer, nn.Module):
         for name, module in scorer.named_modules():
             options = {

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.features import ImageFeatures, TextFeatures, check_features
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.reference import fuse, mean, multi_head
+from ascl_plugin.interfaces import HasFusion, Scorer
+from ascl_plugin.scoring.matrix import score_matrix
 
 ROW = "paired (leaks)"  # name of the row of recall under this protocol, in every table
 LEAKS = (
@@ -42,6 +44,8 @@ class PairedProtocol(nn.Module):
     Raises:
         TypeError: another scorer.
     """
+
+    whole_gallery = True  # a block of it cannot be scored alone
 
     def __init__(self, head: CrossModalFusion) -> None:
         super().__init__()
@@ -88,6 +92,39 @@ class PairedProtocol(nn.Module):
         """Return u2 S_local + (1 - u2) S_global of a block, of its local scores and vectors."""
         u2 = self.head.local_weight
         return u2 * local + (1 - u2) * (v_g @ w_g.T).to(local)
+
+
+@torch.no_grad()
+def paired_matrix(
+    model: Scorer | HasFusion,
+    images: ImageFeatures,
+    texts: TextFeatures,
+    caption_to_image: Sequence[int] | Tensor,
+    tile: tuple[int, int] | None = None,
+    progress: bool = False,
+    processes: str = "one",
+) -> Tensor:
+    """Return the scores (I, T) of `PairedProtocol`, fp32 on the CPU. It leaks; it warns.
+
+    Args:
+        model: a `CrossModalFusion`, or a model whose `fusion` is one.
+        images, texts, tile, progress, processes: see `score_matrix`; ranks cannot have their "own"
+            images.
+        caption_to_image: (T,) image of each text.
+
+    Raises:
+        TypeError, ValueError: see `PairedProtocol`, `score_matrix`.
+    """
+    check_features(images, texts)
+    if processes == "own":
+        raise ValueError('the paired protocol goes with processes="one" or "split"')
+    paired = PairedProtocol(getattr(model, "fusion", model))
+    v_g, w_g = (x.float().cpu() for x in paired.vectors(images, texts, caption_to_image))
+    local = with_local_weight(paired.head, 1.0)
+    sim = score_matrix(local, images, texts, tile, progress, processes=processes)
+    for part, vectors in zip(sim.split(256), v_g.split(256), strict=True):
+        part.copy_(paired.combine(part, vectors, w_g))
+    return sim
 
 
 def with_local_weight(head: CrossModalFusion, local_weight: float) -> CrossModalFusion:

@@ -12,6 +12,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.retrieval.audit import SAMPLE, AuditError, SplitAudit, audit
 from ascl_plugin.scoring.matrix import score_matrix
+from ascl_plugin.scoring.paired_protocol import paired_matrix
 
 
 def noise(items, seed=0, dim=8):
@@ -128,7 +129,7 @@ def test_a_matrix_of_paired_or_of_other_scores_is_found_out():
     owners = torch.arange(80) // 2
     images, texts = split.encode_images(range(40)), split.encode_texts(range(80))
     head = split.model.fusion
-    leaking = score_matrix(head, images, texts, protocol="paired", caption_to_image=owners)
+    leaking = paired_matrix(head, images, texts, owners)
     for sim in (leaking, split.score().flip(1), split.score() * torch.nan):
         with pytest.raises(AuditError, match="in the matrix: the score depends on more than them"):
             split.audit().check_matrix(sim)

@@ -115,8 +115,6 @@ def test_scores_of_other_inputs_are_refused(features, tmp_path, finished):
     refused("of another scorer", other, v, w)
     refused("of another scorer", CrossModalFusion(4, 2, local_weight=0.5), v, w)
     refused("of another scorer", LateInteraction(), v, w)
-    pairing = [0, 1, 2, 3, 4, 5, 5, 5]
-    refused("of another scorer", head, v, w, protocol="paired", caption_to_image=pairing)
     assert score_matrix(head.eval(), v, w, path=path).shape == (6, 8)  # the mode is no option
 
 
