@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,8 @@ def paired_matrix(
     check_features(images, texts)
     if processes == "own":
         raise ValueError('the paired protocol goes with processes="one" or "split"')
-    paired = PairedProtocol(getattr(model, "fusion", model))
+    head: Any = getattr(model, "fusion", model)
+    paired = PairedProtocol(head)
     v_g, w_g = (x.float().cpu() for x in paired.vectors(images, texts, caption_to_image))
     local = with_local_weight(paired.head, 1.0)
     sim = score_matrix(local, images, texts, tile, progress, processes=processes)
