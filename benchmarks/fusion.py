@@ -38,7 +38,7 @@ KINDS = ("parameter-free", "projected")
 def per_caption_loop(
     head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, with_global: bool
 ) -> Tensor:
-    """Scores (I, T), a caption at a time, W* and V* of all images written out."""
+    """Return scores (I, T), a caption at a time, with W* and V* of all images written out."""
     v, heads = images.regions, head.num_heads
     r2w, w2r = head.image_to_text, head.text_to_image
 
@@ -68,14 +68,14 @@ def per_caption_loop(
 
 
 def floor(images: ImageFeatures, texts: TextFeatures) -> None:
-    """Every product of a region and a real word, in strips that fit a cache."""
+    """Multiply every region by every real word, in strips that fit a cache."""
     words = texts.words[texts.mask].T.contiguous()
     for strip in images.regions.flatten(0, 1).split(1024):
         strip @ words
 
 
 def inputs(args: argparse.Namespace, **sizes: int) -> tuple[ImageFeatures, TextFeatures]:
-    """Features of unit length; captions of 8 to 20 words, or all of `words` where it is given."""
+    """Draw features of unit length; captions of 8 to 20 words, or all of `words` if given."""
     s = {"images": args.images, "texts": args.texts, "regions": 36, "words": 0, "dim": args.dim}
     s |= sizes
     g = torch.Generator().manual_seed(args.seed)
@@ -97,14 +97,14 @@ def inputs(args: argparse.Namespace, **sizes: int) -> tuple[ImageFeatures, TextF
 
 
 def head_of(args: argparse.Namespace, kind: str, **options: float) -> CrossModalFusion:
-    """A head as training begins with it."""
+    """Return a head with initial weights."""
     torch.manual_seed(args.seed)
     options = {"dim": args.dim, "num_heads": args.heads} | options
     return CrossModalFusion(attention=kind, **options).to(args.device)
 
 
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Markdown on the standard output."""
+    """Print a table in Markdown."""
     print(f"\n{title}\n\n| " + " | ".join(header) + " |")
     print("|---|" + "---:|" * (len(header) - 1))
     for row in rows:
@@ -112,7 +112,7 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 def scoring(args: argparse.Namespace) -> None:
-    """Scores of all pairs."""
+    """Print the table of scoring all pairs."""
     images, texts = inputs(args)
     pairs = len(images) * len(texts)
     bare = seconds(lambda: floor(images, texts), args.repeats)
@@ -154,7 +154,7 @@ def scoring(args: argparse.Namespace) -> None:
 
 
 def exact_scores(head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures) -> Tensor:
-    """The reference in float64."""
+    """Score with the reference in float64."""
     v = ImageFeatures(images.regions.double(), None, images.pooled.double())
     return head(v, TextFeatures(texts.words.double(), texts.mask), backend="reference")
 
@@ -163,7 +163,7 @@ def line(
     name: str, t: float, loop: float, bare: float, pairs: int,
     memory: float | None = None, off: float | None = None,
 ) -> list[str]:  # fmt: skip
-    """A row of the first table."""
+    """Return a row of the table of scoring."""
     return [
         name, f"{t:.3f}", f"{loop / t:.1f}", f"{t / bare:.1f}", f"{pairs / t:,.0f}",
         "" if memory is None else f"{memory / 2**20:.0f}", "" if off is None else f"{off:.1e}",
@@ -171,7 +171,7 @@ def line(
 
 
 def step(args: argparse.Namespace) -> None:
-    """Forward and backward of a batch: captions, positives, and noised versions of both."""
+    """Print the table of a step over captions, positives, and noised versions of both."""
     n = args.batch
     images, texts = inputs(args, images=n, texts=n)
     noisy = TextFeatures(texts.words + 0.1 * torch.randn_like(texts.words), texts.mask)
@@ -219,7 +219,7 @@ def step(args: argparse.Namespace) -> None:
 
 
 def kept(work: Callable[[], object], head: CrossModalFusion, *inputs: Tensor) -> int:
-    """Bytes of the tensors that autograd keeps for the backward pass, each storage once.
+    """Return the bytes of tensors that autograd keeps for the backward pass, each storage once.
 
     Parameters and inputs are not counted: they are there anyway.
     """
@@ -241,7 +241,7 @@ def kept(work: Callable[[], object], head: CrossModalFusion, *inputs: Tensor) ->
 
 
 def tiles(args: argparse.Namespace) -> None:
-    """Seconds by bytes of a tile."""
+    """Print the table of seconds by bytes of a tile."""
     images, texts = inputs(args)
     for kind in KINDS:
         rows = []
@@ -265,7 +265,7 @@ TABLES = {"scoring": scoring, "step": step, "tiles": tiles}
 
 
 def main() -> None:
-    """Prints one table."""
+    """Print one table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Seconds and bytes that a piece of work takes; shared by the scripts beside it."""
+"""Seconds and bytes of a piece of work; shared by the other scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The least of so many runs after one that does not count; with 0 repeats, of that one."""
+    """Return the least time of `repeats` runs after a warm-up; of the warm-up, with 0 repeats."""
     best = float("inf")
     for i in range(repeats + 1):
         start = time.perf_counter()
@@ -25,7 +25,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def peak(work: Callable[[], object]) -> float:
-    """Bytes above those in use before, at the height of the work."""
+    """Return the most bytes in use during the work, above those before."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -42,7 +42,7 @@ def peak(work: Callable[[], object]) -> float:
 
 
 def held(work: Callable[[], object]) -> float:
-    """Bytes above those in use before, while the result of the work lives."""
+    """Return the bytes in use while the result of the work lives, above those before."""
     gc.collect()
     on_gpu = torch.cuda.is_available()
     before = torch.cuda.memory_allocated() if on_gpu else trimmed()
@@ -54,12 +54,12 @@ def held(work: Callable[[], object]) -> float:
 
 
 def trimmed() -> int:
-    """Resident bytes once freed memory has gone back to the system, or it would be taken again."""
+    """Return resident bytes after freed memory is given back; else it would be taken again."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     return resident("VmRSS")
 
 
 def resident(name: str) -> int:
-    """A line of Linux's account of this process's memory, in bytes."""
+    """Return a field of /proc/self/status in bytes."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
     return int(line.split()[1]) * 1024

@@ -28,7 +28,7 @@ KINDS = {"VmRSS": "all", "RssAnon": "anonymous", "RssFile": "files"}
 
 
 def generate(folder: Path, images: int, regions: int, dim: int) -> int:
-    """SCAN's layout; the bytes of features."""
+    """Write features in SCAN's layout; return their bytes."""
     draw = np.random.default_rng(0)
     total = 0
     for name, size in SPLITS.items():
@@ -50,7 +50,7 @@ def generate(folder: Path, images: int, regions: int, dim: int) -> int:
 
 
 def resident(process: int) -> dict[str, int]:
-    """kB by kind, of a process that may be gone."""
+    """Return the kB by kind of a process; nothing if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -60,7 +60,7 @@ def resident(process: int) -> dict[str, int]:
 
 
 def children(process: int) -> list[int]:
-    """Its processes, workers of the loader among them."""
+    """Return the ids of child processes, data workers among them."""
     try:
         return [
             int(p) for p in Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -70,7 +70,7 @@ def children(process: int) -> list[int]:
 
 
 def main() -> None:
-    """Generates, trains, prints one line."""
+    """Generate data, train, print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (
         ("images", 5000), ("regions", 36), ("feature_dim", 2048), ("dim", 1024), ("batch_size", 64),

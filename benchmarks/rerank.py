@@ -33,7 +33,7 @@ LIMIT = 600  # seconds that the loops may take
 
 
 def scores_of(args: argparse.Namespace) -> Tensor:
-    """(I, T) float32: cosines of images and of noisy copies of them, some items high in all."""
+    """Draw scores (I, T), float32: cosines of images and noisy copies; some items are hubs."""
     g = torch.Generator().manual_seed(args.seed)
     images = torch.randn(args.images, args.dim, generator=g)
     owner = torch.arange(args.texts) * args.images // args.texts
@@ -44,7 +44,7 @@ def scores_of(args: argparse.Namespace) -> Tensor:
 
 
 def loops(sim: np.ndarray, k: int, limit: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """New lists (I, k) and (T, k); None when they take longer than `limit` seconds."""
+    """Return new lists (I, k) and (T, k); None if they take longer than `limit` seconds."""
     start = time.perf_counter()
     texts_of = np.stack([np.argsort(-row) for row in sim])
     images_of = np.stack([np.argsort(-column) for column in np.ascontiguousarray(sim.T)])
@@ -61,14 +61,14 @@ def loops(sim: np.ndarray, k: int, limit: float) -> tuple[np.ndarray, np.ndarray
 
 
 def floor(scores: Tensor, k: int) -> None:
-    """Candidates of both directions, columns made rows in strips as `rerank` does."""
+    """Find candidates of both directions, columns in strips as `rerank` does."""
     for matrix in (scores, scores.T):
         for strip in matrix.split(max(1, 2**22 // matrix.shape[1])):
             strip.contiguous().topk(k, dim=1)
 
 
 def agreement(scores: Tensor, args: argparse.Namespace, lists: tuple[np.ndarray, ...]) -> float:
-    """Share of places that hold the same item; the loops leave the order of equal scores open."""
+    """Return the share of places with the same item; the loops leave the order of ties open."""
     i2t, t2i = rerank(scores, args.k)
     same = total = 0
     for matrix, wanted in zip((i2t, t2i.T), lists, strict=True):
@@ -79,7 +79,7 @@ def agreement(scores: Tensor, args: argparse.Namespace, lists: tuple[np.ndarray,
 
 
 def main() -> None:
-    """Prints one table."""
+    """Print one table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,7 +21,7 @@ from ascl_plugin import rerank_candidates
 def drawn_lists(
     queries: int, gallery: int, length: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, length) distinct ids near each query, int64 as of faiss, and float32 scores that fall."""
+    """Draw (Q, length) distinct ids near each query, int64, and falling float32 scores."""
     ids = np.empty((queries, length), dtype=np.int64)
     step = rng.permutation(length) - length // 2
     for start in range(0, queries, 2**14):
@@ -33,7 +33,7 @@ def drawn_lists(
 
 
 def main() -> None:
-    """Prints one line of a table."""
+    """Print one line of a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     defaults = {"texts": 100_000, "images": 20_000, "length": 100, "k": 20, "neighbors": 0}
     for name, default in {**defaults, "threads": 2}.items():

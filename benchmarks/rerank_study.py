@@ -62,12 +62,12 @@ class Scores:
     owners: np.ndarray
 
     def images(self, first: int, last: int) -> Scores:
-        """A range of images and their captions alone."""
+        """Return a range of images with their captions."""
         own = np.flatnonzero((self.owners >= first) & (self.owners < last))
         return Scores(np.ascontiguousarray(self.sim[first:last][:, own]), self.owners[own] - first)
 
     def gain(self, options: Mapping[str, Any]) -> dict[str, float]:
-        """Change of every metric, in points."""
+        """Return the change of every metric, in points."""
         before = retrieval_metrics(self.sim, self.owners)
         found = rerank(self.sim, **options)
         after = retrieval_metrics(found.i2t, self.owners, t2i=found.t2i)
@@ -76,7 +76,7 @@ class Scores:
 
 @dataclass
 class Case:
-    """One model: where options are chosen, and where they are reported."""
+    """The scores of one model that options are chosen on, and those they are reported on."""
 
     name: str
     chosen: Scores
@@ -84,12 +84,12 @@ class Case:
 
 
 def read(sim: str, owners: str) -> Scores:
-    """From two files."""
+    """Read a matrix and its pairing from two files."""
     return Scores(np.asarray(read_array(Path(sim), "sim")), read_caption_to_image(Path(owners)))
 
 
 def cases_of(args: argparse.Namespace) -> list[Case]:
-    """All that the command line names."""
+    """Return the cases that the command line names."""
     cases = []
     for name, sim, owners in args.halves:
         whole = read(sim, owners)
@@ -100,18 +100,18 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 
 
 def gains(trials: Tuned) -> list[dict[str, float]]:
-    """Of every trial, against the first, which re-ranks nothing."""
+    """Return the gain of every trial against the first, which re-ranks nothing."""
     before = trials.trials[0].metrics
     return [{name: t.metrics[name] - before[name] for name in SHOWN} for t in trials.trials]
 
 
 def words(options: Mapping[str, Any]) -> str:
-    """Options as one reads them."""
+    """Return options as a readable text."""
     return ", ".join(f"{n}={v}" for n, v in options.items() if v is not None and n != "method")
 
 
 def never_losing(cases: Sequence[Case], top: int, max_loss: float) -> None:
-    """Option sets by mean gain of Rsum; first those that lose R@1 in no matrix, then the others."""
+    """Print option sets by mean gain of Rsum; first those that lose R@1 in no matrix."""
     tuned = [tune_rerank(c.chosen.sim, c.chosen.owners, GRID) for c in cases]
     rows = []
     for trial, *by_case in zip(tuned[0].trials, *map(gains, tuned), strict=True):
@@ -140,7 +140,7 @@ def never_losing(cases: Sequence[Case], top: int, max_loss: float) -> None:
 
 
 def by_matrix(cases: Sequence[Case]) -> None:
-    """The default and what `tune_rerank` picks, on the matrices where nothing is chosen."""
+    """Print gains of the default and of tuned options, on matrices where nothing is chosen."""
     rows = []
     for case in cases:
         part = case.reported
@@ -157,7 +157,7 @@ def by_matrix(cases: Sequence[Case]) -> None:
 
 
 def all_methods(cases: Sequence[Case]) -> None:
-    """Mean change and worst R@1 of every method, by group of matrices, and each method's choice."""
+    """Print mean change, worst R@1 and chosen options of every method, by group of matrices."""
     groups = dict.fromkeys(case.name.split(",")[0].split()[0] for case in cases)
     for group in groups:
         members = [case for case in cases if case.name.split(",")[0].split()[0] == group]
@@ -186,7 +186,7 @@ def all_methods(cases: Sequence[Case]) -> None:
 
 
 def plot(cases: Sequence[Case], folder: Path) -> None:
-    """R@1 change by one option at a time, on the matrices where nothing is chosen."""
+    """Plot the change of R@1 by one option at a time, on matrices where nothing is chosen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -227,7 +227,7 @@ def plot(cases: Sequence[Case], folder: Path) -> None:
 
 
 def main() -> None:
-    """Prints tables, writes plots."""
+    """Print tables, write plots."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

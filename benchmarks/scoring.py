@@ -24,12 +24,12 @@ KINDS = ("matrix", "topk", "pairs")
 
 
 def peak() -> float:
-    """Most resident memory so far, MiB."""
+    """Return the peak of resident memory, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(kind: str, args: argparse.Namespace) -> None:
-    """Prints one line of the table."""
+    """Print one line of the table."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     lengths = (12 + 3 * torch.randn(args.texts, 1)).clamp(4, WORDS)
@@ -55,7 +55,7 @@ def measure(kind: str, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """One process a line."""
+    """Print the table, a process for each line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("images", 100), ("texts", 800), ("dim", 1024), ("heads", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -41,7 +41,7 @@ _open: list[tuple[str, list[float]]] = []  # stages under way, seconds of those 
 
 
 def measured(stage: str, work: Callable[[], Any]) -> Any:
-    """What the work returns; its own seconds are added to the stage."""
+    """Return the result of the work; add its own seconds to the stage."""
     if _open and _open[-1][0] in WHOLE:
         return work()
     start = time.perf_counter()
@@ -56,25 +56,25 @@ def measured(stage: str, work: Callable[[], Any]) -> Any:
 
 
 def clock(owner: Any, name: str, stage: str) -> None:
-    """Puts a clock around a function of a class or module."""
+    """Put a clock around a function of a class or module."""
     inner = getattr(owner, name)
     setattr(owner, name, lambda *a, **k: measured(stage, lambda: inner(*a, **k)))
 
 
 def fetched(batches: Iterator[Any]) -> Any:
-    """The batches, with a clock around each."""
+    """Yield the batches, with a clock around each."""
     end = object()
     while (batch := measured("waiting for data", lambda: next(batches, end))) is not end:
         yield batch
 
 
 def stop(*_: Any) -> None:
-    """Ends the run."""
+    """End the run."""
     raise SystemExit(0)
 
 
 def main(options: list[str]) -> int:
-    """Runs the recipe and prints the table."""
+    """Run the recipe and print the table."""
     if "--steps_only" in options:
         options.remove("--steps_only")
         loop.Trainer._validate = lambda *_: None  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from ascl_plugin.asymmetry import generate_negatives  # +
 
 
 def main(steps: int = 60) -> list[float]:
-    """Trains, prints and returns the losses."""
+    """Train; print and return the losses."""
     torch.manual_seed(0)
     model = DualEncoder()
     collate = AsymmetryCollator(tokenize, pictures, positives="mixed", negatives="gaussian")  # +

@@ -23,7 +23,7 @@ from ascl_plugin.asymmetry import generate_negatives  # +
 
 
 def tiny_clip() -> CLIPModel:
-    """A CLIP of two blocks a tower, width 64, with the words of the made data."""
+    """Return a CLIP of two blocks a tower, width 64, with the words of the made data."""
     tower = {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -37,7 +37,7 @@ def tiny_clip() -> CLIPModel:
 
 
 def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
-    """Pictures, N captions and N generated positives, seeds."""
+    """Return pictures, N captions, N generated positives, and seeds."""
     drawn = [AsymmetryCollator(tokenize).draw(row) for row in batch]  # +
     texts = tokenize([d["caption"] for d in drawn] + [d["positive"] for d in drawn])  # +
     return {
@@ -48,14 +48,14 @@ def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def compute_loss(outputs, labels, num_items_in_batch=None):  # +
-    """The loss of what CLIP gave."""
+    """Return the loss of CLIP's outputs."""
     image, (text, richer) = outputs.image_embeds, outputs.text_embeds.chunk(2)  # +
     noisy = generate_negatives(TextFeatures(text[:, None]), labels, "gaussian").words[:, 0]  # +
     return AsymmetryLoss(temperature=0.05)(image @ text.T, image @ noisy.T, image @ richer.T)  # +
 
 
 def main(epochs: int = 40) -> list[float]:
-    """Trains, prints and returns the losses."""
+    """Train; print and return the losses."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

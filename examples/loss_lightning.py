@@ -53,7 +53,7 @@ class Retrieval(lightning.LightningModule):
 
 
 def main(steps: int = 60) -> list[float]:
-    """Trains, prints and returns the losses."""
+    """Train; print and return the losses."""
     lightning.seed_everything(0, verbose=False)
     collate = AsymmetryCollator(tokenize, pictures, positives="mixed", negatives="gaussian")  # +
     loader = DataLoader(list(islice(batches(), steps)), batch_size=None, collate_fn=collate)

@@ -44,7 +44,7 @@ class AsymmetryRankingLoss(MultipleNegativesRankingLoss):  # +
 
 
 def tiny_model(folder: str) -> SentenceTransformer:
-    """A BERT of one block and width 32, with the words of the made data."""
+    """Return a BERT of one block and width 32, with the words of the made data."""
     config = transformers.BertConfig(
         vocab_size=len(WORDS) + 2, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=32,
@@ -61,7 +61,7 @@ def tiny_model(folder: str) -> SentenceTransformer:
 
 
 def main(epochs: int = 40) -> list[float]:
-    """Trains, prints and returns the losses."""
+    """Train; print and return the losses."""
     torch.manual_seed(0)
     captions = [row["captions"] for row in rows()]
     table = Dataset.from_dict(

@@ -26,7 +26,7 @@ def made_embeddings(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray,
 
 
 def recall(i2t_ids: np.ndarray, t2i_ids: np.ndarray, owner: np.ndarray) -> str:
-    """R@1, R@5, R@10 of both directions in percent; -1 in a list is nobody."""
+    """Return R@1, R@5, R@10 of both directions in percent; -1 marks an empty slot."""
     found = np.where(i2t_ids >= 0, owner[i2t_ids], -1) == np.arange(len(i2t_ids))[:, None]
     hits = [found, t2i_ids == owner[:, None]]
     return "  ".join(f"{100 * h[:, :k].any(1).mean():5.1f}" for h in hits for k in (1, 5, 10))

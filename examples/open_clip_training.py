@@ -16,7 +16,7 @@ from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
 
 
 def create_loss(args):
-    """Called by the trainer in place of `open_clip.create_loss`."""
+    """Return the loss; the trainer calls this in place of `open_clip.create_loss`."""
     return OpenClipAsymmetryLoss(
         rank=args.rank,
         world_size=args.world_size,

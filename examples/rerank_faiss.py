@@ -17,7 +17,7 @@ from ascl_plugin import RerankedLists, rerank_candidates
 
 
 def index_of(vectors: np.ndarray) -> faiss.Index:
-    """Exact search by inner product."""
+    """Search exactly, by inner product."""
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     return index

@@ -17,7 +17,7 @@ from ascl_plugin import RerankedLists, rerank_candidates
 
 
 def store(client: QdrantClient, name: str, vectors: np.ndarray) -> None:
-    """A new collection; a vector's row is its id."""
+    """Make a collection; the id of a vector is its row."""
     like = models.VectorParams(size=vectors.shape[1], distance=models.Distance.COSINE)
     client.create_collection(name, vectors_config=like)
     client.upload_collection(name, vectors=vectors, ids=range(len(vectors)))
@@ -26,7 +26,7 @@ def store(client: QdrantClient, name: str, vectors: np.ndarray) -> None:
 def nearest(
     client: QdrantClient, name: str, queries: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and scores (Q, length), best first; -1 where fewer are found."""
+    """Return ids and scores (Q, length), best first; -1 where fewer are found."""
     ids, scores = np.full((len(queries), length), -1), np.zeros((len(queries), length), np.float32)
     asked = [models.QueryRequest(query=query.tolist(), limit=length) for query in queries]
     for row, answer in enumerate(client.query_batch_points(name, requests=asked)):

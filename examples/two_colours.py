@@ -15,7 +15,7 @@ WORDS = ["[PAD]", "[START]", "[END]", "a", "left", "of", "right", "and", ".", *C
 
 
 def rows() -> list[dict]:
-    """56 rows: a picture (3, 32, 32) of one colour beside another, and three captions of it."""
+    """Return 56 rows: a picture (3, 32, 32) of two colours side by side, and three captions."""
     made = []
     for number, (left, right) in enumerate(permutations(COLOURS, 2)):
         sides = torch.tensor([COLOURS[left], COLOURS[right]], dtype=torch.float).T
@@ -30,7 +30,7 @@ def rows() -> list[dict]:
 
 
 def batches(size: int = 28):
-    """Rows in a new order each epoch, without end; each row knows its epoch."""
+    """Yield rows without end, in a new order each epoch; each row holds its epoch."""
     data, epoch = rows(), 0
     while True:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(epoch)).tolist()
@@ -40,12 +40,12 @@ def batches(size: int = 28):
 
 
 def pictures(rows: list[dict]) -> dict[str, Tensor]:
-    """What a collator asks of images."""
+    """Return the images of rows as a batch, for the collator."""
     return {"pixel_values": torch.stack([row["picture"] for row in rows])}
 
 
 def tokenize(texts: list[str]) -> dict[str, Tensor]:
-    """Words by number, between a start and an end, padded to the longest."""
+    """Return token ids between a start and an end, padded to the longest."""
     ids = [[1, *(WORDS.index(w) for w in text.split()), 2] for text in texts]
     input_ids = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
     for row, numbers in enumerate(ids):
@@ -54,7 +54,7 @@ def tokenize(texts: list[str]) -> dict[str, Tensor]:
 
 
 class DualEncoder(nn.Module):
-    """A small dual encoder of one's own: unit vectors of pictures, features of words."""
+    """A small dual encoder: unit vectors of pictures, features of words."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()

@@ -123,14 +123,6 @@ def test_the_installed_wheel_imports_from_its_own_environment(environment, tmp_p
 
 
 @pytest.mark.recipe
-def test_the_command_is_installed(environment, tmp_path):
-    from ascl_plugin import __version__
-
-    printed = run(environment / "bin" / "ascl", "--version", cwd=tmp_path)
-    assert printed.strip() == f"ascl {__version__}"
-
-
-@pytest.mark.recipe
 def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
     code = (
         "import json\nfrom importlib.metadata import requires\n"
@@ -265,8 +257,3 @@ def test_an_unknown_name_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="no attribute 'Rerank'"):
         ascl_plugin.Rerank  # noqa: B018
-
-
-def test_the_editable_install_imports_the_adapters(tmp_path):
-    code = "import ascl_plugin.adapters as a; print(a.__file__)"
-    assert Path(run(sys.executable, "-c", code, cwd=tmp_path).strip()).name == "__init__.py"
