@@ -39,8 +39,9 @@ from ascl_plugin.data import scenes
 
 OPTIONS = [
     "--scenes_train=12", "--scenes_val=3", "--scenes_test=3", "--epochs=3", "--batch_size=4",
-    "--captions_per_epoch=1", "--dim=8", "--encoder_width=8", "--save_every=2", "--log_every=1",
-    "--align_epochs=1", "--eval_every=2", "--temperature=0.05", "--eval_batch_size=4",
+    "--captions_per_epoch=1", "--dim=8", "--image_encoder.width=8", "--text_encoder.width=8",
+    "--save_every=2", "--log_every=1",
+    "--align_epochs=1", "--eval_every=2", "--loss.temperature=0.05", "--eval_batch_size=4",
     "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 LAST = "checkpoint-0000009"

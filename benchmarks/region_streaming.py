@@ -93,10 +93,11 @@ def main() -> None:
                 convert(source, files / f"{name}.{args.format}", say=lambda _: None)
         command = [
             sys.executable, RECIPE, f"--data_root={folder}", f"--region_files={files}",
-            f"--output_dir={folder / 'run'}", f"--dim={args.dim}", "--num_heads=8", "--epochs=1",
-            "--align_epochs=0", "--captions_per_epoch=1", f"--batch_size={args.batch_size}",
-            f"--max_steps={args.max_steps}", f"--num_workers={args.workers}", "--log_with=none",
-            f"--num_threads={args.threads}", "--cpu=True", "--save_every=0",
+            f"--output_dir={folder / 'run'}", f"--dim={args.dim}", "--fusion.num_heads=8",
+            "--epochs=1", "--align_epochs=0", "--captions_per_epoch=1", "--log_with=none",
+            f"--batch_size={args.batch_size}", f"--max_steps={args.max_steps}",
+            f"--num_workers={args.workers}", f"--num_threads={args.threads}", "--cpu=True",
+            "--save_every=0",
         ]  # fmt: skip
         started = time.perf_counter()
         running = subprocess.Popen([str(word) for word in command])

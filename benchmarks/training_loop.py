@@ -30,7 +30,8 @@ from ascl_plugin.report.table import Table, markdown_table
 from ascl_plugin.retrieval import model
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.training import trainer as loop
-from ascl_plugin.training.batches import Feed
+from ascl_plugin.training.batches import ListedFeed
+from ascl_plugin.training.step import Step
 from ascl_plugin.training.stream_feed import StreamFeed
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ascl_coco.py"
@@ -79,7 +80,7 @@ def main(options: list[str]) -> int:
         options.remove("--steps_only")
         loop.Trainer._validate = lambda *_: None  # type: ignore[method-assign]
         loop.Trainer.load_best = stop  # type: ignore[method-assign]
-    for feed in (Feed, StreamFeed):
+    for feed in (ListedFeed, StreamFeed):
         inner = feed.batches
         feed.batches = lambda *a, inner=inner: fetched(inner(*a))  # type: ignore
     clock(model.RetrievalModel, "encode_images", "images: encoder, projection")
@@ -90,7 +91,7 @@ def main(options: list[str]) -> int:
     clock(Accelerator, "backward", "backward")
     clock(Accelerator, "clip_grad_norm_", "checks, clipping, optimiser")
     clock(AcceleratedOptimizer, "step", "checks, clipping, optimiser")
-    clock(loop.Trainer, "_update", "checks, clipping, optimiser")
+    clock(Step, "_update", "checks, clipping, optimiser")
     clock(loop.Trainer, "_log", "log")
     clock(loop.Trainer, "_validate", "validation")
     clock(loop.Trainer, "_save", "checkpoints")

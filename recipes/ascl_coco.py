@@ -5,19 +5,24 @@
     accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
     accelerate launch recipes/ascl_coco.py --train_stream 'shards/*.tar' --max_steps 100000
+    accelerate launch recipes/ascl_coco.py --image_encoder timm_grid --image_encoder.model resnet18
 
 DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions JSON), or anything
-`ascl_plugin.data.readers` reads; for the last, the papers' setup, also the features that
-`extract_features.py` makes. Options: `--help`, or any yaml file in recipes/configs.
+else that `ascl_plugin.data.readers` reads; with coco_acf.yaml, the papers' setup, also the features
+that `extract_features.py` makes. Options: below, or any yaml file in recipes/configs.
 
-Features: any number of processes; mixed precision; gradient accumulation (which averages gradients
-and adds no negatives); frozen encoders run once and are cached; validation each epoch; the best
-model by Rsum; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; early stop; Ctrl-C and
-SIGTERM leave a checkpoint (exit status 130 and 143); DDP and FSDP2
-(recipes/accelerate/).
+Features: any number of ranks (DDP, FSDP2: recipes/accelerate/); mixed precision; gradient
+accumulation, which averages gradients and adds no negatives; gradient caching (`--cached_chunk`);
+outputs of frozen encoders cached; validation each epoch, the best model by Rsum, early stop;
+resuming (`--output_dir DIR --resume`), bit for bit on a CPU; Ctrl-C and SIGTERM leave a checkpoint
+(exit status 130 and 143).
 
-The papers' ablations are flags: `--positives none`, `--negatives none`, both,
-`--fusion pooled`, `--loss triplet`.
+Not supported: DeepSpeed, Megatron-LM, FSDP of the first version; FSDP2 with `--cached_chunk`;
+`--cached_chunk` with batch norm that trains (it sees parts of a batch); losses with parameters of
+their own; feature caches for training pairs that are streamed.
+
+The papers' ablations: `--positives none`, `--negatives none`, both, `--fusion pooled`,
+`--loss triplet`.
 """
 
 from __future__ import annotations
@@ -25,10 +30,11 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
 
 from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
-from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.disk import write_json
 from ascl_plugin.report.terminal import print_results
@@ -36,15 +42,14 @@ from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
 from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.scoring.matrix_file import write_matrix
-from ascl_plugin.training.arguments import Options, parse_options
+from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.resolve import Resolved, resolve
 from ascl_plugin.training.setup import (
-    count_epochs,
-    find_files,
     load_splits,
     make_accelerator,
-    make_folder,
     occupied,
+    refuse_finished,
     start_from,
     training_captions,
 )
@@ -55,20 +60,20 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
-    """The whole run; returns the exit status.
+    """Run the recipe and return the exit status.
 
-    0: done. 130, 143: stopped by Ctrl-C or SIGTERM, as a shell counts signals. 2: an error, told in
-    one line (an image that does not decode, a split that is not there, a full disk, ...).
+    0: done. 130, 143: stopped by Ctrl-C or SIGTERM, as a shell counts signals. 2: an error, printed
+    in one line (an image that does not decode, a missing split, a full disk, ...).
     """
+    folder = "the folder"
     try:
         end_with_launcher()
-        options = parse_options(argv, CONFIGS / "small.yaml", __doc__)
-        find_files(options)
-        count_epochs(options)
-        folder = make_folder(options, name)
-        accelerator = make_accelerator(options, folder)
-        with occupied(accelerator, options, folder):
-            return run(options, folder, accelerator)
+        options = resolve(parse_options(argv, CONFIGS / "small.yaml", __doc__), name)
+        folder = str(options.folder)
+        refuse_finished(options.folder, options.train.resume)
+        accelerator = make_accelerator(options)
+        with occupied(accelerator, options):
+            return run(options, accelerator)
     except KeyboardInterrupt:  # before the first step, or after the last, or the second Ctrl-C
         print("\nstopped; --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
@@ -80,25 +85,25 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
         else:
             raise
         print(
-            f"error: {what}The same options and --output_dir {options.train.output_dir} --resume "
+            f"error: {what}The same options and --output_dir {folder} --resume "
             "go on from the last checkpoint",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         return 2
     except (ValueError, KeyError, OSError, ImportError, FloatingPointError) as error:
-        # every process: it may be that only this one met it
+        # on every rank: this may be the only one that met it
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 2
 
 
-def run(options: Options, folder: Path, accelerator: Any) -> int:
-    """The run itself, alone in its folder; returns the exit status."""
-    say = accelerator.print
+def run(options: Resolved, accelerator: Accelerator) -> int:
+    """Train, validate, test and re-rank; return the exit status."""
+    say, folder = accelerator.print, options.folder
 
     splits = load_splits(options)
-    tables = {name: rows for name, rows in splits.items() if not isinstance(rows, Lanes)}
-    said = training_captions(splits["train"])
-    model = make_model(options, said)
+    tables = {name: rows for name, rows in splits.items() if isinstance(rows, Dataset)}
+    captions = training_captions(splits["train"])
+    model = make_model(options, captions)
     start_from(model, options.train.start_from)
     model.to(accelerator.device)
     trained, frozen = parameter_counts(model)
@@ -117,8 +122,8 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
     texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
     phrases = None
     if loss.negatives == "insert":
-        phrases = PhraseBank(said, accelerator.is_main_process)
-    del said
+        phrases = PhraseBank(captions, accelerator.is_main_process)
+    del captions
     fed_texts, fed_images = texts, images
     if "train" not in tables:
         fed_texts = TextInputs(model.text_encoder)
@@ -131,14 +136,14 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
         model, images, texts, train.eval_batch_size, progress=accelerator.is_main_process
     )
     trainer = Trainer(
-        accelerator, model, make_loss(loss), collator, splits["train"], splits["val"],
+        accelerator, model, make_loss(loss.loss), collator, splits["train"], tables["val"],
         evaluator, options, folder,
     )  # fmt: skip
 
     if accelerator.is_main_process:
-        captions = [text for rows in tables.values() for text in caption_to_image(rows)[0]]
-        if cut := texts.count_cut(captions):
-            say(f"texts: {cut:,} of {len(captions):,} captions are longer than max_words and cut")
+        every = [text for rows in tables.values() for text in caption_to_image(rows)[0]]
+        if cut := texts.count_cut(every):
+            say(f"texts: {cut:,} of {len(every):,} captions are longer than max_words and cut")
     sharing = {
         "rank": accelerator.process_index,
         "world_size": accelerator.num_processes,
@@ -172,8 +177,8 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
     if train.skip_bad_batches:
         results["skipped_steps"] = trainer.bad_batches.steps
     for split in ("val", "test"):
-        if split in splits:
-            rows = splits[split]
+        if split in tables:
+            rows = tables[split]
             sim = trainer.last_scores if split == "val" else None
             if sim is None:
                 sim = evaluator.score(rows, caption_to_image(rows)[0])
@@ -181,7 +186,7 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
                 write_matrix(folder / f"scores_{split}.npy", sim)
             found = evaluator.evaluate(rows, rerank, sim=sim)
             results[split] = found.to_dict()
-            title = f"{split}: {len(splits[split])} images, seed {train.seed}, single model"
+            title = f"{split}: {len(rows)} images, seed {train.seed}, single model"
             if accelerator.is_main_process:
                 print_results(found, title)
     if accelerator.is_main_process:
@@ -192,7 +197,7 @@ def run(options: Options, folder: Path, accelerator: Any) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error, without the traceback that a data worker puts around it."""
+    """Return the message of an error, without the traceback that a data worker adds."""
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if message.startswith("Caught "):
         message = message.strip().splitlines()[-1].partition(": ")[2]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.disk import write_json
 from ascl_plugin.experiments.plan import EXPERIMENTS, Plan, Settings
@@ -26,7 +27,8 @@ from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
-from ascl_plugin.training.setup import find_files, load_splits
+from ascl_plugin.training.resolve import resolve
+from ascl_plugin.training.setup import load_splits
 from ascl_plugin.yaml_file import read_yaml
 
 T = TypeVar("T")
@@ -118,12 +120,9 @@ class Study:
     @cached_property
     def _splits(self) -> dict[str, Rows]:
         name = next(iter(self.models))
-        given = [
-            f"--{k}={v}" for k, v in self.runs.options(name, self.seeds[0]).items() if v is not None
-        ]
-        options = parse_options(given)
-        find_files(options)
-        splits = load_splits(options)
+        options = parse_options([], self.runs.options(name, self.seeds[0]))
+        found = load_splits(resolve(options))
+        splits = {name: rows for name, rows in found.items() if not isinstance(rows, Lanes)}
         if self.split not in splits:
             raise ValueError(f"no split {self.split}; there are {', '.join(splits)}")
         return splits

@@ -120,6 +120,11 @@ class WordTransformer(nn.Module):
         kept = [word for word, count in counts.items() if count >= minimum]
         return sorted(kept, key=lambda word: (-counts[word], word))
 
+    @classmethod
+    def options_from(cls, captions: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+        """Return the options that training captions decide: the vocabulary."""
+        return {"vocabulary": cls.vocabulary(c for several in captions for c in several)}
+
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`; a text without a word is one unknown word."""
         rows = [

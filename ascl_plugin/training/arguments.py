@@ -1,273 +1,311 @@
-"""Every option of a recipe: dataclasses, read from a yaml file and from flags that override it."""
+"""Options of a recipe: dataclasses, read from a yaml file and from flags that override it."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ascl_plugin.asymmetry.embedding import NEGATIVES
-from ascl_plugin.yaml_file import read_yaml
+from ascl_plugin.yaml_file import parse_yaml, read_yaml
 
 try:
     from transformers import HfArgumentParser
 except ImportError as error:
     raise ImportError('training needs `pip install "ascl-plugin[recipes]"`') from error
 
+MAX_VALUE = 4000  # characters of a value in a file: an error message repeats it
+_EXPONENT = re.compile(r"[-+]?\d+e[-+]?\d+", re.IGNORECASE)
 
-def _option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
-    metadata: dict[str, Any] = {"help": text}
-    if choices:
-        metadata["choices"] = list(choices)
+
+def _number(value: object) -> object:
+    """Return the number that yaml 1.1 takes for a string, as 5e-4."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+class Component(dict[str, object]):
+    """A component by name with options of its own: `{"name": ..., **options}`.
+
+    Args:
+        given: the name alone, or the whole as yaml: `{name: grid, width: 64}`.
+    """
+
+    def __init__(self, given: str | Mapping[str, object]) -> None:
+        try:
+            found = parse_yaml(given, "value") if isinstance(given, str) else dict(given)
+        except ValueError:
+            found = None
+        if isinstance(found, str):
+            found = {"name": given}
+        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+            raise argparse.ArgumentTypeError(
+                f"expected NAME or {{name: NAME, option: value, ...}}, got {str(given)[:200]!r}"
+            )
+        super().__init__({k: _number(v) for k, v in found.items()})
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return str(self["name"])
+
+
+def _option(default: object, text: str, choices: Sequence[str] | None = None) -> Any:
+    metadata = {"help": text} | ({"choices": list(choices)} if choices else {})
+    if isinstance(default, Component):
+        return field(default_factory=lambda: Component(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataArguments:
-    """Where pairs come from."""
+    """Training pairs, features and caches."""
 
-    data_root: str | None = _option(
-        None, "folder, Parquet file or hub id; without it, drawn scenes"
-    )
+    data_root: str | None = _option(None, "folder, Parquet file or hub id (none: drawn scenes)")
     train_stream: str | None = _option(
         None,
-        "training pairs that stream in: tar files in webdataset's layout ('shards/*.tar'), a "
-        "folder or hub id that `datasets` streams; data_root or scenes then validate and test",
+        "streamed training pairs: tar files in webdataset's layout ('shards/*.tar'), or a folder "
+        "or hub id that `datasets` streams; data_root or scenes then validate and test",
     )
-    stream_lanes: int = _option(
-        0, "train_stream: parts read side by side, each by the processes that need it; 0 = up to 8"
-    )
-    stream_buffer: int = _option(2048, "train_stream: rows in memory, shuffled among each other")
-    annotations: str | None = _option(None, "captions file, where data_root holds several")
-    image_root: str | None = _option(None, "folder of the images, where it is not data_root")
+    stream_lanes: int = _option(0, "train_stream: parts read side by side (0: up to 8)")
+    stream_buffer: int = _option(2048, "train_stream: rows of the shuffle buffer")
+    annotations: str | None = _option(None, "captions file, if data_root has several")
+    image_root: str | None = _option(None, "folder of the images (default: data_root)")
     region_files: str | None = _option(
         None,
-        "file or folder of region features, in data_root or anywhere, which then stand for "
-        "pictures and image_encoder; none: pictures",
+        "file or folder of region features, relative to data_root or absolute; they replace "
+        "pictures and image_encoder ('none': pictures)",
     )
     pooled_files: str | None = _option(
-        None, "with region_files: whole-image features; without it, the mean of the regions"
+        None, "region_files: whole-image features (default: the mean of the regions)"
     )
-    scenes_train: int = _option(4000, "drawn scenes to train on")
-    scenes_val: int = _option(200, "drawn scenes to validate on")
-    scenes_test: int = _option(500, "drawn scenes to test on")
-    scenes_seed: int = _option(0, "seed of the drawing; the run has its own")
-    captions_per_epoch: int = _option(0, "captions of each image seen in an epoch; 0 = all of them")
+    num_regions: int = _option(36, "region_files: maximum number of regions K of an image")
+    scenes_train: int = _option(4000, "number of drawn training scenes")
+    scenes_val: int = _option(200, "number of drawn validation scenes")
+    scenes_test: int = _option(500, "number of drawn test scenes")
+    scenes_seed: int = _option(0, "seed of the drawn scenes")
+    captions_per_epoch: int = _option(0, "captions of each image in an epoch (0: all)")
     cache_dir: str = _option(
-        "~/.cache/ascl_plugin/features", "where outputs of frozen encoders are kept"
+        "~/.cache/ascl_plugin/features", "folder of the cached outputs of frozen encoders"
     )
-    cache_images: bool = _option(True, "keep outputs of a frozen image encoder on disk")
-    cache_texts: bool = _option(True, "keep outputs of a frozen text encoder on disk")
-    num_workers: int = _option(0, "processes that prepare batches")
+    cache_images: bool = _option(True, "cache the outputs of a frozen image encoder")
+    cache_texts: bool = _option(True, "cache the outputs of a frozen text encoder")
+    num_workers: int = _option(0, "number of data-loading processes per rank")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
-    """Encoders and head."""
+    """Encoders, projections and scorer."""
 
-    image_encoder: str = _option(
-        "grid",
-        "registered name or dotted path: grid, timm_grid, resnet, faster_rcnn, bottom_up, "
-        "open_clip, transformers_clip",
+    image_encoder: Component = _option(  # noqa: RUF009
+        Component("grid"),
+        "image encoder: NAME or {name: NAME, option: value, ...}; --image_encoder.OPTION VALUE "
+        "sets one option; the components below likewise",
     )
-    image_model: str | None = _option(
-        None,
-        "timm_grid, resnet: name of the timm model (resnet152); faster_rcnn: torchvision's name; "
-        "open_clip: name of the model, both towers; transformers_clip: as text_model",
-    )
-    image_checkpoint: str | None = _option(
-        None,
-        "timm_grid, resnet, detectors: weights, a file or package:NAME/path; open_clip: those, or "
-        "a tag, both towers",
-    )
-    image_pretrained: bool = _option(
-        False, "timm_grid, resnet, faster_rcnn: fetch pretrained weights"
-    )
-    image_options: str | None = _option(
-        None, "more options of the image encoder as yaml, e.g. {min_size: 400}"
-    )
-    num_regions: int = _option(36, "regions K of an image, a square for grids")
-    text_encoder: str = _option(
-        "transformer",
-        "registered name or dotted path: transformer, bert, open_clip, transformers_clip",
-    )
-    text_model: str = _option(
-        "bert-base-uncased", "bert, transformers_clip: hub id, folder or package:NAME/path"
-    )
-    max_words: int = _option(64, "longer texts are cut")
-    keep_special_tokens: bool = _option(True, "keep [CLS] and [SEP], or their like, as words")
-    freeze_encoders: bool = _option(True, "leave weights of pretrained encoders as they are")
-    tune: str = _option(
-        "full",
-        "freeze_encoders off: what trains of open_clip (and, lora apart, of transformers_clip)",
-        ["partial", "lora", "full"],
-    )
-    encoder_width: int = _option(64, "grid, transformer: width of the small encoders")
-    fusion: str = _option("cross_modal", "cross_modal, pooled (no fusion), or a dotted path")
-    pooled_image: str = _option(
-        "regions", "pooled: what stands for an image", ["regions", "pooled"]
-    )
+    text_encoder: Component = _option(Component("transformer"), "text encoder")  # noqa: RUF009
+    fusion: Component = _option(Component("cross_modal"), "scorer of pairs (pooled: no fusion)")  # noqa: RUF009
     dim: int = _option(1024, "joint width D")
-    num_heads: int = _option(8, "attention heads H")
-    attention: str = _option("projected", "attention", ["projected", "parameter-free"])
-    local_weight: float = _option(0.8, "u2: weight of the local score")
-    direction_weight: float = _option(0.5, "u1: weight of regions-to-words in the local score")
-    gate_bias: float = _option(0.0, "of the fusion's gate at the start; below 0 the pooled leads")
     align_local_weight: float = _option(
-        1.0, "align_epochs: weight of words and regions against wholes"
+        1.0, "align_epochs: weight of the local score against the pooled one"
     )
     align_direction_weight: float = _option(
         0.0, "align_epochs: weight of regions-to-words in the local score"
     )
-    feature_norm: str = _option("layer", "of projected features", ["layer", "l2", "none"])
+    feature_norm: str = _option("layer", "norm of projected features", ["layer", "l2", "none"])
 
 
-@dataclass
+@dataclass(frozen=True)
 class LossArguments:
-    """The objective and what is generated for it."""
+    """The objective, and the positives and negatives generated for it."""
 
-    loss: str = _option("ascl", "ascl, triplet, or a dotted path")
-    temperature: float = _option(0.05, "ascl: divides the scores")
-    form: str = _option("nll", "ascl: -log of each ratio, or minus the ratio", ["nll", "ratio"])
-    margin: float = _option(0.2, "triplet: margin of the hinge")
-    balance: float = _option(0.5, "weight of L_I against L_II&III")
+    loss: Component = _option(Component("ascl"), "loss")  # noqa: RUF009
     positives: str = _option(
         "mixed", "generated positives", ["concatenate", "truncate", "mixed", "none"]
     )
     negatives: str = _option("mixture", "generated negatives", list(NEGATIVES))
-    noise_strength: float | None = _option(None, "of the negatives; each noise has its own default")
+    noise_strength: float | None = _option(
+        None, "strength of the negatives' noise (default: each noise's own)"
+    )
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainArguments:
-    """How the weights move, and what is kept of it."""
+    """Optimization, validation, checkpoints and logs."""
 
-    output_dir: str | None = _option(None, "folder of the run; default: the first free runs/NAME-n")
-    resume: bool = _option(False, "go on from the last checkpoint in output_dir")
+    output_dir: str | None = _option(
+        None, "folder of the run (default: the first free runs/NAME-n)"
+    )
+    resume: bool = _option(False, "continue from the last checkpoint in output_dir")
     start_from: str | None = _option(
         None,
-        "folder of a finished run, whose best weights training starts from; its encoders and "
-        "widths must be this run's",
+        "folder of a finished run with the same encoders and widths; training starts from its "
+        "best weights",
     )
-    seed: int = _option(0, "of weights, order of data, captions, augmentation and noise")
-    batch_size: int = _option(64, "pairs in a batch, over all processes")
-    epochs: int = _option(20, "passes over the data, as captions_per_epoch counts them")
+    seed: int = _option(0, "seed of weights, data order, captions, augmentation and noise")
+    batch_size: int = _option(64, "pairs in a batch, over all ranks")
+    epochs: int = _option(20, "number of epochs")
     steps_per_epoch: int = _option(
-        0, "train_stream, which has no end: steps that count as an epoch; 0 = max_steps / epochs"
+        0, "train_stream: optimizer steps in an epoch (0: max_steps / epochs)"
     )
-    align_epochs: int = _option(0, "first epochs: captions alone, by late interaction; cheap")
-    max_steps: int = _option(0, "stop after so many steps, if epochs have more; 0 = no limit")
-    learning_rate: float = _option(5e-4, "at the start, after warm-up")
+    align_epochs: int = _option(
+        0, "number of first epochs that score captions alone, by late interaction"
+    )
+    max_steps: int = _option(0, "maximum number of optimizer steps (0: no limit)")
+    learning_rate: float = _option(5e-4, "initial learning rate, after warm-up")
     encoder_learning_rate: float = _option(
-        0.0, "of encoders that train; decays like learning_rate; 0 = learning_rate"
+        0.0, "initial learning rate of encoders that train (0: learning_rate)"
     )
-    align_learning_rate: float = _option(0.0, "of the first align_epochs; 0 = learning_rate")
-    optimizer: str = _option("adam", "optimiser", ["adam", "adamw"])
-    weight_decay: float = _option(0.0, "of the optimiser")
-    schedule: str = _option("step", "of the learning rate", ["step", "cosine", "constant"])
-    decay_every: int = _option(10, "step: epochs between decays")
-    decay_factor: float = _option(0.9, "step: what the rate is multiplied with")
-    final_learning_rate: float = _option(0.0, "cosine: rate at the end")
-    warmup_steps: int = _option(0, "steps over which the rate rises to learning_rate")
-    max_grad_norm: float = _option(0.0, "gradients are clipped to this norm; 0 = never")
+    align_learning_rate: float = _option(
+        0.0, "initial learning rate of the align_epochs (0: learning_rate)"
+    )
+    optimizer: str = _option("adam", "optimizer", ["adam", "adamw"])
+    weight_decay: float = _option(0.0, "weight decay of the optimizer")
+    schedule: str = _option("step", "learning-rate schedule", ["step", "cosine", "constant"])
+    decay_every: int = _option(10, "schedule step: epochs between decays")
+    decay_factor: float = _option(0.9, "schedule step: factor of a decay")
+    final_learning_rate: float = _option(0.0, "schedule cosine: final learning rate")
+    warmup_steps: int = _option(0, "number of warm-up steps")
+    max_grad_norm: float = _option(0.0, "norm that gradients are clipped to (0: no clipping)")
     gradient_accumulation_steps: int = _option(
-        1, "batches a step; no more negatives, only averages"
+        1, "batches in an optimizer step; gradients are averaged, negatives not added"
     )
     cached_chunk: int = _option(
         0,
-        "images and texts encoded at once for a batch that memory cannot hold, each twice; 0 = all",
+        "gradient caching, for batches larger than memory: pairs encoded at once, each twice "
+        "(0: off)",
     )
     skip_bad_batches: int = _option(
-        0, "steps left out where loss or gradient is not finite, at most so many; one more ends it"
+        0, "maximum number of steps skipped for a loss or gradient that is not finite"
     )
-    mixed_precision: str = _option("no", "arithmetic", ["no", "bf16", "fp16"])
-    cpu: bool = _option(False, "stay on the CPU though there is a GPU")
-    num_threads: int = _option(0, "CPU threads of torch; 0 = torch's own choice")
-    eval_batch_size: int = _option(128, "images or texts encoded at once")
+    mixed_precision: str = _option("no", "precision: no (fp32), bf16 or fp16")
+    cpu: bool = _option(False, "use the CPU even if there is a GPU")
+    num_threads: int = _option(0, "number of CPU threads of torch (0: torch's default)")
+    eval_batch_size: int = _option(128, "images or texts encoded at once in evaluation")
     eval_every: int = _option(1, "epochs between validations")
-    patience: int = _option(0, "stop after so many validations without a better Rsum; 0 = never")
-    save_every: int = _option(500, "steps between checkpoints; one more at the end of an epoch")
-    log_every: int = _option(20, "steps between lines in log.jsonl and the tracker")
+    patience: int = _option(
+        0, "maximum number of validations without a better Rsum before training stops (0: no limit)"
+    )
+    save_every: int = _option(
+        500, "optimizer steps between checkpoints, besides those at the end of epochs"
+    )
+    log_every: int = _option(20, "optimizer steps between lines of the log and the tracker")
     log_with: str = _option("tensorboard", "tracker of Accelerate, or none")
     save_scores: bool = _option(False, "write scores_SPLIT.npy (images, texts) at the end")
-    rerank_k: int = _option(20, "candidates that re-ranking reorders")
-    rerank_text_neighbors: int = _option(1, "texts in a neighbourhood, the text itself included")
+    rerank_k: int = _option(20, "re-ranking: number of candidates")
+    rerank_text_neighbors: int = _option(
+        1, "re-ranking: texts in a neighborhood, the text itself included"
+    )
 
 
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
-    "log_every", "stream_buffer",
+    "log_every", "stream_buffer", "num_regions",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",
 )  # fmt: skip
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
+NAMES = [f.name for group in GROUPS for f in fields(group)]
+COMPONENTS = ("image_encoder", "text_encoder", "fusion", "loss")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
-    """All groups of one run."""
+    """All options of a run."""
 
     data: DataArguments
     model: ModelArguments
     loss: LossArguments
     train: TrainArguments
 
-    def flat(self) -> dict[str, Any]:
-        """Every option by name, as `config.yaml` holds it."""
-        groups = (self.data, self.model, self.loss, self.train)
-        return {name: value for group in groups for name, value in asdict(group).items()}
+    def flat(self) -> dict[str, object]:
+        """Return every option by name, as `config.yaml` holds it."""
+        found: dict[str, object] = {}
+        for group in (self.data, self.model, self.loss, self.train):
+            for name in (f.name for f in fields(group)):
+                value = getattr(group, name)
+                found[name] = dict(value) if isinstance(value, Component) else value
+        return found
 
 
 def parse_options(
     argv: Sequence[str] | None = None,
-    default_config: str | Path | None = None,
+    config: str | Path | Mapping[str, object] | None = None,
     description: str | None = None,
 ) -> Options:
-    """Options from `--config FILE` (or `default_config`), overridden by flags.
+    """Return options from `--config FILE` (or `config`), overridden by flags.
+
+    A component is a name or a mapping. `--image_encoder.width 64`, or `image_encoder.width: 64` in
+    a file, sets one option of it and keeps the others.
 
     Args:
-        argv: flags; of the command line by default.
-        default_config: yaml file read when no `--config` is given.
-        description: what `--help` says first.
+        argv: flags (default: those of the command line).
+        config: yaml file, or its content, that is read if there is no `--config`.
+        description: first lines of `--help`.
 
     Raises:
-        SystemExit: an unknown option, with the nearest name there is; a value that does not fit.
+        SystemExit: an unknown option (the message names the nearest); a value that does not fit.
     """
     parser = HfArgumentParser(GROUPS, description=description, allow_abbrev=False)
-    parser.add_argument("--config", help="yaml file with any of these options; flags override it")
-    argv = list(sys.argv[1:] if argv is None else argv)
-    config, rest = default_config, []
-    words = iter(argv)
-    for word in words:
-        if word == "--config":
-            config = next(words, "")
-        elif word.startswith("--config="):
-            config = word.partition("=")[2]
-        else:
+    parser.add_argument("--config", help="yaml file of options; flags override it")
+    rest, dotted = [], {}
+    words = list(sys.argv[1:] if argv is None else argv)
+    while words:
+        word = words.pop(0)
+        name, given, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not (name == "config" or _is_dotted(name)):
             rest.append(word)
-    if config == "":
-        parser.error("argument --config: expected a file")
-    from_file = [] if config is None else _as_flags(Path(config), parser)
+            continue
+        if not given and words:
+            value = words.pop(0)
+        if not value:
+            parser.error(f"argument --{name}: expected a {'file' if name == 'config' else 'value'}")
+        if name == "config":
+            config = value
+        else:
+            dotted[name] = value
+    content = config if isinstance(config, Mapping) else _read(config, parser)
     *groups, _, unknown = parser.parse_args_into_dataclasses(
-        from_file + rest, return_remaining_strings=True, look_for_args_file=False
+        _as_flags(content, parser) + rest, return_remaining_strings=True, look_for_args_file=False
     )
     if unknown:
         flags = [word for word in unknown if word.startswith("--")] or unknown
         parser.error(_unknown(flags[0].lstrip("-").partition("=")[0]))
-    options = Options(*groups)
+    for name, value in dotted.items():
+        component, _, option = name.partition(".")
+        for number, group in enumerate(groups):
+            if hasattr(group, component):
+                whole = {**getattr(group, component), option: _value(value)}
+                groups[number] = replace(group, **{component: Component(whole)})
+    flat = (options := Options(*groups)).flat()
     for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
         for name in names:
-            if (value := options.flat()[name]) < least:
-                parser.error(f"argument --{name}: expected at least {least}, got {value}")
+            if isinstance(got := flat[name], int) and got < least:
+                parser.error(f"argument --{name}: expected at least {least}, got {got}")
     return options
 
 
-def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
-    """The file's options as flags, so that both are checked by the same parser."""
+def _value(text: str) -> object:
+    try:
+        return parse_yaml(text, "value")
+    except ValueError:
+        return text
+
+
+def _is_dotted(name: str) -> bool:
+    component, _, option = name.partition(".")
+    return option != "" and component in COMPONENTS
+
+
+def _read(path: str | Path | None, parser: argparse.ArgumentParser) -> Mapping[str, object]:
+    if path is None:
+        return {}
     try:
         content = read_yaml(path)
     except FileNotFoundError:
@@ -278,21 +316,31 @@ def _as_flags(path: Path, parser: HfArgumentParser) -> list[str]:
         parser.error(f"--config {error}")
     if not isinstance(content, dict):
         parser.error(f"--config {path}: expected options, 'name: value' a line")
-    flags = []
     for name, value in content.items():
-        if name not in _names():
+        if name not in NAMES and not _is_dotted(str(name)):
             parser.error(f"--config {path}: {_unknown(str(name)[:80])}")
-        if len(str(value)) > 4000:  # which the message of a value that does not fit repeats
-            parser.error(f"--config {path}: {name} has more than 4000 characters")
-        if value is not None:
-            flags.append(f"--{name}={value}")
-    return flags
+        if len(str(value)) > MAX_VALUE:
+            parser.error(f"--config {path}: {name} has more than {MAX_VALUE} characters")
+    return content
 
 
-def _names() -> list[str]:
-    return [f.name for group in GROUPS for f in fields(group)]
+def _as_flags(content: Mapping[str, object], parser: argparse.ArgumentParser) -> list[str]:
+    """Return a file's options as flags, which the parser then checks like all others."""
+    values = {k: v for k, v in content.items() if v is not None and not _is_dotted(k)}
+    for name in filter(_is_dotted, content):
+        component, _, option = name.partition(".")
+        try:
+            given = values.get(component) or parser.get_default(component)
+            whole = Component(given if isinstance(given, dict) else str(given))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument --{component}: {error}")
+        values[component] = {**whole, option: content[name]}
+    return [
+        f"--{k}={yaml.safe_dump(v, default_flow_style=True) if isinstance(v, dict) else v}"
+        for k, v in values.items()
+    ]
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, _names(), n=1)
+    near = difflib.get_close_matches(name, NAMES, n=1)
     return f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -1,14 +1,17 @@
-"""What the steps are fed: rows in their order, and this process's share of each batch."""
+"""Batches of a run: rows in their order, and each rank's share of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
@@ -16,12 +19,59 @@ from ascl_plugin.shares import shares
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.signals import kept_from_workers
 
+Batch = dict[str, Tensor]
+Pair = tuple[int, int]  # (row, caption index)
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+class Feed(Protocol):
+    """A source of batches for the trainer.
+
+    Attributes:
+        batch_size: pairs in a batch, over all ranks.
+        batches_per_epoch: batches that make whole optimizer steps; the rest is not shown.
+    """
+
+    batch_size: int
+    batches_per_epoch: int
+
+    def batches(self, epoch: int, begin: int) -> Iterator[Batch]:
+        """Yield this rank's share of each batch of an epoch, from the batch `begin`.
+
+        Shares of ranks may be uneven.
+
+        Raises:
+            RuntimeError: a data worker died.
+        """
+        ...
+
+    def planned_texts(self, epochs: int) -> Iterator[str]:
+        """Yield every caption and generated text of the epochs, as far as they are known."""
+        ...
+
+    def names(self, rows: list[int]) -> list[str]:
+        """Return ids of the images of rows that the current step has seen."""
+        ...
+
+    def describe(self) -> str:
+        """Return one line that differs if row numbers stand for other data."""
+        ...
+
+    def state(self) -> list[list[int]] | None:
+        """Return the position to keep in a checkpoint. Collective."""
+        ...
+
+    def load_state(self, state: list[list[int]] | None) -> None:
+        """Go on from `state`, with any number of ranks."""
+        ...
+
 
 class TrainingRows(torch.utils.data.Dataset):
-    """Rows by (epoch, row, caption): all that chance depends on travels with the row."""
+    """Rows by (epoch, row, caption): the row carries all that its random draws depend on."""
 
-    def __init__(self, rows: Any) -> None:
-        # only what a batch is made of: scenes have more columns, and reading them takes time
+    def __init__(self, rows: Dataset) -> None:
+        # only the columns of a batch: scenes have more, and reading them takes time
         self.rows = rows.select_columns(["image_id", "image", "captions"])
 
     def __getitems__(self, keys: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
@@ -34,35 +84,34 @@ class TrainingRows(torch.utils.data.Dataset):
 
 
 class Loader:
-    """Tensors of this process's share of each batch.
+    """A loader of this rank's share of each batch.
 
     Args:
-        collator: rows to batch.
-        options: of the run.
-        device: of the run.
+        collator: collator of rows.
+        options: options of the run.
+        device: device of the rank.
     """
 
     def __init__(self, collator: AsymmetryCollator, options: Options, device: torch.device) -> None:
-        self.collators = {
-            False: collator,
-            True: AsymmetryCollator(collator.texts, collator.images, "none", "none", collator.seed),
-        }
+        # while aligning, nothing is generated that would not be scored
+        aligning = AsymmetryCollator(collator.texts, collator.images, "none", "none", collator.seed)
+        self.collators = {False: collator, True: aligning}
         self.options = options
         self.device = device
 
     def collator(self, epoch: int) -> AsymmetryCollator:
-        """Captions alone in the first epochs: nothing is generated that would not be scored."""
+        """Return the collator of an epoch."""
         return self.collators[epoch < self.options.train.align_epochs]
 
     def batches(
-        self, epoch: int, rows: torch.utils.data.Dataset, keys: Iterable[list[Any]]
-    ) -> Generator[dict[str, Any], None, None]:
-        """Batches of an epoch, in the order of their keys, which are taken as they are needed.
+        self, epoch: int, rows: torch.utils.data.Dataset, keys: Iterable[Sequence[Key]]
+    ) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch in the order of their keys, which are read lazily.
 
         Args:
-            epoch: of the run.
-            rows: what a key stands for.
-            keys: of each batch.
+            epoch: number of the epoch.
+            rows: dataset that the keys index.
+            keys: keys of each batch.
 
         Raises:
             RuntimeError: a data worker died.
@@ -75,84 +124,76 @@ class Loader:
             pin_memory=self.device.type == "cuda",
         )
         with kept_from_workers():
-            batches: Iterator[dict[str, Any]] = iter(loader)
+            batches: Iterator[Batch] = iter(loader)
         if not loader.num_workers:
-            batches = made_ahead(batches)
+            yield from made_ahead(batches)
+            return
         try:
             yield from batches
-        except (ConnectionError, EOFError) as error:  # as it handed one over: told as any that dies
+        except (ConnectionError, EOFError) as error:  # it died as it handed over a batch
             raise RuntimeError(
                 f"DataLoader worker died as it handed over a batch ({error})."
-            ) from error
+            ) from None
+        except BaseException as error:
+            # its frames would keep the workers, and these, deaf to signals, this process's end
+            raise error.with_traceback(None) from None
         finally:
-            # an error's traceback keeps workers, and they, who hear no signal, the process's end
-            getattr(batches, "_shutdown_workers", lambda: None)()
+            del batches
 
 
-class Feed:
-    """The batches of a run whose rows can be listed.
+class ListedFeed:
+    """A feed of rows that can be listed; see `Feed`.
 
     Args:
-        rows: the training split.
-        collator: rows to batch.
-        options: of the run.
-        accelerator: of the run.
-
-    Attributes:
-        batch_size: pairs in a batch of all processes; a set smaller than a batch is one batch a
-            pass.
-        batches_per_epoch: that make whole steps; what is left over is not shown.
+        rows: training split.
+        collator: collator of rows.
+        options: options of the run.
+        accelerator: accelerator of the run.
 
     Raises:
         ValueError: too few images for a batch, or too few batches for a step.
     """
 
     def __init__(
-        self, rows: Any, collator: AsymmetryCollator, options: Options, accelerator: Any
+        self, rows: Dataset, collator: AsymmetryCollator, options: Options, accelerator: Accelerator
     ) -> None:
         self.rows = rows
         self.options = options
         self.loader = Loader(collator, options, accelerator.device)
         self.counts = [len(captions) for captions in rows["captions"][:]]
         args, world = options.train, accelerator.num_processes
+        # a set smaller than a batch is one batch a pass
         self.batch_size = min(args.batch_size, len(self.counts))
         if self.batch_size < max(2, world):
             raise ValueError(
                 f"batch_size {args.batch_size}, {len(self.counts)} training image(s) on {world} "
                 "process(es): a batch needs at least 2 pairs, and one a process"
             )
-        there, accumulated = len(self.planned(0)), args.gradient_accumulation_steps
-        if there < accumulated:
+        count, accumulated = len(self.planned(0)), args.gradient_accumulation_steps
+        if count < accumulated:
             raise ValueError(
-                f"an epoch has {there} batches, fewer than gradient_accumulation_steps "
+                f"an epoch has {count} batches, fewer than gradient_accumulation_steps "
                 f"{accumulated}"
             )
-        self.batches_per_epoch = there - there % accumulated
+        self.batches_per_epoch = count - count % accumulated
 
     def planned(self, epoch: int) -> list[list[Pair]]:
-        """The batches of an epoch, as rows and captions."""
+        """Return the batches of an epoch, as rows and captions."""
         passes = self.options.data.captions_per_epoch
         return epoch_batches(self.options.train.seed, epoch, self.counts, self.batch_size, passes)
 
     def planned_texts(self, epochs: int) -> Iterator[str]:
-        """Every caption and generated text that epochs will ask for, in its order."""
+        """See `Feed`."""
         captions = self.rows["captions"][:]
         for epoch in range(epochs):
             collator = self.loader.collator(epoch)
-            for batch in self.planned(epoch):
-                for row, caption in batch:
-                    of_row = {"epoch": epoch, "row": row, "caption_index": caption}
-                    drawn = collator.draw({"captions": captions[row], **of_row})
-                    yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
+            for row, caption in (pair for batch in self.planned(epoch) for pair in batch):
+                key = {"epoch": epoch, "row": row, "caption_index": caption}
+                drawn = collator.draw({"captions": captions[row], **key})
+                yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
 
-    def batches(self, epoch: int, begin: int) -> Iterator[dict[str, Any]]:
-        """This process's share of each batch of an epoch, the first `begin` left out.
-
-        Shares of processes may be uneven.
-
-        Raises:
-            RuntimeError: a data worker died.
-        """
+    def batches(self, epoch: int, begin: int) -> Iterator[Batch]:
+        """See `Feed`."""
         own = shares("split", self.batch_size, self.loader.device).own
         keys = [
             [(epoch, row, caption) for row, caption in batch[own]]
@@ -161,31 +202,28 @@ class Feed:
         yield from self.loader.batches(epoch, TrainingRows(self.rows), keys)
 
     def names(self, rows: list[int]) -> list[str]:
-        """Ids of the images of rows that a step has seen."""
+        """See `Feed`."""
         return [str(name) for name in self.rows.select_columns(["image_id"])[rows]["image_id"]]
 
-    def told(self) -> str:
-        """What rows and caption indices stand for, in a line."""
-        return rows_told(self.rows)
+    def describe(self) -> str:
+        """See `Feed`."""
+        return describe_rows(self.rows)
 
     def state(self) -> None:
-        """What a checkpoint must know: nothing, batches are a function of seed and epoch."""
+        """Return None: batches are a function of seed and epoch."""
 
-    def load_state(self, state: Any) -> None:
-        """Nothing to do."""
-
-
-Item = TypeVar("Item")
+    def load_state(self, state: list[list[int]] | None) -> None:
+        """Do nothing: see `state`."""
 
 
 def made_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each begun in a thread when the one before is handed over.
+    """Yield the items, each begun in a thread when the one before is handed over.
 
-    Pictures are decoded and copied, and steps computed, without Python's lock, so both go on at
-    once where there is a second core. An item may be begun that nobody takes.
+    Pictures are decoded, and steps computed, without Python's lock, so with a second core both go
+    on at once. The last item that is begun may be dropped.
 
     Raises:
-        Whatever `items` raise, where that item would have come.
+        Whatever `items` raise, in the place of that item.
     """
     end = object()
     with ThreadPoolExecutor(1, "batches") as thread:
@@ -195,23 +233,21 @@ def made_ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item  # type: ignore[misc]
 
 
-Pair = tuple[int, int]  # (row, caption index)
-
-
 def epoch_batches(
     seed: int, epoch: int, caption_counts: Sequence[int], batch_size: int, captions: int = 0
 ) -> list[list[Pair]]:
-    """The batches of an epoch, the same whatever the number of processes and workers.
+    """Return the batches of an epoch, the same for any number of ranks and workers.
 
-    An epoch is made of passes; a pass holds every image once, with another caption each time, so
+    An epoch is made of passes. A pass holds every image once, with another caption each time, so
     that no batch holds two captions of one image, each a false negative of the other. The few
     images that do not fill the last batch of a pass are left out of that pass.
 
     Args:
-        seed, epoch: of the run.
-        caption_counts: (I,) captions of each image, any number from 1.
+        seed: seed of the run.
+        epoch: number of the epoch.
+        caption_counts: (I,) number of captions of each image, at least 1.
         batch_size: pairs in a batch; at most the number of images.
-        captions: passes in an epoch; 0 is as many as an image has captions at most.
+        captions: passes in an epoch (0: the largest number of captions of an image).
 
     Returns:
         Batches of (row, caption index).
@@ -229,19 +265,19 @@ def epoch_batches(
     batches = []
     for number in range(captions or int(counts.max())):
         # with a limit on passes, an image with fewer captions is shown again
-        there = np.arange(len(counts)) if captions else np.flatnonzero(counts > number)
-        rows = generator.permutation(there)
+        left = np.arange(len(counts)) if captions else np.flatnonzero(counts > number)
+        rows = generator.permutation(left)
         for start in range(0, len(rows) - batch_size + 1, batch_size):
             chosen = rows[start : start + batch_size]
             batches.append([(int(r), int(orders[r][number % counts[r]])) for r in chosen])
     return batches
 
 
-def rows_told(rows: Any) -> str:
-    """What rows and caption indices stand for, in a line: other data give other words.
+def describe_rows(rows: Mapping[str, Sequence[Any]]) -> str:
+    """Return one line that differs for other images or captions, or another order of them.
 
     Args:
-        rows: with `image_id` and `captions`; where the pictures lie does not matter.
+        rows: columns `image_id` and `captions`; the images' places do not matter.
     """
     ids, captions = rows["image_id"][:], rows["captions"][:]
     digest = hashlib.sha256()

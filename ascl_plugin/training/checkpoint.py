@@ -1,21 +1,23 @@
-"""Checkpoints: whole or not there, and nothing in them is executed when they are read."""
+"""Checkpoints and the best model: complete or absent, and nothing in them is executed."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import OptimizerStateType
 
 from ascl_plugin.disk import check_sums, remove_folder, write_sums, written
 
 _FILES = ("model.safetensors", "training.pt")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
-#: Options that may be others when a run goes on: they do not change what a step does.
+#: Options that may change when a run is resumed: they do not change what a step does.
 FREE = {
     "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
     "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
@@ -25,16 +27,31 @@ FREE = {
 }  # fmt: skip
 
 
+class TrainingState(TypedDict):
+    """What a checkpoint holds besides weights: tensors, numbers, strings, lists and dicts."""
+
+    optimizer: OptimizerStateType
+    scaler: dict[str, object] | None
+    step: int
+    epoch: int
+    batch: int
+    feed: list[list[int]] | None
+    best: dict[str, float]
+    bad_validations: int
+    skipped_steps: list[int]
+    options: dict[str, object]
+
+
 def save_checkpoint(
-    folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], keep: int = 2
+    folder: Path, step: int, weights: dict[str, Tensor], state: Mapping[str, object], keep: int = 2
 ) -> Path:
-    """Writes `checkpoint-STEP` aside, moves it into place, and removes all but the last `keep`.
+    """Write `checkpoint-STEP` aside, move it into place, and remove all but the last `keep`.
 
     Args:
-        folder: of the run.
-        step: optimiser steps done.
+        folder: folder of the run.
+        step: number of optimizer steps done.
         weights: tensors by name.
-        state: optimiser state, counters and the like: tensors, numbers, strings, lists, dicts.
+        state: plain values and tensors, as `TrainingState`.
     """
     path = folder / f"checkpoint-{step:07d}"
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
@@ -42,7 +59,7 @@ def save_checkpoint(
     with written(path) as aside:
         aside.mkdir()
         save_file(tensors, aside / _FILES[0])
-        with open(aside / _FILES[1], "wb") as file:  # of a path torch does not say what is wrong
+        with open(aside / _FILES[1], "wb") as file:  # given a path, torch does not name errors
             torch.save(state, file)
         write_sums(aside, _FILES)
     for old in checkpoints(folder)[:-keep]:
@@ -51,18 +68,16 @@ def save_checkpoint(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
+    """Return the complete checkpoints of a run, oldest first."""
     found = [p for p in folder.glob("checkpoint-*") if _NAME.fullmatch(p.name)]
     return sorted(found, key=lambda p: int(p.name.partition("-")[2]))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(weights, state) of a checkpoint, on the CPU.
-
-    One of an earlier version, without `SHA256SUMS`, is loaded without that check.
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], TrainingState]:
+    """Return weights and state of a checkpoint, on the CPU.
 
     Raises:
-        ValueError: a file is missing, holds more than data, or is not byte for byte what was
+        ValueError: a file is missing, holds more than data, or is not byte for byte as it was
             written; the message names it.
     """
     try:
@@ -76,21 +91,48 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, state
 
 
-def check_same_run(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
-    """Sees that options which change what a step does have not changed half-way.
+def check_best(folder: Path) -> None:
+    """Check that the best model of a run is what was written.
+
+    Raises:
+        ValueError: it is not.
+    """
+    best = folder / "best"
+    try:
+        check_sums(best)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{best} is damaged ({error}); put back a copy, or delete this folder and --resume: "
+            "the best of the validations still to come takes its place"
+        ) from error
+
+
+def check_same_run(old: dict[str, object], new: dict[str, object], path: Path) -> None:
+    """Check that no option has changed which changes what a step does.
 
     Args:
         old: options of the run that wrote the checkpoint.
-        new: of the run that is to go on from it.
-        path: of the checkpoint.
+        new: options of the run that resumes from it.
+        path: the checkpoint.
 
     Raises:
-        ValueError: one has; the message names it.
+        ValueError: an option has changed; the message names it.
     """
-    changed = [k for k in new if k not in FREE and k in old and new[k] != old[k]]
-    if changed:
-        name = changed[0]
-        raise ValueError(
-            f"{path} was written with {name}={old[name]!r}, this run has {new[name]!r}; resume "
-            "with the same options or choose another output_dir"
-        )
+    before, now = dotted(old), dotted(new)
+    for name in [*now, *before]:
+        if name not in FREE and before.get(name) != now.get(name):
+            raise ValueError(
+                f"{path} was written with {name}={before.get(name)!r}, this run has "
+                f"{now.get(name)!r}; resume with the same options or choose another output_dir"
+            )
+
+
+def dotted(options: Mapping[str, object]) -> dict[str, object]:
+    """Return options with those of components by dotted name: `image_encoder.width`."""
+    flat: dict[str, object] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{option}": own for option, own in value.items()}
+        else:
+            flat[name] = value
+    return flat

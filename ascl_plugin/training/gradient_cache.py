@@ -1,4 +1,4 @@
-"""Batches larger than memory: encoded in parts, twice, with the gradients of the whole batch."""
+"""Gradient caching: a batch is encoded in parts, twice, with the gradients of the whole batch."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ascl_plugin.retrieval.model import RetrievalModel
 
 
 class CachedEncoding:
-    """Features of a batch without what made them, and the way back to the weights that did.
+    """Features of a batch without their graph, and the backward pass through a second encoding.
 
     Gradient caching (Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
     Limited Setup") for scores of all pairs. First pass: `size` images and their texts at a time are
-    encoded, and nothing is kept but projected features. The caller scores those and takes the loss
+    encoded, and only projected features are kept. The caller scores those and takes the loss
     backward, to the scorer's weights and to the features. Second pass, `carry_on`: each part is
     encoded again, now with a graph, which takes the features' gradients on to the encoders'
-    weights. Chance (dropout) is the same in both passes, by a seed a part.
+    weights. Dropout is the same in both passes, by one seed for each part.
 
     The gradients are those of the whole batch at once where an item's features depend on nothing
     else in the batch: batch norm in training mode sees parts, and sees them twice.
 
     Args:
-        model: the bare one; over processes nothing but `average_gradients` averages.
-        batch: of this process, on the model's device; every tensor has the N pairs first.
+        model: bare model; over several ranks only `average_gradients` averages.
+        batch: this rank's batch on the model's device; every tensor has the N pairs first.
         size: pairs of a part, at least 1.
-        autocast: makes the context of either pass, anew for each part.
+        autocast: function that returns the context of a pass over a part.
 
     Attributes:
-        images, texts: as `model.encode(batch)` returns them, leaves that ask for gradients.
+        images, texts: as `model.encode(batch)` returns them; leaves that require gradients.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CachedEncoding:
             self.texts[name] = TextFeatures(words.words.requires_grad_(), words.mask)
 
     def carry_on(self) -> None:
-        """Takes gradients on from the features to what made them, after the loss went backward."""
+        """Take the features' gradients on to the weights, after the loss went backward."""
         leaves = _values(self.images, self.texts)
         for number in range(len(self.parts)):
             first = number * self.size
@@ -76,13 +76,14 @@ class CachedEncoding:
             torch.autograd.backward(outputs, gradients)
 
     def _encode(self, number: int) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
-        torch.manual_seed(self.seeds[number])
-        with self.autocast():
+        device = next(iter(self.parts[number].values())).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), self.autocast():
+            torch.manual_seed(self.seeds[number])
             return self.model.encode(self.parts[number])
 
 
 def average_gradients(model: nn.Module) -> None:
-    """The mean over processes of what each holds, as DistributedDataParallel takes it."""
+    """Average gradients over ranks, as DistributedDataParallel does. Collective."""
     if world_size() == 1:
         return
     for parameter in model.parameters():

@@ -1,11 +1,11 @@
-"""Steps whose loss or gradient is not finite: the run ends there, or goes on without them."""
+"""Steps whose loss or gradient is not finite: the run ends, or skips them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
@@ -13,27 +13,27 @@ NAMED = 8  # images that a message names
 
 
 class BadBatches:
-    """Judges each step, alike on every process, and keeps the count.
+    """A judge of each step, with the same verdict on all ranks, that counts what it skips.
 
     Args:
-        accelerator: of the run.
-        model: the bare one. Its buffers (running means of batch norm) see a batch before anybody
-            can judge it: with a limit they are remembered at each step's begin, and put back.
-        names: ids of the images of this process's rows.
-        limit: steps that may be left out, in all of the run; 0: the first bad one ends it.
-        log: is handed a line to keep, `{"step": number, "not_finite": what, "images": ids}`.
+        accelerator: accelerator of the run.
+        model: bare model. Its buffers (running means of batch norm) have seen a batch before it is
+            judged: with a limit they are remembered when a step begins, and restored.
+        names: function from this rank's rows to the ids of their images.
+        limit: maximum number of skipped steps of the run; with 0 the first bad one ends it.
+        log: function that is given a line to keep, `{"step", "not_finite", "images"}`.
 
     Attributes:
-        steps: numbers of the steps that were left out, counted from 1.
+        steps: numbers of the skipped steps, from 1.
     """
 
     def __init__(
         self,
-        accelerator: Any,
+        accelerator: Accelerator,
         model: nn.Module,
         names: Callable[[list[int]], list[str]],
         limit: int,
-        log: Callable[[dict[str, Any]], None],
+        log: Callable[[dict[str, object]], None],
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -44,35 +44,35 @@ class BadBatches:
         self._buffers: list[Tensor] = []
 
     def begin(self) -> None:
-        """A step begins."""
+        """Remember the buffers, at the beginning of a step."""
         if self.limit:
             self._buffers = [buffer.clone() for buffer in self.model.buffers()]
 
-    def fine(self, finite: bool, what: str, step: int, rows: list[int]) -> bool:
-        """Whether the step may go on: it is finite on every process. Every process must ask.
+    def all_finite(self, finite: bool, what: str, step: int, rows: list[int]) -> bool:
+        """Return True if a value is finite on all ranks. Collective: call on every rank.
 
         Args:
-            finite: whether it is on this one.
-            what: that is not finite on this one, for people.
-            step: its number, from 1.
-            rows: of this process that the step has seen.
+            finite: True if the value is finite on this rank.
+            what: description of the value, for the message.
+            step: number of the step, from 1.
+            rows: rows of this rank that the step has seen.
 
         Returns:
-            False: the step is left out, buffers are as they were, and `steps` has its number.
+            False if the step is to be skipped: buffers are restored, and `steps` has its number.
 
         Raises:
-            FloatingPointError: no more steps may be left out.
+            FloatingPointError: the limit is reached.
         """
-        if not anywhere(self.accelerator, not finite):
+        if not on_any_rank(self.accelerator, not finite):
             return True
         what = "a loss or gradient of another process is not finite" if finite else what
-        ids = gather_object(self.names(rows))  # of all processes
+        ids = gather_object(self.names(rows))  # of all ranks
         self.log({"step": step, "not_finite": what, "images": ids})
         names = ", ".join(ids[:NAMED]) + (", ... (all in log.jsonl)" if ids[NAMED:] else "")
         if len(self.steps) >= self.limit:
-            left_out = f" {len(self.steps)} were left out before." if self.steps else ""
+            skipped = f" {len(self.steps)} steps were skipped before." if self.steps else ""
             raise FloatingPointError(
-                f"{what} at step {step}; the batch held images {names}.{left_out} The last "
+                f"{what} at step {step}; the batch held images {names}.{skipped} The last "
                 "checkpoint is untouched; a lower learning_rate, max_grad_norm or a higher "
                 "temperature may help, and --skip_bad_batches N goes on without such batches"
             )
@@ -83,19 +83,19 @@ class BadBatches:
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether every gradient and its square are finite; of shards, this process's.
+    """Return True if every gradient and its square are finite; of shards, this rank's.
 
     The square, because Adam keeps it: once infinite, it would hold a weight still for good.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     local = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
-    # a shard may be empty: fewer rows than processes
+    # a shard may be empty: fewer rows than ranks
     largest = torch.nn.utils.get_total_norm([g for g in local if g.numel()], float("inf"))
     return bool(largest < torch.finfo(torch.float32).max ** 0.5)
 
 
-def anywhere(accelerator: Any, flag: bool) -> bool:
-    """Whether the flag is up on any process; all of them get the same answer."""
+def on_any_rank(accelerator: Accelerator, flag: bool) -> bool:
+    """Return True if the flag is True on any rank. Collective."""
     if accelerator.num_processes == 1:
         return flag
     raised = torch.tensor(int(flag), device=accelerator.device)

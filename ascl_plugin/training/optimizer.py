@@ -1,9 +1,8 @@
-"""The optimiser of a run; encoders may learn at a rate of their own."""
+"""Optimizer and learning rate of a run; encoders may have a rate of their own."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,16 +11,15 @@ from ascl_plugin.training.arguments import TrainArguments
 
 
 def make_optimizer(model: nn.Module, args: TrainArguments) -> torch.optim.Optimizer:
-    """Adam or AdamW over the parameters that train.
+    """Return Adam or AdamW over the parameters that train.
 
     Args:
-        model: those of its `image_encoder` and `text_encoder` are a group of their own where
-            `encoder_learning_rate` is given.
-        args: of the run.
+        model: model; with an `encoder_learning_rate`, parameters of its `image_encoder` and
+            `text_encoder` are a group of their own.
+        args: options of the run.
 
     Raises:
-        ValueError: an `encoder_learning_rate` with nothing to train in the encoders, or without a
-            `learning_rate` that it could be in proportion to.
+        ValueError: an `encoder_learning_rate` with frozen encoders, or without a `learning_rate`.
     """
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
     options = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
@@ -30,8 +28,8 @@ def make_optimizer(model: nn.Module, args: TrainArguments) -> torch.optim.Optimi
         return kind(trained.values(), **options)
     if args.learning_rate <= 0:
         raise ValueError(
-            f"encoder_learning_rate {args.encoder_learning_rate} follows learning_rate in "
-            f"proportion, which must be above 0, got {args.learning_rate}"
+            f"encoder_learning_rate {args.encoder_learning_rate} decays like learning_rate, which "
+            f"must be above 0, got {args.learning_rate}"
         )
     prefixes = ("image_encoder.", "text_encoder.")
     encoders = [p for name, p in trained.items() if name.startswith(prefixes)]
@@ -39,20 +37,20 @@ def make_optimizer(model: nn.Module, args: TrainArguments) -> torch.optim.Optimi
     if not encoders:
         raise ValueError(
             f"encoder_learning_rate is {args.encoder_learning_rate}, but both encoders are frozen; "
-            "--freeze_encoders False trains them"
+            "an encoder trains with --image_encoder.tune full, or --text_encoder.tune full"
         )
     share = args.encoder_learning_rate / args.learning_rate
     return kind([{"params": heads}, {"params": encoders, "share": share}], **options)
 
 
-def set_rate(optimizer: Any, rate: float) -> None:
-    """Gives every group the rate, or its share of it."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group, or its share of it."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("share", 1.0)
 
 
 def learning_rate(args: TrainArguments, step: int, total: int, steps_per_epoch: int) -> float:
-    """Rate of step `step` (from 0) of `total`.
+    """Return the learning rate of step `step` (from 0) of `total`.
 
     "step": times `decay_factor` every `decay_every` epochs. "cosine": down to
     `final_learning_rate` at the end. The rate rises over the first `warmup_steps` of the run. The

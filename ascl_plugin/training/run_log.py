@@ -1,26 +1,26 @@
-"""`log.jsonl` of a run: a line an event, none of a step that was done again."""
+"""`log.jsonl` of a run: one line for each event, and none for a step that was repeated."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ascl_plugin.disk import write_text, writing
 
 
 class RunLog:
-    """The log in a run's folder; one process writes it.
+    """The log in a run's folder, written by rank 0.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "log.jsonl"
 
-    def write(self, values: dict[str, Any]) -> None:
-        """Adds a line.
+    def write(self, values: Mapping[str, object]) -> None:
+        """Add a line.
 
         Raises:
             OSError: it cannot be written.
@@ -29,7 +29,7 @@ class RunLog:
             file.write(json.dumps(values) + "\n")
 
     def drop_after(self, step: int) -> None:
-        """Takes out what a run wrote behind the checkpoint that it goes on from.
+        """Remove lines of steps after the checkpoint that a run resumes from.
 
         Raises:
             OSError: it cannot be written.

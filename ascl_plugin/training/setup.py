@@ -1,16 +1,19 @@
-"""From options to what a recipe starts with: folder, accelerator, data, first weights."""
+"""Accelerator, folder, data and first weights of a run, from its resolved options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from datasets import Dataset
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -18,88 +21,58 @@ from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import read, require_splits
 from ascl_plugin.disk import check_sums, put_back, write_text, writing
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.arguments import Options
-from ascl_plugin.training.checkpoint import checkpoints
-from ascl_plugin.training.lock import LOCK, locked
+from ascl_plugin.training.checkpoint import checkpoints, dotted
+from ascl_plugin.training.resolve import Resolved
 from ascl_plugin.training.sharding import refuse_engines
 
+LOCK = ".run.lock"
+PROJECT = "ascl_plugin"  # name that trackers file runs under
 SAMPLE = 10_000  # images of a stream whose captions stand for all: vocabulary, noun phrases
 
 
-def find_files(options: Options) -> None:
-    """Feature files as they are: a relative path starts at `data_root`, or where the program runs.
-
-    "none", or `pooled_files` without `region_files`, is none.
-    """
-    data = options.data
-    for name in ("region_files", "pooled_files"):
-        given = getattr(data, name)
-        if given in (None, "none") or data.region_files is None:
-            setattr(data, name, None)
-        elif data.data_root is not None and not Path(given).is_absolute():
-            beside = Path(data.data_root) / given
-            if beside.exists() or not Path(given).exists():
-                setattr(data, name, str(beside))
-
-
-def make_folder(options: Options, name: str) -> Path:
-    """The run's folder: `output_dir`, or the first free `runs/NAME-n`.
+def make_accelerator(options: Resolved) -> Accelerator:
+    """Return the accelerator of a run.
 
     Raises:
-        FileExistsError: `output_dir` holds a run and `resume` is off.
-        FileNotFoundError: `resume` without `output_dir`.
+        ValueError: an engine that is not supported.
     """
-    args = options.train
-    if args.output_dir is None:
-        if args.resume:
-            raise FileNotFoundError("--resume needs --output_dir: which run is to go on?")
-        number = 1
-        while (Path("runs") / f"{name}-{number}").exists():
-            number += 1
-        args.output_dir = str(Path("runs") / f"{name}-{number}")
-    folder = Path(args.output_dir)
-    _refuse_run(folder, args.resume)
-    return folder
-
-
-def _refuse_run(folder: Path, resume: bool) -> None:
-    holds_run = (folder / "metrics.json").exists() or bool(checkpoints(folder))
-    if holds_run and not resume:
-        raise FileExistsError(f"{folder} holds a run; --resume goes on with it, or choose another")
-
-
-def make_accelerator(options: Options, folder: Path) -> Accelerator:
-    """The accelerator of a run in `folder`."""
     args = options.train
     refuse_engines()
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    accelerator = Accelerator(
+    # without fusion one of the two image projections is idle
+    idle = options.model.fusion.name != "cross_modal" or args.align_epochs > 0
+    return Accelerator(
         cpu=args.cpu,
         mixed_precision=args.mixed_precision,
         # given as a plugin, no flag of `accelerate launch` goes before the option
         gradient_accumulation_plugin=GradientAccumulationPlugin(args.gradient_accumulation_steps),
         log_with=None if args.log_with == "none" else args.log_with,
-        project_dir=str(folder),
-        kwargs_handlers=[
-            # without fusion one of the two image projections is idle
-            DistributedDataParallelKwargs(
-                find_unused_parameters=options.model.fusion != "cross_modal"
-                or args.align_epochs > 0
-            ),
-        ],
+        project_dir=str(options.folder),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
     )
-    return accelerator
+
+
+def refuse_finished(folder: Path, resume: bool) -> None:
+    """Check that a folder does not hold a run, unless it is to be resumed.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    holds_run = (folder / "metrics.json").exists() or bool(checkpoints(folder))
+    if holds_run and not resume:
+        raise FileExistsError(f"{folder} holds a run; --resume goes on with it, or choose another")
 
 
 @contextmanager
-def occupied(accelerator: Accelerator, options: Options, folder: Path) -> Iterator[None]:
-    """The folder on disk, this run's alone until it ends, with its config.yaml and tracker.
+def occupied(accelerator: Accelerator, options: Resolved) -> Iterator[None]:
+    """Make the run's folder with config.yaml and tracker, and lock it until the run ends.
 
     Raises:
-        FileExistsError: another run is at work in it, or has ended there just now.
+        FileExistsError: another run uses it, or has ended there just now.
         OSError: it cannot be written.
     """
+    folder = options.folder
     with ExitStack() as stack:
         if accelerator.is_main_process:
             with writing(folder):
@@ -107,43 +80,50 @@ def occupied(accelerator: Accelerator, options: Options, folder: Path) -> Iterat
                 (folder / LOCK).touch()
             stack.enter_context(locked(folder))
             put_back(folder)
-            _refuse_run(folder, options.train.resume)
-            if not checkpoints(folder):  # what a run began with is what it goes on with
+            refuse_finished(folder, options.train.resume)
+            if not checkpoints(folder):  # a resumed run keeps the options it began with
                 write_text(folder / "config.yaml", yaml.safe_dump(options.flat(), sort_keys=False))
         accelerator.wait_for_everyone()
-        plain = {k: v for k, v in options.flat().items() if isinstance(v, int | float | str)}
-        accelerator.init_trackers("tensorboard", config=plain)
+        plain = {
+            k: v for k, v in dotted(options.flat()).items() if isinstance(v, int | float | str)
+        }
+        names = {"wandb": {"name": folder.name}}
+        accelerator.init_trackers(PROJECT, config=plain, init_kwargs=names)
         yield
 
 
-def count_epochs(options: Options) -> None:
-    """Epochs of a stream, which has no end: of `steps_per_epoch`, so many as make `max_steps`.
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel frees when the process ends, however it ends.
 
     Raises:
-        ValueError: a stream without `max_steps`; `steps_per_epoch` without a stream.
+        FileExistsError: another process holds it; the message names it.
     """
-    args = options.train
-    if options.data.train_stream is None:
-        if args.steps_per_epoch:
-            raise ValueError("--steps_per_epoch goes with --train_stream: an epoch has its own")
-    elif not args.max_steps:
-        raise ValueError("--train_stream has no end: --max_steps says after how many steps to stop")
-    elif args.steps_per_epoch:
-        args.epochs = -(-args.max_steps // args.steps_per_epoch)
-    else:
-        args.steps_per_epoch = -(-args.max_steps // args.epochs)
+    path = folder / LOCK
+    try:
+        lock = FileLock(path, timeout=0).acquire()
+    except Timeout as error:
+        holder = " ".join(path.read_text()[:200].split()) or "another process"
+        raise FileExistsError(
+            f"{folder} is in use by {holder}; wait until that run ends, stop it (kill PID "
+            "leaves a checkpoint), or choose another output_dir"
+        ) from error
+    with lock:
+        with suppress(PermissionError):  # on Windows the lock keeps writers out
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
 
 
-def load_splits(options: Options) -> Any:
-    """`{"train", "val"}` and, where there is one, `"test"`: drawn scenes, or those of `data_root`.
+def load_splits(options: Resolved) -> dict[str, Dataset | Lanes]:
+    """Return the splits "train", "val" and, if there is one, "test".
 
-    Instead of a split, "train" may be the `Lanes` of a stream.
+    They are those of `data_root`, else drawn scenes; "train" is `Lanes` if it is streamed.
 
     Raises:
-        FileNotFoundError, ValueError: no train or no val split; what `read` and `Lanes` raise.
+        FileNotFoundError, ValueError: there is no train or val split; as of `read` and `Lanes`.
     """
     data, train = options.data, options.train
-    streamed = {}
+    streamed: dict[str, Dataset | Lanes] = {}
     if data.train_stream is not None:
         streamed["train"] = Lanes(
             data.train_stream, train.batch_size, "train", train.seed, data.stream_lanes,
@@ -161,21 +141,21 @@ def load_splits(options: Options) -> Any:
     return {**drawn, **streamed}
 
 
-def training_captions(rows: Any) -> list[list[str]]:
-    """All captions of each training image; of a stream, those of the first `SAMPLE` images."""
+def training_captions(rows: Dataset | Lanes) -> Sequence[Sequence[str]]:
+    """Return the captions of each training image; of a stream, of its first `SAMPLE` images."""
     if isinstance(rows, Lanes):
         return [row["captions"] for row in rows.sample(SAMPLE)]
     return list(rows["captions"][:])
 
 
 def start_from(model: RetrievalModel, folder: str | None) -> None:
-    """Puts the best weights of a finished run, or of a saved model, into the model.
+    """Load the best weights of a finished run, or those of a saved model, into the model.
 
-    A fusion of another kind than the file's keeps its own weights: it has nothing to begin with.
+    A fusion of another kind than the file's keeps its own weights.
 
     Raises:
-        FileNotFoundError: there are none in `folder`.
-        ValueError: they are of another model.
+        FileNotFoundError: `folder` has no weights.
+        ValueError: they are another model's.
     """
     if folder is None:
         return
@@ -186,11 +166,9 @@ def start_from(model: RetrievalModel, folder: str | None) -> None:
     try:
         check_sums(found.parent)
         state, own = load_file(found), model.trained_state()
-        if {k for k in state if k.startswith("fusion.")} != {
-            k for k in own if k.startswith("fusion.")
-        }:
-            state = {k: v for k, v in state.items() if not k.startswith("fusion.")}
-            state |= {k: v for k, v in own.items() if k.startswith("fusion.")}
+        theirs, ours = ({k for k in s if k.startswith("fusion.")} for s in (state, own))
+        if theirs != ours:
+            state = {k: v for k, v in state.items() if k not in theirs} | {k: own[k] for k in ours}
         model.load_trained_state(state)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"--start_from {found}: {error}") from error

@@ -1,4 +1,4 @@
-"""Weights that are sharded over processes (FSDP2): made whole to be used or kept, and cut again."""
+"""A model on one process, in copies (DDP) or in shards (FSDP2), with its optimizer."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    OptimizerStateType,
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ascl_plugin.disk import write_sums, written
 from ascl_plugin.distributed import world_size
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.nonfinite import finite_gradients
 
+# whole tensors whatever the engine: a checkpoint is not bound to one; frozen weights are left out
+_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+
 
 def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
-    """Stops before an engine starts that would train something else than was asked for.
+    """Check that `accelerate launch` asks for an engine that is supported.
 
     Args:
-        environment: what `accelerate launch` tells the processes it starts.
+        environment: variables that `accelerate launch` sets for its processes.
 
     Raises:
         ValueError: Megatron-LM, DeepSpeed, or FSDP of the first version.
@@ -42,15 +53,15 @@ def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
         raise ValueError("FSDP of the first version is not supported; set fsdp_version: 2")
 
 
-def set_up_fsdp(accelerator: Any, model: RetrievalModel) -> None:
-    """Settings of FSDP2 that this model needs, before `accelerator.prepare`.
+def set_up_fsdp(accelerator: Accelerator, model: RetrievalModel) -> None:
+    """Set what this model needs of FSDP2, before `accelerator.prepare`.
 
-    Frozen encoders stay whole: they encode outside a step. Weights stay fp32 and autocast alone
-    decides what is computed in less, as without FSDP. Every process has made the same weights from
-    the seed, so none are sent at the start.
+    Frozen encoders stay whole: they encode outside a step. Weights stay fp32, and autocast alone
+    decides on lower precision, as without FSDP. Every rank has made the same weights from the
+    seed, so none are sent at the start.
 
     Raises:
-        ValueError: FSDP was asked for, and Accelerate does not shard here, as on a CPU.
+        ValueError: FSDP was asked for, but Accelerate does not shard here, as on a CPU.
     """
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and not accelerator.is_fsdp2:
@@ -71,20 +82,20 @@ def set_up_fsdp(accelerator: Any, model: RetrievalModel) -> None:
 
 
 class Engine:
-    """A model on one process, in copies (DDP) or in shards (FSDP2), with its optimiser.
+    """A prepared model and optimizer, whose steps and checkpoints are the same for every engine.
 
     Args:
-        accelerator: of the run.
-        model: on its device.
-        optimizer: of torch, over the parameters that train.
+        accelerator: accelerator of the run.
+        model: model on its device.
+        optimizer: torch optimizer over the parameters that train.
 
     Attributes:
-        model: to be called in training.
-        optimizer: with `param_groups` and `zero_grad`.
+        model: prepared model, to be called in training.
+        optimizer: prepared optimizer, with `param_groups` and `zero_grad`.
     """
 
     def __init__(
-        self, accelerator: Any, model: RetrievalModel, optimizer: torch.optim.Optimizer
+        self, accelerator: Accelerator, model: RetrievalModel, optimizer: torch.optim.Optimizer
     ) -> None:
         self.accelerator = accelerator
         self.raw_model = model
@@ -92,27 +103,27 @@ class Engine:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     def accumulating(self) -> AbstractContextManager[None]:
-        """Around each batch: gradients are sent with the last of a step."""
+        """Return the context of a batch: gradients are sent with the last batch of a step."""
         return self.accelerator.accumulate(self.model)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a batch."""
+        """Add the gradients of a batch."""
         self.accelerator.backward(loss)
 
-    def ready(self) -> bool:
-        """Whether the gradients held here are finite; asked before each step."""
+    def gradients_finite(self) -> bool:
+        """Return True if the gradients on this rank are finite."""
         # overflow in fp16 is for the scaler to find, and to answer with another scale
         return self.accelerator.scaler is not None or finite_gradients(self.raw_model.parameters())
 
-    def move(self, max_grad_norm: float | None) -> None:
-        """Clips and moves the weights, if the batch was the last of a step."""
+    def optimizer_step(self, max_grad_norm: float) -> None:
+        """Clip gradients and step, if the batch was the last of an optimizer step."""
         if self.accelerator.sync_gradients and max_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), max_grad_norm)
         self.optimizer.step()
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Within it every process holds all weights, to be used in any way; all must take part."""
+    def unsharded(self) -> Iterator[None]:
+        """Give every rank all weights within the context. Collective."""
         for part in _parts(self.raw_model):
             part.unshard()
         try:
@@ -121,41 +132,48 @@ class Engine:
             for part in _parts(self.raw_model):
                 part.reshard()
 
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Within it the first process may save the model; all must take part."""
-        yield
-        if sharded(self.raw_model) and not self.accelerator.is_main_process:
-            self.raw_model.trained_state()  # which all processes gather
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model into a folder, with checksums, on rank 0. Collective."""
+        if self.accelerator.is_main_process:
+            with written(folder) as aside:
+                self.raw_model.save_pretrained(aside)
+                write_sums(aside, ("config.json", "model.safetensors"))
+        elif sharded(self.raw_model):
+            self.raw_model.trained_state()  # which all ranks gather
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The model's, whole; all processes must take part."""
+        """Return the model's `trained_state`, with whole tensors. Collective."""
         return self.raw_model.trained_state()
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `trained_state`, each process taking what it holds of the tensors.
+        """Load what `trained_state` returned; each rank takes its shard.
 
         Raises:
-            ValueError: as of the model's.
+            ValueError: as of the model's method.
         """
-        own = self.raw_model.state_dict() if sharded(self.raw_model) else {}
-        self.raw_model.load_trained_state({k: _like(v, own.get(k)) for k, v in state.items()})
+        if sharded(self.raw_model):
+            set_model_state_dict(self.raw_model, dict(state), options=_STATE)
+        else:
+            self.raw_model.load_trained_state(state)
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """The optimiser's `state_dict`, whole; all processes must take part."""
-        return _gathered(self.optimizer.state_dict())
+    def optimizer_state(self) -> OptimizerStateType:
+        """Return the optimizer's state by parameter name, whole and on rank 0. Collective."""
+        if not self.optimizer.state:  # before the first step torch would make one to gather it
+            return {"state": {}, "param_groups": []}
+        return get_optimizer_state_dict(self.raw_model, self.optimizer.optimizer, options=_STATE)
 
-    def load_optimizer(self, state: dict[str, Any]) -> None:
-        """Inverse of `optimizer_state`, each process taking what it holds of the tensors."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        moments = {
-            number: {name: _like(value, parameters[number]) for name, value in values.items()}
-            for number, values in state["state"].items()
-        }
-        self.optimizer.load_state_dict({**state, "state": moments})
+    def load_optimizer_state(self, state: OptimizerStateType) -> None:
+        """Load what `optimizer_state` returned; each rank takes its shard."""
+        if not state["state"]:
+            return
+        optimizer = self.optimizer.optimizer
+        set_optimizer_state_dict(self.raw_model, optimizer, state, options=_STATE)
+        for name, parameter in self.raw_model.named_parameters():
+            if name not in state["state"]:  # idle so far: torch has made up a step for it
+                optimizer.state.pop(parameter, None)
 
     def finish(self, state: dict[str, Tensor]) -> None:
-        """Ends training with these weights, of which every process holds all from now on.
+        """End training with these weights; every rank holds all of them from now on.
 
         Raises:
             ValueError: as of `load_trained_state`.
@@ -166,36 +184,16 @@ class Engine:
 
 
 def sharded(model: nn.Module) -> bool:
-    """Whether each process holds but a part of the weights."""
+    """Return True if each rank holds a shard of the weights."""
     return isinstance(model, FSDPModule)
-
-
-def _gathered(state: Any) -> Any:
-    """Dicts and lists, every sharded tensor in them made whole."""
-    if isinstance(state, DTensor):
-        return state.full_tensor()
-    if isinstance(state, Mapping):
-        return {name: _gathered(value) for name, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_gathered(value) for value in state)
-    return state
 
 
 def _parts(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-def _like(value: Any, own: Any) -> Any:
-    """The value cut as `own` is, if that is sharded and of its shape."""
-    if not isinstance(own, DTensor) or not isinstance(value, Tensor) or value.shape != own.shape:
-        return value
-    value = value.to(own.device)
-    # every process has read the same file: nothing is sent
-    return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
-
-
 def share_buffers(model: nn.Module) -> None:
-    """Gives every process the first one's floating-point buffers, which are those that are saved.
+    """Broadcast rank 0's floating-point buffers, which are the ones saved. Collective.
 
     DistributedDataParallel does so at the beginning of a step, so after a step they differ.
     """

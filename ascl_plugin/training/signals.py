@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step under way ends first, and data workers do not hear of them."""
+"""Ctrl-C and SIGTERM: the current step ends first, and data workers do not see them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 import torch
+from accelerate import Accelerator
 from torch import distributed
 
 _ECHO = 1.0  # seconds
@@ -19,36 +20,34 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class StopSignal:
-    """Remembers that a process of the run was asked to stop.
+    """A memory of signals that ask the run to stop.
 
     Args:
-        accelerator: of the run.
+        accelerator: accelerator of the run.
 
     Attributes:
-        number: of the signal that came, after `anywhere` the same on every process; None: none did.
+        number: number of the signal, after `anywhere` the same on every rank; None: none came.
     """
 
-    def __init__(self, accelerator: Any) -> None:
+    def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.number: int | None = None
         self._came = 0.0
-        # the launcher's own processes end when it does: nobody else would stop them
-        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Within it Ctrl-C and SIGTERM are remembered; a second Ctrl-C is immediate.
+        """Remember Ctrl-C and SIGTERM within the context; a second Ctrl-C raises at once.
 
-        Not in the first second: a launcher passes on what its processes were sent themselves. Of
-        several processes, one that was asked to stop is deaf to SIGTERM ever after: the launcher
-        sends it to those that end last, whose exit status would be another.
+        Not in the first second: a launcher repeats signals that its processes have got themselves.
+        With several ranks, one that was asked to stop ignores SIGTERM from then on: the launcher
+        sends it to those that end last, and it would change their exit status.
 
         Raises:
-            KeyboardInterrupt: a second Ctrl-C; or this process was asked to stop, and the others
-                are gone.
+            KeyboardInterrupt: a second Ctrl-C; or this rank was asked to stop, and others are
+                gone.
         """
 
-        def remember(number: int, _frame: Any) -> None:
+        def remember(number: int, _frame: FrameType | None) -> None:
             now = time.monotonic()
             if self.number is None:
                 self.number, self._came = number, now
@@ -74,9 +73,7 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def anywhere(self) -> bool:
-        """Whether any process was asked to stop, or lost its launcher. Every process must ask."""
-        if self.number is None and self._launcher not in (None, os.getppid()):
-            self.number = signal.SIGTERM
+        """Return True if any rank was asked to stop. Collective."""
         number = self.number or 0
         if self.accelerator.num_processes > 1:
             own = torch.tensor([number], device=self.accelerator.device)
@@ -87,9 +84,9 @@ class StopSignal:
 
 
 def end_with_launcher() -> None:
-    """SIGTERM comes when the launcher of several processes ends, however it ends (Linux alone).
+    """Ask the kernel for SIGTERM when the launcher of several ranks ends (Linux only).
 
-    Without it, processes that have not found each other yet wait half an hour for a dead one.
+    Without it, ranks that have not found each other yet wait half an hour for a dead one.
     """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -97,10 +94,11 @@ def end_with_launcher() -> None:
 
 @contextmanager
 def kept_from_workers() -> Iterator[None]:
-    """Processes started here never see SIGTERM and Ctrl-C, which are often sent to all of a run.
+    """Block SIGTERM and Ctrl-C in processes started within the context.
 
-    Killed by them, workers would take the step under way down; they end when the main process
-    does. Blocked rather than ignored: that holds from their first moment on.
+    Both are often sent to all processes of a run. Killed by them, data workers would take the
+    current step down; they end when the main process does. Blocked rather than ignored, because
+    that holds from their first moment on.
     """
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
@@ -114,9 +112,9 @@ def kept_from_workers() -> Iterator[None]:
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether another process has ended, or has not answered in time.
+    """Return True if another rank has ended, or has not answered in time.
 
-    Gloo has no error of its own for that: a RuntimeError names the source file that noticed.
+    Gloo raises a plain RuntimeError that names its source file.
     """
     dist_error = getattr(distributed, "DistError", ())
     return isinstance(error, dist_error) or "/gloo/" in str(error)

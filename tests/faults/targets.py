@@ -35,7 +35,6 @@ from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.scoring import matrix_file
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import load_checkpoint, save_checkpoint
-from ascl_plugin.yaml_file import mapping
 
 
 class Target(NamedTuple):
@@ -256,7 +255,7 @@ def read_model(folder):
 
 
 def plans(folder):
-    (folder / "run.yaml").write_text("dim: 8\nloss: ascl\nimage_options: '{a: 1}'\n")
+    (folder / "run.yaml").write_text("dim: 8\nloss: ascl\nimage_encoder: {name: grid, a: 1}\n")
     (folder / "study.yaml").write_text(
         "models:\n  a: {dim: 8}\n  b:\nseeds: [0, 1]\nexperiments:\n  main: {models: [a]}\n"
     )
@@ -266,8 +265,7 @@ def read_options(folder):
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
-            options = parse_options(["--config", str(folder / "run.yaml")])
-        mapping(options.model.image_options)
+            parse_options(["--config", str(folder / "run.yaml")])
     except SystemExit:
         raise ValueError(f"{folder}: {printed.getvalue().splitlines()[-1]}") from None
     except ValueError as error:

@@ -50,7 +50,8 @@ def run(clip, out, *flags):
     return recipe.main(
         [
             "--image_encoder=transformers_clip", "--text_encoder=transformers_clip",
-            f"--image_model={clip}", f"--text_model={clip}", "--num_regions=4", "--dim=16",
+            f"--image_encoder.model={clip}", f"--text_encoder.model={clip}",
+            "--image_encoder.num_regions=4", "--dim=16",
             "--cpu=True", "--log_with=none", "--scenes_train=8", "--scenes_val=4",
             "--scenes_test=4", "--epochs=1", "--align_epochs=0", "--batch_size=4",
             "--captions_per_epoch=1", "--warmup_steps=0", "--schedule=constant",
@@ -62,8 +63,8 @@ def run(clip, out, *flags):
 def test_fine_tuned_at_its_own_rate_with_cut_captions_reported(clip, tmp_path, capsys):
     """Adam moves a weight by its rate a step: after 2 steps encoders by 2e-5 at most."""
     status = run(
-        clip, tmp_path / "run", "--freeze_encoders=False", "--learning_rate=1e-3",
-        "--encoder_learning_rate=1e-5", "--max_words=6",
+        clip, tmp_path / "run", "--image_encoder.tune=full", "--text_encoder.tune=full",
+        "--learning_rate=1e-3", "--encoder_learning_rate=1e-5", "--text_encoder.max_words=6",
     )  # fmt: skip
     assert status == 0
     assert " of 80 captions are longer than max_words and cut" in capsys.readouterr().out

@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 STUDY = f"""
 launch: python {ROOT / "recipes" / "ascl_coco.py"}
 options: {{
-  scenes_train: 16, scenes_val: 4, scenes_test: 6, dim: 16, encoder_width: 16, batch_size: 8,
-  num_heads: 1, epochs: 1, captions_per_epoch: 1, num_threads: 1, cpu: true}}
+  scenes_train: 16, scenes_val: 4, scenes_test: 6, dim: 16, image_encoder.width: 16,
+  text_encoder.width: 16, batch_size: 8,
+  fusion.num_heads: 1, epochs: 1, captions_per_epoch: 1, num_threads: 1, cpu: true}}
 start: {{align_epochs: 1}}
 seeds: [3]
 models:

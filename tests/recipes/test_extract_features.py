@@ -109,7 +109,7 @@ def test_pictures_to_metrics(root, bert, tmp_path, capsys):
     )
 
     run = tmp_path / "run"
-    flags = [f"--config={RECIPES / 'configs' / 'coco_acf.yaml'}", f"--text_model={bert}"]
+    flags = [f"--config={RECIPES / 'configs' / 'coco_acf.yaml'}", f"--text_encoder.model={bert}"]
     assert train([f"--data_root={root}", *flags, *TRAIN, f"--output_dir={run}"]) == 0
     assert set(json.loads((run / "metrics.json").read_text())) >= {"val", "test"}
     config = json.loads((run / "best" / "config.json").read_text())["image_encoder"]
@@ -182,7 +182,7 @@ def made(root):
 
 @pytest.mark.parametrize("preset", ["coco_acf", "flickr30k_acf_code"])
 def test_the_papers_preset_takes_two_steps(made, bert, tmp_path, preset):
-    flags = [f"--config={RECIPES / 'configs' / preset}.yaml", f"--text_model={bert}",
+    flags = [f"--config={RECIPES / 'configs' / preset}.yaml", f"--text_encoder.model={bert}",
              "--max_steps=2", f"--cache_dir={tmp_path / 'cache'}"]  # fmt: skip
     run = tmp_path / "run"
     assert load("ascl_coco")([f"--data_root={made}", *flags, *TRAIN, f"--output_dir={run}"]) == 0
@@ -194,12 +194,16 @@ def test_the_papers_preset_takes_two_steps(made, bert, tmp_path, preset):
 
 def test_a_preset_says_what_it_lacks_and_does_without(root, bert, capsys):
     main = load("ascl_coco")
-    flags = [f"--config={RECIPES / 'configs' / 'coco_acf.yaml'}", f"--text_model={bert}", *TRAIN]
+    flags = [
+        f"--config={RECIPES / 'configs' / 'coco_acf.yaml'}",
+        f"--text_encoder.model={bert}",
+        *TRAIN,
+    ]
     out = root / "run"
     assert main([f"--data_root={root}", f"--output_dir={out}", *flags]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"{root / 'regions'}: no such file or folder of region features" in line
-    grid = ["--region_files=none", "--image_model=test_vit", "--image_pretrained=False",
+    grid = ["--region_files=none", "--image_encoder={name: timm_grid, model: test_vit}",
             f"--cache_dir={root / 'cache'}", "--max_steps=1"]  # fmt: skip
     assert main([f"--data_root={root}", f"--output_dir={out}", *flags, *grid]) == 0
     config = json.loads((out / "best" / "config.json").read_text())["image_encoder"]
@@ -225,10 +229,11 @@ def test_a_detector_as_the_image_encoder_of_a_run(root, tmp_path):
     """Any number of regions; pictures have as many as pass `min_score`, which are cached."""
     options = {name: DETECTOR[name] for name in ("features", "proposals", "min_size", "max_size")}
     weights = lively_weights(tmp_path / "weights.safetensors")
-    flags = ["--image_encoder=faster_rcnn", f"--image_model={DETECTOR['model']}",
-             f"--image_checkpoint={weights}", "--num_regions=7",
-             f"--image_options={json.dumps({**options, 'min_score': 0.04})}", "--max_steps=2",
-             "--encoder_width=16", "--align_epochs=0", "--eval_batch_size=4",
+    flags = ["--image_encoder=faster_rcnn", f"--image_encoder.model={DETECTOR['model']}",
+             f"--image_encoder.weights={weights}", "--image_encoder.num_regions=7",
+             *(f"--image_encoder.{name}={value}" for name, value in options.items()),
+             "--image_encoder.min_score=0.04", "--text_encoder.width=16", "--max_steps=2",
+             "--align_epochs=0", "--eval_batch_size=4",
              f"--cache_dir={tmp_path}", f"--output_dir={tmp_path / 'run'}"]  # fmt: skip
     assert load("ascl_coco")([f"--data_root={root}", *flags, *TRAIN]) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best"]["step"] == 2
@@ -243,20 +248,9 @@ def test_the_worked_example_of_the_docs_trains(root, tmp_path, monkeypatch):
     page = (RECIPES.parent / "docs" / "adapters.md").read_text()
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     exec(page.split("```python\n")[1].split("```")[0], {"__name__": "snippet"})
-    flags = ["--image_encoder=quarters", "--image_options={side: 3}", "--text_encoder=hashed",
+    flags = ["--image_encoder={name: quarters, side: 3}", "--text_encoder=hashed",
              "--max_steps=2", f"--cache_dir={tmp_path}"]  # fmt: skip
     out = f"--output_dir={tmp_path / 'run'}"
     assert load("ascl_coco")([f"--data_root={root}", *flags, *TRAIN, out]) == 0
     config = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
     assert config["image_encoder"] == {"name": "quarters", "side": 3}
-
-
-def test_image_options_are_the_encoders(root, tmp_path, capsys):
-    main = load("ascl_coco")
-    for options, message in (
-        ("{grid: 3, length: 2}", "--image_options: image_encoder 'grid'"),
-        ("grid", "expected options as yaml, {name: value, ...}, got 'grid'"),
-    ):
-        flags = [f"--data_root={root}", *TRAIN, f"--output_dir={tmp_path / 'run'}"]
-        assert main([*flags, f"--image_options={options}"]) == 2
-        assert message in capsys.readouterr().err

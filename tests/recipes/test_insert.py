@@ -39,7 +39,8 @@ def test_insert(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "_validate", lambda self, bar: None)
     monkeypatch.setattr(Trainer, "load_best", lambda self: monkeypatch.undo())
     code = recipe.main([
-        "--dim=16", "--encoder_width=16", "--cpu=True", "--num_threads=1", "--log_with=none",
+        "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16", "--cpu=True",
+        "--num_threads=1", "--log_with=none",
         "--scenes_train=16", "--scenes_val=4", "--scenes_test=4", "--epochs=3", "--align_epochs=1",
         "--batch_size=8", "--captions_per_epoch=1", "--log_every=1", "--negatives=insert",
         f"--output_dir={tmp_path}",

@@ -28,7 +28,14 @@ pytestmark = pytest.mark.recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-SMALL = ["--dim=16", "--encoder_width=16", "--cpu=True", "--num_threads=1", "--log_with=none"]
+SMALL = [
+    "--dim=16",
+    "--image_encoder.width=16",
+    "--text_encoder.width=16",
+    "--cpu=True",
+    "--num_threads=1",
+    "--log_with=none",
+]
 ON_SCENES = [
     *SMALL, "--scenes_train=32", "--scenes_val=12", "--scenes_test=12", "--epochs=2",
     "--batch_size=8", "--captions_per_epoch=1", "--log_every=1", "--eval_every=1",
@@ -43,11 +50,6 @@ def run(*command):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def losses(folder):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
 
 
 @pytest.fixture(scope="module")
@@ -100,22 +102,6 @@ def test_the_command_evaluates_a_run_on_its_own_data(on_scenes, tmp_path, capsys
     again = json.loads((tmp_path / "again.json").read_text())
     written = json.loads((folder / "metrics.json").read_text())["test"]
     assert again["rows"][0]["metrics"] == pytest.approx(written["rows"][0]["metrics"])
-
-
-def test_two_processes_train_as_one(on_scenes, tmp_path):
-    """The same global batches, and each loss sees the negatives of both: the same losses.
-
-    Float sums in another order, and Adam, which blows up what is near zero, leave some 1e-4. (A
-    shuffled caption would leave more: it ties with its caption, and rounding decides a tie.)
-    """
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    output = run(*launch, RECIPES / "ascl_coco.py", *ON_SCENES, f"--output_dir={tmp_path}")
-    assert output.count("val: 12 images") == 1  # the main process alone prints
-    assert losses(tmp_path) == pytest.approx(losses(on_scenes[0]), rel=0.01)
-    assert losses(tmp_path)[0] == pytest.approx(losses(on_scenes[0])[0], rel=1e-5)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["test"]) == {"protocol", "rows", "asymmetry"}
-    RetrievalModel.from_pretrained(str(tmp_path / "best"))
 
 
 def test_the_flickr_recipe_is_the_same_under_its_own_name():
@@ -187,7 +173,11 @@ def test_a_set_smaller_than_a_batch_is_one_batch(main, root):
         ["--positives=none", "--negatives=none"],
         ["--fusion=pooled"],
         ["--loss=triplet"],
-        ["--attention=parameter-free", "--gradient_accumulation_steps=2", "--form=ratio"],
+        [
+            "--fusion.attention=parameter-free",
+            "--gradient_accumulation_steps=2",
+            "--loss.form=ratio",
+        ],
     ],
     ids=" ".join,
 )
@@ -231,18 +221,8 @@ def test_an_error_in_a_data_worker_ends_the_run(root, tmp_path):
         [*map(str, command), f"--output_dir={tmp_path / 'run'}"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode == 2 and "does not decode" in done.stderr
-
-
-def test_the_exit_status_reaches_the_shell_with_one_line(root, tmp_path):
-    folder = root(train=[1] * 4)
-    command = [sys.executable, RECIPES / "ascl_coco.py", *SMALL, f"--data_root={folder}"]
-    done = subprocess.run(
-        [*map(str, command), f"--output_dir={tmp_path / 'run'}"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1] == f"error: {folder}: no val split; it has train"
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: image {bad}")
 
 
 def test_other_bad_input_is_one_line_that_names_it(main, root):
@@ -275,10 +255,13 @@ def test_options_that_do_not_fit_the_data_or_the_model_are_one_line(main, root):
     folder = root(train=[1] * 4, val=[1, 1])
     for flags, message in (
         (["--data_root=/no/such/folder"], "/no/such/folder"),
-        (["--num_regions=30"], "num_regions must be a square for a grid, got 30"),
-        (["--num_heads=3"], "dim 16 is not divisible by num_heads 3"),
+        (
+            ["--image_encoder.gird=3"],
+            "image_encoder 'grid' has no option 'gird' (did you mean 'grid'?)",
+        ),
+        (["--fusion.num_heads=3"], "dim 16 is not divisible by num_heads 3"),
         (["--image_encoder=gird"], "did you mean 'grid'"),
-        (["--temperature=0"], "temperature must be above 0"),
+        (["--loss.temperature=0"], "temperature must be in (0, inf)"),
         (["--batch_size=2", "--gradient_accumulation_steps=9"], "fewer than gradient_accumulation"),
     ):
         code, line = main(f"--data_root={folder}", *flags)

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.recipe
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
-    "--dim=16", "--encoder_width=16", "--cpu=True", "--num_threads=1", "--log_with=none",
+    "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16", "--cpu=True",
+    "--num_threads=1", "--log_with=none",
     "--epochs=1", "--align_epochs=0", "--eval_every=1", "--batch_size=4",
 ]  # fmt: skip
 

@@ -30,7 +30,7 @@ def one_process(rank, out):
         bad.begin()
         loss = model(torch.ones(2, 2) * (rank + 1)).sum()
         try:
-            kept = bad.fine(not (rank and step % 2 == 0), "loss is nan", step, [rank])
+            kept = bad.all_finite(not (rank and step % 2 == 0), "loss is nan", step, [rank])
         except FloatingPointError as error:
             found["error"] = str(error)
             break

@@ -19,7 +19,7 @@ from ascl_plugin.retrieval import evaluator as evaluation
 from ascl_plugin.retrieval.encoders import GridEncoder
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.shares import shares
-from ascl_plugin.training import trainer as loop
+from ascl_plugin.training import step as loop
 from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
 from ascl_plugin.training.models import make_model
 
@@ -50,8 +50,10 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
 # 2 epochs of 8 batches of 7 pairs, 4 steps each; the first by late interaction
 OPTIONS = [
     "--scenes_train=30", "--scenes_val=5", "--scenes_test=5", "--epochs=2", "--batch_size=7",
-    "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16", "--num_regions=9",
-    "--encoder_width=16", "--save_every=3", "--log_every=1", "--align_epochs=1", "--eval_every=2",
+    "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16",
+    "--image_encoder.grid=3",
+    "--image_encoder.width=16", "--text_encoder.width=16", "--save_every=3", "--log_every=1",
+    "--align_epochs=1", "--eval_every=2",
     "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 

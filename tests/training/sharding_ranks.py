@@ -22,12 +22,14 @@ from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.trainer import Trainer
 
 # two epochs of one step of two batches, the first by late interaction alone
 OPTIONS = [
     "--batch_size=4", "--epochs=2", "--align_epochs=1", "--captions_per_epoch=1", "--dim=8",
-    "--encoder_width=8", "--num_regions=4", "--num_heads=2", "--max_grad_norm=0.5", "--cpu=True",
+    "--image_encoder.width=8", "--text_encoder.width=8", "--image_encoder.grid=2",
+    "--fusion.num_heads=2", "--max_grad_norm=0.5", "--cpu=True",
     "--learning_rate=1e-3", "--align_learning_rate=1e-3", "--negatives=gaussian",
     "--gradient_accumulation_steps=2",
 ]  # fmt: skip
@@ -35,7 +37,7 @@ OPTIONS = [
 
 def trainer(folder, fsdp, *more):
     """Over the same 8 drawn scenes every time; the text encoder is frozen."""
-    options = parse_options([*OPTIONS, *more])
+    options = resolve(parse_options([*OPTIONS, f"--output_dir={folder}", *more]))
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(
         cpu=True,
@@ -54,7 +56,7 @@ def trainer(folder, fsdp, *more):
     collator = AsymmetryCollator(texts, images, "mixed", "gaussian", 0)
     folder.mkdir(exist_ok=True)
     return Trainer(
-        accelerator, model, make_loss(options.loss), collator, rows["train"], rows["val"],
+        accelerator, model, make_loss(options.loss.loss), collator, rows["train"], rows["val"],
         Evaluator(model, images, texts), options, folder,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("transformers", reason="extra `recipes`")
 import yaml
 
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.arguments import COMPONENTS, parse_options
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 
@@ -36,7 +36,7 @@ def refused(capsys, *argv):
 
 def test_without_anything_there_are_defaults():
     options = parse_options([])
-    assert options.loss.temperature == 0.05 and options.data.data_root is None
+    assert options.loss.loss == {"name": "ascl"} and options.data.data_root is None
     assert options.flat()["batch_size"] == 64
 
 
@@ -68,7 +68,7 @@ def test_booleans_are_flags_or_values():
 
 def test_what_is_written_is_read_back(config):
     options = parse_options(
-        ["--dim", "16", "--cpu", "--noise_strength", "0.3", "--loss", "triplet"]
+        ["--dim=16", "--cpu", "--noise_strength=0.3", "--loss={name: triplet, margin: 5e-1}"]
     )
     path = config(yaml.safe_dump(options.flat(), sort_keys=False))
     assert parse_options(["--config", path]) == options
@@ -78,15 +78,18 @@ def test_what_is_written_is_read_back(config):
 def test_every_configuration_of_the_recipes_parses(path):
     options = parse_options(["--config", str(path)]).flat()
     for name, value in yaml.safe_load(path.read_text()).items():
+        if isinstance(value, dict | str) and name in COMPONENTS:
+            assert options[name] == (value if isinstance(value, dict) else {"name": value})
+            continue
         # yaml takes 5e-4 for a string, the parser for a number
         assert options[name] == (type(options[name])(value) if options[name] is not None else None)
 
 
 def test_an_unknown_option_suggests_the_nearest(capsys, config):
-    expected = "unknown option 'temprature'; did you mean 'temperature'?"
-    assert expected in refused(capsys, "--temprature", "0.1")
-    assert expected in refused(capsys, "--temprature=0.1", "--epochs", "2")
-    path = config("epochs: 3\ntemprature: 0.1\n")
+    expected = "unknown option 'noise_strenght'; did you mean 'noise_strength'?"
+    assert expected in refused(capsys, "--noise_strenght", "0.1")
+    assert expected in refused(capsys, "--noise_strenght=0.1", "--epochs", "2")
+    path = config("epochs: 3\nnoise_strenght: 0.1\n")
     told = refused(capsys, "--config", path)
     assert expected in told and path in told
     far = refused(capsys, "--qqqq", "1")
@@ -94,14 +97,16 @@ def test_an_unknown_option_suggests_the_nearest(capsys, config):
 
 
 def test_no_prefix_of_an_option_is_taken_for_it(capsys):
-    assert "unknown option 'temp'" in refused(capsys, "--temp", "0.1")
+    assert "unknown option 'noise_s'" in refused(capsys, "--noise_s", "0.1")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("epochs", "ten", "argument --epochs: invalid int value: 'ten'"),
-        ("temperature", "warm", "--temperature: invalid float value: 'warm'"),
+        ("dim", "wide", "--dim: invalid int value: 'wide'"),
+        ("loss", "{margin: 1}", "--loss: expected NAME or {name: NAME, option: value, ...}, got"),
+        ("fusion", "[1]", "--fusion: expected NAME or {name: NAME, option: value, ...}, got"),
         ("negatives", "noise", "--negatives: invalid choice: 'noise' (choose from"),
         ("schedule", "linear", "--schedule: invalid choice: 'linear' (choose from"),
         ("cpu", "perhaps", "--cpu"),
@@ -127,3 +132,27 @@ def test_files_that_cannot_be_read_are_named(capsys, config, tmp_path):
 def test_numbers_that_count_something_start_at_one(capsys, config, name):
     assert f"argument --{name}: expected at least 1, got 0" in refused(capsys, f"--{name}", "0")
     assert "got -2" in refused(capsys, "--config", config(f"{name}: -2\n"))
+
+
+def test_a_component_is_a_name_or_a_mapping(config):
+    """A name or mapping replaces what the file has; a dotted option keeps the rest of it."""
+    path = config("image_encoder: {name: grid, width: 8}\ntext_encoder.width: 16\n")
+
+    def encoders(*argv):
+        model = parse_options(["--config", path, *argv]).model
+        return model.image_encoder, model.text_encoder
+
+    words = {"name": "transformer", "width": 16}
+    assert encoders() == ({"name": "grid", "width": 8}, words)
+    grid = {"name": "grid", "width": 8, "grid": 3}
+    assert encoders("--image_encoder.grid", "3") == encoders("--image_encoder.grid=3")
+    assert encoders("--image_encoder.grid=3") == (grid, words)
+    own = {"name": "a.b:C", "x": {"y": [1]}, "rate": 1e-3}
+    assert encoders("--image_encoder", "{name: 'a.b:C', x: {y: [1]}, rate: 1e-3}")[0] == own
+    named = encoders("--image_encoder.tune=full", "--image_encoder=timm_grid")
+    assert named == ({"name": "timm_grid", "tune": "full"}, words)
+
+
+def test_a_mapping_stands_for_a_file():
+    options = parse_options(["--epochs=3"], {"dim": 8, "loss": "triplet", "epochs": 2})
+    assert (options.model.dim, options.train.epochs, options.loss.loss.name) == (8, 3, "triplet")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from ascl_plugin import AsymmetryLoss, registry
 from ascl_plugin.training import batches as order
-from ascl_plugin.training import trainer as loop
+from ascl_plugin.training import step as loop
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.nonfinite import BadBatches, finite_gradients
@@ -25,8 +25,10 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
 # an epoch of 5 steps
 OPTIONS = [
     "--scenes_train=20", "--scenes_val=6", "--scenes_test=6", "--epochs=1", "--batch_size=4",
-    "--captions_per_epoch=1", "--dim=16", "--encoder_width=16", "--save_every=1", "--log_every=1",
-    "--align_epochs=0", "--num_regions=9", "--cpu=True", "--num_threads=1", "--log_with=none",
+    "--captions_per_epoch=1", "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16",
+    "--save_every=1", "--log_every=1",
+    "--align_epochs=0", "--image_encoder.grid=3", "--cpu=True", "--num_threads=1",
+    "--log_with=none",
 ]  # fmt: skip
 STEPS = 5
 
@@ -96,11 +98,11 @@ def test_it_ends_the_run_names_the_batch_and_leaves_the_checkpoint(main, tmp_pat
 
 def test_one_more_than_allowed_ends_the_run(main, tmp_path):
     code, told = main(tmp_path, "--skip_bad_batches=1", bad=(2, 4))
-    assert code == 2 and "loss is nan at step 4" in told and "1 were left out before" in told
+    assert code == 2 and "loss is nan at step 4" in told and "1 steps were skipped before" in told
     assert load_checkpoint(checkpoints(tmp_path)[-1])[1]["skipped_steps"] == [2]
     # counted over interruptions
     code, told = main(tmp_path, "--resume", "--skip_bad_batches=1", bad=(2, 4))
-    assert code == 2 and "1 were left out before" in told
+    assert code == 2 and "1 steps were skipped before" in told
 
 
 @pytest.mark.parametrize("bad", [1, 2])
@@ -166,7 +168,7 @@ def test_running_means_are_put_back():
     bad.begin()
     model(torch.tensor([[1.0, torch.nan], [2.0, 3.0]]))
     assert model.running_mean.isnan().any()
-    assert not bad.fine(False, "loss is nan", 7, [1])
+    assert not bad.all_finite(False, "loss is nan", 7, [1])
     assert model.running_mean.tolist() == [0, 0] and model.num_batches_tracked == 0
     assert bad.steps == [7]
     assert logged == [{"step": 7, "not_finite": "loss is nan", "images": ["b"]}]

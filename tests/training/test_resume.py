@@ -31,8 +31,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
 # the middle of an epoch
 OPTIONS = [
     "--scenes_train=64", "--scenes_val=16", "--scenes_test=16", "--epochs=3", "--batch_size=8",
-    "--captions_per_epoch=1", "--dim=16", "--encoder_width=16", "--save_every=3", "--log_every=1",
-    "--align_epochs=1", "--eval_every=1", "--temperature=0.05",
+    "--captions_per_epoch=1", "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16",
+    "--save_every=3", "--log_every=1",
+    "--align_epochs=1", "--eval_every=1", "--loss.temperature=0.05",
     "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 STEPS = 24
@@ -170,9 +171,9 @@ def test_a_second_run_into_the_same_folder_is_refused(main, alone):
 
 def test_options_that_change_a_step_must_not_change_on_the_way(main, alone):
     before = (alone / "config.yaml").read_bytes()
-    code, printed = main(alone, "--resume", "--temperature=0.2")
+    code, printed = main(alone, "--resume", "--loss.temperature=0.2")
     assert code == 2
-    assert "was written with temperature=0.05, this run has 0.2" in printed[-1]
+    assert "was written with loss.temperature=0.05, this run has 0.2" in printed[-1]
     assert (alone / "config.yaml").read_bytes() == before
 
 

@@ -1,103 +1,134 @@
-"""What options become: files of features, and the options of an image encoder."""
+"""From options to a run's beginning: model, loss, tracker, and the lock of its folder."""
 
 from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
 
-pytest.importorskip("transformers", reason="extra `recipes`")
+pytest.importorskip("accelerate", reason="extra `recipes`")
+from accelerate import Accelerator
 
 from ascl_plugin import registry
-from ascl_plugin.retrieval.encoders import GridEncoder
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
+from ascl_plugin.training.arguments import Component, parse_options
 from ascl_plugin.training.models import make_loss, make_model
-from ascl_plugin.training.setup import find_files
-from ascl_plugin.yaml_file import mapping
+from ascl_plugin.training.resolve import resolve
+from ascl_plugin.training.setup import LOCK, locked, make_accelerator, occupied
 
 
-def files(*argv):
-    options = parse_options(list(argv))
-    find_files(options)
-    return options.data.region_files, options.data.pooled_files
+def model(*argv):
+    return make_model(resolve(parse_options(list(argv))), [["a word"], ["two words", "a b"]])
 
 
-def test_feature_files_are_looked_for_in_the_data_root_first(tmp_path, monkeypatch):
-    root, here = tmp_path / "root", tmp_path / "here"
-    here.mkdir()
-    (root / "regions").mkdir(parents=True)
-    monkeypatch.chdir(here)
-    (here / "regions").touch()
-    (here / "pooled").touch()
-    flags = [f"--data_root={root}", "--region_files=regions"]
-    assert files(*flags, "--pooled_files=pooled") == (str(root / "regions"), "pooled")
-    # neither: the one that a preset means is named in the error
-    assert files(*flags, "--pooled_files=none.h5")[1] == str(root / "none.h5")
-    assert files(*flags, f"--pooled_files={here}/pooled")[1] == f"{here}/pooled"
+@pytest.fixture
+def register(monkeypatch):
+    """A function that registers a component for one test."""
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    return lambda kind, name, component: registry.register(kind, name)(component)
 
 
-def test_none_is_none(tmp_path):
-    flags = [f"--data_root={tmp_path}", "--pooled_files=b"]
-    assert files(*flags, "--region_files=none") == files(*flags) == (None, None)
-    both = [f"--data_root={tmp_path}", "--region_files=a", "--pooled_files=none"]
-    assert files(*both) == (str(tmp_path / "a"), None)
-
-
-def test_options_on_one_line(tmp_path):
-    assert mapping(None) == {}
-    assert mapping("{min_size: 400, features: c5}") == {"min_size": 400, "features": "c5"}
-    config = tmp_path / "a.yaml"
-    config.write_text("image_options:\n  grid: 3\n  fast: true\n")
-    options = parse_options([f"--config={config}"])
-    assert mapping(options.model.image_options) == {"grid": 3, "fast": True}
-    for text in ("min_size", "[1]", "{1: 2}", "{a: [}"):
-        with pytest.raises(ValueError, match=r"expected options as yaml, .*, got"):
-            mapping(text)
-
-
-@pytest.mark.parametrize(
-    ("encoder", "flags", "expected"),
-    [
-        ("faster_rcnn", ["--image_model=m"], {"model": "m", "num_regions": 7}),
-        ("faster_rcnn", ["--image_options={fill: true, num_regions: 9}"],
-         {"fill": True, "num_regions": 9}),
-        ("bottom_up", [], {"num_regions": 7}),
-        ("resnet", ["--image_model=m", "--freeze_encoders=False"],
-         {"model": "m", "tune": "full"}),
-        ("timm_grid", [], {"num_regions": 7, "tune": "frozen"}),
-        ("mine", [], {}),
-    ],
-)  # fmt: skip
-def test_an_encoder_gets_the_options_it_takes(monkeypatch, encoder, flags, expected):
+def test_options_reach_an_encoder_untouched(register):
     got = {}
 
-    class Recorded(GridEncoder):
-        def __init__(self, **options):
+    class Mine(GridEncoder):
+        def __init__(self, side, extra=None):
             super().__init__(width=8)
-            got.update(options)
+            got.update(side=side, extra=extra)
 
-    monkeypatch.setattr(registry, "_registered", {("image_encoder", encoder): Recorded})
-    flags = [f"--image_encoder={encoder}", "--num_regions=7", "--dim=16", *flags]
-    model = make_model(parse_options(flags), [["a word"]])
-    weights = {"weights": None} if encoder != "mine" else {}
-    assert got == {**weights, **expected}
-    assert model.image_encoder.region_dim == 8
+    register("image_encoder", "mine", Mine)
+    built = model("--image_encoder={name: mine, side: 3}", "--image_encoder.extra={a: [1, x]}")
+    assert type(built.image_encoder) is Mine and got == {"side": 3, "extra": {"a": [1, "x"]}}
 
 
-@pytest.mark.parametrize("encoder", ["open_clip", "transformers_clip"])
-def test_a_dual_encoder_must_be_named(encoder):
-    options = parse_options([f"--image_encoder={encoder}"])
-    with pytest.raises(ValueError, match=f"image_encoder {encoder}: --image_model says which"):
-        make_model(options, [["a word"]])
+def test_captions_decide_options_that_are_not_given(register):
+    """A hook of the encoder, not its name."""
+
+    class Mine(WordTransformer):
+        @classmethod
+        def options_from(cls, captions):
+            return {"vocabulary": [text for several in captions for text in several], "width": 8}
+
+    register("text_encoder", "mine", Mine)
+    found = model("--text_encoder=mine", "--text_encoder.width=16").text_encoder
+    assert list(found.ids) == ["a word", "two words", "a b"] and found.word_dim == 16
+    assert list(model("--text_encoder.vocabulary=[x, y]").text_encoder.ids) == ["x", "y"]
+    assert list(model().text_encoder.ids) == ["a", "b", "two", "word", "words"]
 
 
-def test_a_loss_that_learns_is_refused(monkeypatch):
-    """Nobody would train its temperature."""
+def test_weights_are_those_of_the_seed_and_the_random_state_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = model("--seed=3", "--dim=8", "--fusion.num_heads=1")
+    assert torch.equal(torch.rand(3), expected)
+    second = model("--seed=3", "--dim=8", "--fusion.num_heads=1")
+    other = model("--seed=4", "--dim=8", "--fusion.num_heads=1")
+    states = [m.state_dict() for m in (first, second, other)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    name = "region_projection.weight"
+    assert not torch.equal(states[0][name], states[2][name])
 
+
+def test_a_loss_that_learns_is_refused(register):
     class Learned(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.logit_scale = torch.nn.Parameter(torch.zeros(()))
 
-    monkeypatch.setattr(registry, "_registered", {("loss", "learned"): Learned})
-    with pytest.raises(ValueError, match="--loss learned learns 'logit_scale', and only the model"):
-        make_loss(parse_options(["--loss=learned"]).loss)
+    register("loss", "learned", Learned)
+    with pytest.raises(ValueError, match="loss 'learned' learns 'logit_scale', but only the model"):
+        make_loss(Component("learned"))
+
+
+def test_trackers_file_runs_under_the_project(tmp_path, monkeypatch):
+    """Its name is not a tracker's; Weights & Biases also shows the folder's."""
+    seen = []
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda self, *a, **k: seen.append((a, k)))
+    flags = ["--cpu", "--image_encoder.width=8", f"--output_dir={tmp_path / 'mine'}"]
+    options = resolve(parse_options(flags))
+    accelerator = make_accelerator(options)
+    with occupied(accelerator, options):
+        pass
+    ((name,), more), = seen  # fmt: skip
+    assert name == "ascl_plugin" and more["init_kwargs"]["wandb"] == {"name": "mine"}
+    assert more["config"]["image_encoder.width"] == 8 and "data_root" not in more["config"]
+
+
+# holds the lock with a forked child at its side, as a data worker is
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from ascl_plugin.training.setup import locked
+with locked(Path(sys.argv[1])):
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_second_process_is_refused_until_a_kill_frees_the_folder(tmp_path):
+    """Though a worker is left; the message names the holder, and the file the next one."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    worker = int(holder.stdout.readline())
+    try:
+        with pytest.raises(FileExistsError) as told, locked(tmp_path):
+            pass
+        held = f"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}; wait"
+        assert held in str(told.value)
+        holder.kill()
+        holder.wait()
+        for _ in range(2):
+            with locked(tmp_path):
+                assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    finally:
+        holder.kill()
+        os.kill(worker, 9)
+        holder.wait()

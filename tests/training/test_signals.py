@@ -89,16 +89,6 @@ def test_who_was_asked_to_stop_and_loses_the_others_stops():
             raise RuntimeError(error)
 
 
-def test_the_end_of_the_launcher_stops_its_processes(monkeypatch):
-    alone = StopSignal(run())
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    launched = StopSignal(run())
-    assert not launched.anywhere()
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert launched.anywhere() and launched.number == signal.SIGTERM
-    assert not alone.anywhere()  # its parent is a shell, which may end
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word of it is Linux's")
 def test_the_kernel_tells_of_the_end_of_the_launcher():
     """A process that forks one which sleeps, as a launcher does, and is killed."""

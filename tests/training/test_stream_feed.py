@@ -15,7 +15,7 @@ from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.shares import Shares
 from ascl_plugin.training import stream_feed
 from ascl_plugin.training.arguments import parse_options
-from ascl_plugin.training.setup import count_epochs
+from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.stream_feed import StreamFeed
 
 BATCH, LANES, BATCHES = 12, 4, 20
@@ -38,8 +38,7 @@ def make(source, monkeypatch):
 
     def feed(rank=0, world=1, *more, batch_size=BATCH):
         given = [f"--batch_size={batch_size}", f"--max_steps={BATCHES}", "--epochs=2", *more]
-        options = parse_options([*given, f"--train_stream={source}"])
-        count_epochs(options)
+        options = resolve(parse_options([*given, f"--train_stream={source}"]))
         ends = [batch_size * n // world for n in range(world + 1)]
         counts = tuple(b - a for a, b in pairwise(ends))
         monkeypatch.setattr(
@@ -109,16 +108,15 @@ def test_a_batch_needs_a_pair_for_each_process(make):
 
 def test_epochs_of_a_stream():
     def counted(*given):
-        options = parse_options([*given, "--train_stream=x.tar"])
-        count_epochs(options)
-        return options.train.steps_per_epoch, options.train.epochs
+        train = resolve(parse_options([*given, "--train_stream=x.tar"])).train
+        return train.steps_per_epoch, train.epochs
 
     assert counted("--max_steps=100", "--epochs=7") == (15, 7)
     assert counted("--max_steps=100", "--epochs=7", "--steps_per_epoch=30") == (30, 4)
     with pytest.raises(ValueError, match="--train_stream has no end"):
         counted()
-    with pytest.raises(ValueError, match="--steps_per_epoch goes with --train_stream"):
-        count_epochs(parse_options(["--steps_per_epoch=3"]))
+    with pytest.raises(ValueError, match="--steps_per_epoch needs --train_stream"):
+        resolve(parse_options(["--steps_per_epoch=3"]))
 
 
 def test_an_epoch_that_is_left_goes_on_behind_what_was_given(make):

@@ -17,6 +17,7 @@ from ascl_plugin.adapters.towers.open_clip import OpenClipImages, OpenClipWords,
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.models import make_model
+from ascl_plugin.training.resolve import resolve
 
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -333,13 +334,10 @@ def test_bf16(weights):
 
 
 def test_options_of_a_recipe_build_it(weights):
-    """One model name and one checkpoint for both towers."""
-    flags = {
-        "image_encoder": "open_clip", "text_encoder": "open_clip", "image_model": "tiny-vit",
-        "image_checkpoint": weights["tiny-vit"], "freeze_encoders": False, "tune": "partial",
-        "num_regions": 4, "max_words": 7, "dim": 16, "num_heads": 2,
-    }  # fmt: skip
-    options = parse_options([f"--{name}={value}" for name, value in flags.items()])
+    both = {"name": "open_clip", "model": "tiny-vit", "weights": weights["tiny-vit"]}
+    both["tune"] = "partial"
+    config = {"image_encoder": {**both, "num_regions": 4}, "text_encoder": {**both, "max_words": 7}}
+    options = resolve(parse_options(["--dim=16", "--fusion.num_heads=2"], config))
     model = make_model(options, [["a dog"]])
     assert type(model.image_encoder) is OpenClipImages and model.image_encoder.side == 2
     assert model.text_encoder.max_words == 7

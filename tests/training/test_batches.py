@@ -1,12 +1,17 @@
-"""Which pairs are in which batch."""
+"""Which pairs are in which batch, and batches made while a step is at work."""
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+
+pytest.importorskip("accelerate", reason="extra `recipes`")
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.training.batches import epoch_batches, rows_told
+from ascl_plugin.training.batches import TrainingRows, describe_rows, epoch_batches, made_ahead
 
 COUNTS = st.lists(st.integers(1, 6), min_size=2, max_size=12)
 
@@ -25,19 +30,11 @@ def test_an_epoch_shows_every_caption_but_for_the_rest_of_a_pass(counts, data, s
     assert len(set(shown)) == len(shown)
     assert all(0 <= caption < counts[row] for row, caption in shown)
     in_pass = [sum(count > number for count in counts) for number in range(max(counts))]
-    assert len(shown) == sum(there - there % size for there in in_pass)
-    # a row is left out of a pass at most: it is never short of more than the passes cut something
-    cut = sum(1 for there in in_pass if there % size)
+    assert len(shown) == sum(count - count % size for count in in_pass)
+    # an image is left out of a pass at most: it is never short of more than the passes cut
+    cut = sum(1 for count in in_pass if count % size)
     for row, count in enumerate(counts):
         assert count - cut <= sum(r == row for r, _ in shown) <= count
-
-
-def test_even_counts_that_fill_every_batch_leave_nothing_out():
-    batches = epoch_batches(0, 0, [5] * 8, 4)
-    assert len(batches) == 10
-    assert {pair for b in batches for pair in b} == {(r, c) for r in range(8) for c in range(5)}
-    for start in range(0, 10, 2):  # each pass holds every image once
-        assert {row for b in batches[start : start + 2] for row, _ in b} == set(range(8))
 
 
 @settings(deadline=None)
@@ -53,10 +50,7 @@ def test_a_limit_on_passes_shows_images_with_few_captions_again(counts, passes):
 
 
 def test_it_is_a_function_of_seed_and_epoch():
-    drawn = {
-        (seed, epoch): epoch_batches(seed, epoch, [3] * 20, 5) for seed in range(3) for epoch in
-        range(3)
-    }  # fmt: skip
+    drawn = {(s, e): epoch_batches(s, e, [3] * 20, 5) for s in range(3) for e in range(3)}
     for (seed, epoch), batches in drawn.items():
         assert epoch_batches(seed, epoch, [3] * 20, 5) == batches
     assert len({str(batches) for batches in drawn.values()}) == 9
@@ -81,7 +75,7 @@ def test_batches_without_competitors_are_refused():
         epoch_batches(0, 0, [1, 1], 3)
 
 
-def test_other_data_are_told_apart():
+def test_other_data_are_described_otherwise():
     """By ids, captions and their order, not by where a caption ends."""
     rows = {"image_id": ["a", "b"], "captions": [["x", "y"], ["z"]]}
     others = [
@@ -90,6 +84,46 @@ def test_other_data_are_told_apart():
         {**rows, "captions": [["x"], ["y", "z"]]},
         {**rows, "captions": [["xy"], ["z"]]},
     ]
-    assert rows_told(rows).startswith("2 images, SHA-256 ")
-    assert rows_told(rows) == rows_told({k: list(v) for k, v in rows.items()})
-    assert len({rows_told(x) for x in (rows, *others)}) == 5
+    assert describe_rows(rows).startswith("2 images, SHA-256 ")
+    assert describe_rows(rows) == describe_rows({k: list(v) for k, v in rows.items()})
+    assert len({describe_rows(x) for x in (rows, *others)}) == 5
+
+
+def test_items_come_in_order_and_an_error_in_its_place():
+    def items():
+        yield from range(5)
+        raise OSError("disk")
+
+    assert list(made_ahead(iter([]))) == []
+    ahead = made_ahead(items())
+    assert [next(ahead) for _ in range(5)] == list(range(5))
+    with pytest.raises(OSError, match="disk"):
+        next(ahead)
+
+
+def test_an_item_is_made_while_the_one_before_is_in_use():
+    begun = [threading.Event() for _ in range(4)]
+
+    def items():
+        for number in range(4):
+            begun[number].set()
+            yield number
+
+    ahead = made_ahead(items())
+    assert next(ahead) == 0
+    assert begun[1].wait(10)
+    ahead.close()  # waits for the current one, and begins no other
+    assert not begun[2].is_set()
+
+
+def test_rows_of_a_batch_are_those_read_alone():
+    table = {"image_id": list("abc"), "image": [{"path": x} for x in "abc"], "more": [1, 2, 3]}
+    table["captions"] = [["one", "two"], ["three"], ["four"]]
+    rows = Dataset.from_dict(table)
+    found = TrainingRows(rows).__getitems__([(7, 2, 0), (7, 0, 1)])
+    assert found == [
+        {"epoch": 7, "row": 2, "caption_index": 0, "image_id": "c", "image": {"path": "c"},
+         "captions": ["four"]},
+        {"epoch": 7, "row": 0, "caption_index": 1, "image_id": "a", "image": {"path": "a"},
+         "captions": ["one", "two"]},
+    ]  # fmt: skip

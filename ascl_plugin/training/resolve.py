@@ -1,0 +1,109 @@
+"""Options resolved: files found, epochs counted, folder chosen, components checked."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ascl_plugin import registry
+from ascl_plugin.training.arguments import (
+    Component,
+    DataArguments,
+    Options,
+    TrainArguments,
+)
+
+
+@dataclass(frozen=True)
+class Resolved(Options):
+    """Options as a run uses them; `resolve` makes them of what a user gave."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path(self.train.output_dir or "")
+
+
+def resolve(options: Options, name: str = "run") -> Resolved:
+    """Return the options of a run; nothing is written, and the same options give the same result.
+
+    Args:
+        options: options as parsed.
+        name: name of the default folder, the first free `runs/NAME-n`.
+
+    Raises:
+        FileNotFoundError: `resume` without `output_dir`.
+        ValueError: a stream without `max_steps`, `steps_per_epoch` without a stream, or an option
+            that a component does not have.
+        KeyError, ImportError: a component that cannot be had; see `registry.resolve`.
+    """
+    data = _with_files(options.data)
+    if data.region_files is None:
+        check_options("image_encoder", options.model.image_encoder)
+    check_options("text_encoder", options.model.text_encoder)
+    check_options("fusion", options.model.fusion)
+    check_options("loss", options.loss.loss)
+    train = _with_folder(_with_epochs(options.train, data.train_stream), name)
+    return Resolved(data, options.model, options.loss, train)
+
+
+def check_options(kind: str, component: Component) -> None:
+    """Check that the component takes the options it is given.
+
+    Raises:
+        ValueError: it has no such option; the message lists its options.
+        KeyError, ImportError: as of `registry.resolve`.
+    """
+    parameters = inspect.signature(registry.resolve(kind, component.name)).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters]
+    for option in component.keys() - {"name", *known}:
+        near = difflib.get_close_matches(option, known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(
+            f"{kind} {component.name!r} has no option {option!r}{hint}; "
+            f"its options: {', '.join(known) or 'none'}"
+        )
+
+
+def _with_files(data: DataArguments) -> DataArguments:
+    """Find feature files: a relative path starts at `data_root`, else at the working directory."""
+
+    def found(given: str | None) -> str | None:
+        if given in (None, "none") or data.region_files is None:
+            return None
+        if data.data_root is None or Path(given).is_absolute():
+            return given
+        beside = Path(data.data_root) / given
+        return str(beside) if beside.exists() or not Path(given).exists() else given
+
+    regions = found(data.region_files)
+    return replace(data, region_files=regions, pooled_files=regions and found(data.pooled_files))
+
+
+def _with_epochs(train: TrainArguments, stream: str | None) -> TrainArguments:
+    """Count the epochs of a stream, which has no end, from `max_steps`."""
+    if stream is None:
+        if train.steps_per_epoch:
+            raise ValueError("--steps_per_epoch needs --train_stream: other data have epochs")
+        return train
+    if not train.max_steps:
+        raise ValueError("--train_stream has no end: --max_steps says after how many steps to stop")
+    if train.steps_per_epoch:
+        return replace(train, epochs=-(-train.max_steps // train.steps_per_epoch))
+    return replace(train, steps_per_epoch=-(-train.max_steps // train.epochs))
+
+
+def _with_folder(train: TrainArguments, name: str) -> TrainArguments:
+    """Choose the run's folder: `output_dir`, or the first free `runs/NAME-n`."""
+    if train.output_dir is not None:
+        return train
+    if train.resume:
+        raise FileNotFoundError("--resume needs --output_dir: which run is to go on?")
+    number = 1
+    while (folder := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return replace(train, output_dir=str(folder))

@@ -1,0 +1,110 @@
+"""One optimizer step: losses and gradients of its batches, then a move of the weights, or none."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ascl_plugin.retrieval.model import to_inputs
+from ascl_plugin.training.batches import Batch
+from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
+from ascl_plugin.training.nonfinite import BadBatches
+from ascl_plugin.training.optimizer import set_rate
+from ascl_plugin.training.resolve import Resolved
+from ascl_plugin.training.sharding import Engine
+
+
+class Step:
+    """An optimizer step of `gradient_accumulation_steps` batches.
+
+    Args:
+        engine: model and optimizer.
+        loss: loss of the model's score blocks.
+        bad_batches: judge of losses and gradients.
+        options: options of the run.
+        number: steps done before.
+        rate: learning rate.
+
+    Attributes:
+        losses: loss of each batch so far.
+        finite: False once a loss or gradient was not: the rest of the step is skipped.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        loss: nn.Module,
+        bad_batches: BadBatches,
+        options: Resolved,
+        number: int,
+        rate: float,
+    ) -> None:
+        self.engine = engine
+        self.accelerator: Accelerator = engine.accelerator
+        self.loss = loss
+        self.bad_batches = bad_batches
+        self.options = options
+        self.number = number
+        self.rate = rate
+        self.losses: list[float] = []
+        self.rows: list[int] = []  # of this rank
+        self.finite = True
+        # dropout and the like depend on the step, not on what ran before
+        torch.manual_seed(self._seed())
+        set_rate(engine.optimizer, rate)
+        bad_batches.begin()
+
+    def add(self, batch: Batch, align: bool) -> None:
+        """Take a batch; after the last one of the step, the weights move.
+
+        Args:
+            batch: this rank's share.
+            align: score by late interaction.
+        """
+        with self.engine.accumulating():
+            if self.finite:
+                self.rows += batch["row"].tolist()
+                self.finite = self._backward(batch, align) and self._update()
+            self.engine.optimizer.zero_grad()
+
+    def _backward(self, batch: Batch, align: bool) -> bool:
+        """Add a batch's gradients; return False to skip the step."""
+        inputs = to_inputs(batch, self.accelerator.device)
+        noise = self.options.loss.negatives, self.options.loss.noise_strength
+        autocast, chunk = self.accelerator.autocast, self.options.train.cached_chunk
+        model = self.engine.raw_model
+        cached = CachedEncoding(model, inputs, chunk, autocast) if chunk else None
+        with autocast():
+            if cached is None:
+                blocks = self.engine.model(inputs, *noise, align=align)
+            else:
+                blocks = model.score(cached.images, cached.texts, inputs, *noise, align=align)
+            loss = self.loss(**blocks)
+        value = loss.item()
+        self.losses.append(value)
+        if not self._all_finite(math.isfinite(value), f"loss is {value}"):
+            return False
+        self.engine.backward(loss)
+        if cached is not None:
+            cached.carry_on()
+        return True
+
+    def _update(self) -> bool:
+        """Step the optimizer if this batch is the step's last; return False to skip the step."""
+        if self.accelerator.sync_gradients:
+            if self.options.train.cached_chunk:
+                average_gradients(self.engine.raw_model)
+            if not self._all_finite(self.engine.gradients_finite(), "a gradient is not finite"):
+                return False
+        self.engine.optimizer_step(self.options.train.max_grad_norm)
+        return True
+
+    def _all_finite(self, finite: bool, what: str) -> bool:
+        return self.bad_batches.all_finite(finite, what, self.number + 1, self.rows)
+
+    def _seed(self) -> int:
+        seed, rank = self.options.train.seed, self.accelerator.process_index
+        return hash((seed, self.number, rank)) % 2**63

@@ -1,0 +1,115 @@
+"""Options resolved: files found, folder chosen, components checked before work begins."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+pytest.importorskip("accelerate", reason="extra `recipes`")
+
+from ascl_plugin import registry
+from ascl_plugin.experiments import study as studies
+from ascl_plugin.experiments.plan import Plan
+from ascl_plugin.retrieval.encoders import GridEncoder
+from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.resolve import resolve
+
+
+def resolved(*argv):
+    return resolve(parse_options(list(argv)), "name")
+
+
+def files(*argv):
+    data = resolved(*argv).data
+    return data.region_files, data.pooled_files
+
+
+def test_feature_files_are_looked_for_in_the_data_root_first(tmp_path, monkeypatch):
+    root, here = tmp_path / "root", tmp_path / "here"
+    here.mkdir()
+    (root / "regions").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    (here / "regions").touch()
+    (here / "pooled").touch()
+    flags = [f"--data_root={root}", "--region_files=regions"]
+    assert files(*flags, "--pooled_files=pooled") == (str(root / "regions"), "pooled")
+    # neither: the one that a preset means is named in the error
+    assert files(*flags, "--pooled_files=none.h5")[1] == str(root / "none.h5")
+    assert files(*flags, f"--pooled_files={here}/pooled")[1] == f"{here}/pooled"
+
+
+def test_none_is_none(tmp_path):
+    flags = [f"--data_root={tmp_path}", "--pooled_files=b"]
+    assert files(*flags, "--region_files=none") == files(*flags) == (None, None)
+    both = [f"--data_root={tmp_path}", "--region_files=a", "--pooled_files=none"]
+    assert files(*both) == (str(tmp_path / "a"), None)
+
+
+def test_the_folder_is_the_first_free_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "name-1").mkdir(parents=True)
+    assert str(resolved().folder) == "runs/name-2"
+    assert not (tmp_path / "runs" / "name-2").exists()
+    assert str(resolved("--output_dir=a", "--resume").folder) == "a"
+    with pytest.raises(FileNotFoundError, match="--resume needs --output_dir"):
+        resolved("--resume")
+
+
+def test_options_are_frozen_and_resolving_changes_none():
+    given = parse_options(["--train_stream=x.tar", "--max_steps=10", "--epochs=2"])
+    before = given.flat()
+    found = resolve(given)
+    assert given.flat() == before and found.train.steps_per_epoch == 5
+    assert resolve(found) == found
+    with pytest.raises(FrozenInstanceError):
+        found.train.epochs = 3
+
+
+def test_a_study_resolves_as_a_recipe_does(tmp_path, monkeypatch):
+    """Streams included, whose epochs the study did not count."""
+    options = {"train_stream": "x.tar", "max_steps": 10, "epochs": 2, "fusion.num_heads": 2}
+    seen = []
+    monkeypatch.setattr(studies, "load_splits", lambda options: seen.append(options) or {"test": 1})
+    study = studies.Study(Plan(models={"a": {"dim": 8}}, options=options), tmp_path)
+    assert study.rows() == 1
+    flags = ["--log_with=none", "--save_scores", "--seed=0", "--dim=8"]
+    flags += [f"--{name}={value}" for name, value in options.items()]
+    assert seen == [resolve(parse_options(flags))] and seen[0].train.steps_per_epoch == 5
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (
+            "--image_encoder.gird=3",
+            r"'grid' has no option 'gird' \(did you mean 'grid'\?\); its options: width, grid",
+        ),
+        (
+            "--text_encoder={name: transformer, bias: 2}",
+            "text_encoder 'transformer' has no option 'bias'; its options: vocabulary,",
+        ),
+        ("--fusion={name: pooled, num_heads: 2}", "fusion 'pooled' has no option 'num_heads'"),
+        ("--loss={name: triplet, temperature: 2}", "loss 'triplet' has no option 'temperature'"),
+    ],
+)
+def test_an_option_that_a_component_does_not_have(flag, message):
+    with pytest.raises(ValueError, match=message):
+        resolved(flag)
+
+
+def test_a_component_that_takes_any_option_is_not_judged(monkeypatch):
+    class Open(GridEncoder):
+        def __init__(self, **options):
+            super().__init__(width=8)
+
+    known = {**registry._registered, ("image_encoder", "open"): Open}
+    monkeypatch.setattr(registry, "_registered", known)
+    assert resolved("--image_encoder={name: open, x: 1}").model.image_encoder["x"] == 1
+
+
+def test_an_encoder_that_region_files_replace_need_not_be_there():
+    flags = ["--image_encoder={name: 'no.such:Thing', x: 1}"]
+    assert resolved(*flags, "--region_files=a").data.region_files == "a"
+    with pytest.raises(ImportError):
+        resolved(*flags)
