@@ -20,16 +20,16 @@ from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.trainer import Trainer
 
-# four epochs of 100 steps, with a validation and a checkpoint after each
+# four epochs of 50 steps, with a validation and a checkpoint after each
 OPTIONS = [
-    "--batch_size=2", "--epochs=4", "--captions_per_epoch=50", "--save_every=0", "--log_every=50",
+    "--batch_size=2", "--epochs=4", "--captions_per_epoch=25", "--save_every=0", "--log_every=25",
     "--negatives=gaussian", "--positives=none", "--dim=8", "--image_encoder.width=8",
     "--text_encoder.width=8", "--image_encoder.grid=2", "--fusion.num_heads=2", "--cpu=True",
 ]  # fmt: skip
 
 
 def test_nothing_piles_up_over_the_steps(tmp_path, monkeypatch):
-    """Blocks that Python has allocated, and live tensors: from step 150 to 350."""
+    """Blocks that Python has allocated, and live tensors: from step 75 to 175."""
     options = resolve(parse_options(OPTIONS))
     rows = scenes.make("train", 4, 0)
     model = make_model(options, rows["captions"][:])
@@ -49,7 +49,7 @@ def test_nothing_piles_up_over_the_steps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "_log", count)
     trainer.fit()
-    assert max(found) == 400
-    (blocks, tensors), (blocks_later, tensors_later) = found[150], found[350]
+    assert max(found) == 200
+    (blocks, tensors), (blocks_later, tensors_later) = found[75], found[175]
     assert tensors_later == tensors, found
-    assert blocks_later - blocks < 100, found  # half an object a step
+    assert blocks_later - blocks < 500, found  # five a step; a batch or a graph is more
