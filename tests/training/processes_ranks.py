@@ -61,8 +61,8 @@ OPTIONS = [
 class Normed(GridEncoder):
     """Its running means are each process's own during a step."""
 
-    def __init__(self):
-        super().__init__(width=16, grid=3)
+    def __init__(self, width, grid):
+        super().__init__(width, grid)
         self.norm = nn.BatchNorm2d(3)
 
     def forward(self, pixel_values):
