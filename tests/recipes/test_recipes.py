@@ -222,7 +222,7 @@ def test_an_error_in_a_data_worker_ends_the_run(root, tmp_path):
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: image {bad}")
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: image train2.png ({bad})")
 
 
 def test_other_bad_input_is_one_line_that_names_it(main, root):
