@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import socket
 from pathlib import Path
-from typing import Any
 
 from ascl_plugin.commands.open_model import add_model_options, find_run, open_split
 
 
-def add_demo(commands: Any) -> None:
+def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "demo",
         help="search with a trained model on a local page",
         description="Search pictures by words and captions by picture, before and after "
-        "re-ranking, and see which regions and words look at each other. The page is served to "
-        "this machine alone, at 127.0.0.1.",
+        "re-ranking, and see the attention between regions and words. The page is served to this "
+        "machine only, at 127.0.0.1.",
     )
     add_model_options(command)
     command.add_argument(
@@ -25,7 +24,8 @@ def add_demo(commands: Any) -> None:
         type=int,
         default=1000,
         metavar="IMAGES",
-        help="the first so many of the split, all in memory (default: %(default)s)",
+        help="maximum number of images, the first of the split; all are held in memory "
+        "(default: %(default)s)",
     )
     command.add_argument("--port", type=int, default=8765, help="(default: %(default)s)")
     command.set_defaults(run=_demo)
@@ -56,7 +56,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that this machine alone can reach; port 0 is any free one.
+    """Return a socket that only this machine can reach; port 0 is any free one.
 
     Raises:
         OSError: the port is taken.

@@ -1,4 +1,4 @@
-"""``ascl experiment``: run the experiments of a study, each finished cell once."""
+"""``ascl experiment``: run the experiments of a study; what is finished is not run again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def add_experiment(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "experiment",
         help="run the papers' experiments on any data",
         description="Run experiments of a study: train the models they need, measure, write tables "
-        "and figures. What is finished is not run again, so a stopped study goes on where it was.",
+        "and figures. Finished runs and measurements are kept, so a stopped study can be resumed.",
     )
     command.add_argument(
         "names", nargs="+", metavar="NAME", choices=["all", *EXPERIMENTS],
-        help=f"all that the study lists, or any of: {', '.join(EXPERIMENTS)}",
+        help=f"all (every experiment that the study lists), or any of: {', '.join(EXPERIMENTS)}",
     )  # fmt: skip
     command.add_argument("--config", type=Path, required=True, metavar="STUDY.yaml")
     command.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
@@ -33,7 +33,7 @@ def add_experiment(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an option of every run, as data_root=DIR, over the study's; again for more",
+        help="an option of every run, in place of the study's: data_root=DIR; may be repeated",
     )
     command.add_argument("--seeds", type=int, nargs="+", help="(default: the study's)")
     command.set_defaults(run=_experiment)

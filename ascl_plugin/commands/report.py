@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ascl_plugin.disk import write_text
 
 _SUFFIX = {"html": ".html", "md": ".md", "latex": ".tex"}
 
 
-def add_report(commands: Any) -> None:
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "report",
@@ -25,7 +24,7 @@ def add_report(commands: Any) -> None:
         type=Path,
         nargs="+",
         metavar="RUN_DIR",
-        help="folder of a run, of an experiment, or one with such folders in it (a study)",
+        help="folder of a run, of an experiment, or of such folders (a study)",
     )
     command.add_argument(
         "--output", type=Path, metavar="FILE", help="(default: report.html, .md or .tex)"
@@ -34,8 +33,8 @@ def add_report(commands: Any) -> None:
     command.add_argument(
         "--format",
         choices=list(_SUFFIX),
-        help="md: curves go into a folder beside it; latex: tables alone (default: by FILE's "
-        "suffix, else html)",
+        help="md: curves are written to a folder beside FILE; latex: tables only (default: by "
+        "FILE's suffix, else html)",
     )
     command.set_defaults(run=_run)
 

@@ -1,10 +1,10 @@
-"""A split, encoded and scored by a trained model: what the pages ask."""
+"""A split, encoded and scored by a trained model, for the pages to ask."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL.Image import Image
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ascl_plugin.data.images import load_image
 from ascl_plugin.data.rows import caption_to_image
-from ascl_plugin.demo.regions import Regions, regions_of
+from ascl_plugin.demo.regions import RegionBoxes, regions_of
 from ascl_plugin.demo.words import word_names
 from ascl_plugin.features import concatenate
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.attention_maps import attention_weights
+from ascl_plugin.interfaces import NamedOptions, Rows
 from ascl_plugin.reranking import rerank
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.scoring.matrix import score_matrix
@@ -29,7 +30,7 @@ class Hit(NamedTuple):
         item: row of a picture, or number of a caption.
         score: S of the pair, the same before and after re-ranking.
         moved: places won by re-ranking; 0 in a list before it.
-        right: whether it belongs to the query; known only of queries of the split.
+        right: True if it belongs to the query; known only for queries of the split.
     """
 
     item: int
@@ -39,17 +40,17 @@ class Hit(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """Of one pair, L real words and K real regions.
+    """Attention between the L real words and K real regions of one pair.
 
     Attributes:
         words: L names.
-        regions: where the K regions are.
+        regions: boxes of the K regions.
         words_to_regions: (L, K), see `attention_weights`.
         regions_to_words: (K, L).
     """
 
     words: list[str]
-    regions: Regions
+    regions: RegionBoxes
     words_to_regions: Tensor
     regions_to_words: Tensor
 
@@ -57,26 +58,26 @@ class Attention(NamedTuple):
 class Gallery:
     """Pictures and captions of a split in memory, with all their scores.
 
-    Asked by several threads, it works for one at a time.
+    Threads may share it: it works for one at a time.
 
     Args:
-        evaluator: of the model; its `progress` shows bars.
+        evaluator: scores with the model; its `progress` shows bars.
         rows: a split, with all captions of each row.
-        rerank_options: of `rerank`.
+        rerank_options: options of `rerank`.
     """
 
-    def __init__(self, evaluator: Evaluator, rows: Any, rerank_options: dict[str, Any]) -> None:
+    def __init__(self, evaluator: Evaluator, rows: Rows, rerank_options: NamedOptions) -> None:
         self.evaluator, self.rows, self.rerank_options = evaluator, rows, rerank_options
         self.texts, self.owners = caption_to_image(rows)
         self.images = concatenate(
             [
-                evaluator.encode_images(rows_of(rows, part))
+                evaluator.encode_images([rows[i] for i in part])
                 for part in self._parts(len(rows), "pictures")
             ]
         )
         words = concatenate(
             [
-                evaluator.encode_texts(self.texts[part])
+                evaluator.encode_texts([self.texts[i] for i in part])
                 for part in self._parts(len(self.texts), "captions")
             ]
         )
@@ -88,14 +89,13 @@ class Gallery:
         return len(self.rows)
 
     def picture(self, row: int) -> Image:
-        """The picture of a row."""
+        """Return the picture of a row."""
         return load_image(self.rows[row]["image"], self.rows[row]["image_id"])
 
     def pictures(self, text: str, count: int = 10) -> tuple[list[Hit], list[Hit]]:
-        """Pictures for a text, the best first, before and after re-ranking.
+        """Return pictures for a text, the best first, before and after re-ranking.
 
-        A text that is no caption of the split is scored with every picture, and re-ranked as one
-        more caption of the split.
+        A text that is no caption of the split is re-ranked as one more caption of the split.
         """
         known = [number for number, caption in enumerate(self.texts) if caption == text]
         with self._working:
@@ -109,18 +109,18 @@ class Gallery:
         return both(before, torch.as_tensor(after), set(self.owners[known].tolist()), count)
 
     def captions(self, row: int, count: int = 10) -> tuple[list[Hit], list[Hit]]:
-        """Captions for a picture, the best first, before and after re-ranking."""
+        """Return captions for a picture, the best first, before and after re-ranking."""
         own = set((self.owners == row).nonzero()[0].tolist())
         return both(self.sim[row], torch.as_tensor(self.reranked.i2t[row]), own, count)
 
     def score(self, row: int, text: str) -> float:
-        """S of one pair."""
+        """Return S of one pair."""
         with self._working:
             query = self.evaluator.encode_texts([text])
             return float(score_matrix(self.evaluator.model, self.images[row : row + 1], query))
 
     def attention(self, row: int, text: str) -> Attention | None:
-        """Who looks at whom in a pair; None of a fusion that does not attend."""
+        """Return the attention of a pair; None if the fusion has none."""
         head = self.evaluator.model.fusion
         if not isinstance(head, CrossModalFusion):
             return None
@@ -135,24 +135,19 @@ class Gallery:
             words, regions, to_regions[real[1]][:, real[0]], to_words[real[0]][:, real[1]]
         )
 
-    def _parts(self, size: int, what: str) -> Iterator[slice]:
+    def _parts(self, size: int, items: str) -> Iterator[range]:
         from tqdm.auto import tqdm
 
         step = self.evaluator.batch_size
         starts = range(0, size, step)
-        for start in tqdm(starts, f"encoding {what}", disable=not self.evaluator.progress):
-            yield slice(start, min(start + step, size))
-
-
-def rows_of(rows: Any, part: slice) -> list[Any]:
-    """Rows one by one, as an encoder takes them."""
-    return [rows[i] for i in range(part.start, part.stop)]
+        for start in tqdm(starts, f"encoding {items}", disable=not self.evaluator.progress):
+            yield range(start, min(start + step, size))
 
 
 def both(
     before: Tensor, after: Tensor, right: Collection[int], count: int
 ) -> tuple[list[Hit], list[Hit]]:
-    """The first `count` of a query's scores (G,) before and after re-ranking."""
+    """Return the first `count` hits of a query with scores (G,) before and after re-ranking."""
     first, then = (x.argsort(descending=True, stable=True).tolist() for x in (before, after))
     place = {item: number for number, item in enumerate(first)}
 

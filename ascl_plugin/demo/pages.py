@@ -1,12 +1,13 @@
-"""The pages: addresses in, HTML and pictures out; nothing of a request is a path or is executed."""
+"""The pages: addresses in, HTML and pictures out; no part of a request is a path or is executed."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ascl_plugin.demo.gallery import Attention, Gallery
 from ascl_plugin.demo.regions import encoder_view
@@ -21,6 +22,7 @@ try:
     from starlette.responses import FileResponse, Response
     from starlette.routing import Route
     from starlette.templating import Jinja2Templates
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise ImportError('the demo needs `pip install "ascl-plugin[demo]"`') from error
 
@@ -40,11 +42,11 @@ HEADERS = {
 
 
 def make_app(gallery: Gallery, title: str) -> Starlette:
-    """The application.
+    """Return the application.
 
     Args:
-        gallery: what it shows.
-        title: of the pages: which run, which split.
+        gallery: the pictures and captions to show.
+        title: the title of all pages: run and split.
     """
     pages = Pages(gallery, title)
     routes = [
@@ -74,7 +76,7 @@ class Pages:
         self.templates.env.globals.update(title=title, gallery=gallery, max_query=MAX_QUERY)
 
     def home(self, request: Request) -> Response:
-        """The way to both searches."""
+        """Answer with the first page."""
         page = _number(request, "page", 1)
         rows = range(len(self.gallery))[(page - 1) * PAGE : page * PAGE] if page else range(0)
         if not rows:
@@ -82,19 +84,19 @@ class Pages:
         return self._page(request, "home", rows=rows, page=page)
 
     def search(self, request: Request) -> Response:
-        """Pictures for a text."""
+        """Answer with pictures for a text."""
         text, link = self._text(request)
         before, after = self.gallery.pictures(text)
         return self._page(request, "search", text=text, link=link, before=before, after=after)
 
     def image(self, request: Request) -> Response:
-        """Captions for a picture."""
+        """Answer with captions for a picture."""
         row = self._row(request)
         before, after = self.gallery.captions(row)
         return self._page(request, "image", row=row, before=before, after=after)
 
     def pair(self, request: Request) -> Response:
-        """Who looks at whom in a pair."""
+        """Answer with the attention of a pair."""
         row, (text, link) = self._row(request), self._text(request)
         attention = self.gallery.attention(row, text)
         return self._page(
@@ -103,22 +105,22 @@ class Pages:
         )  # fmt: skip
 
     def picture(self, request: Request) -> Response:
-        """The picture of a row."""
+        """Answer with the picture of a row."""
         picture = self.gallery.picture(self._row(request))
         picture.thumbnail((MAX_SIDE, MAX_SIDE))
         return _jpeg(picture)
 
     def view(self, request: Request) -> Response:
-        """The picture of a row as the encoder sees it."""
-        encoder: Any = self.gallery.evaluator.model.image_encoder
+        """Answer with the picture of a row as the encoder sees it."""
+        encoder = self.gallery.evaluator.model.image_encoder
         return _jpeg(encoder_view(encoder, self.gallery.picture(self._row(request))))
 
     def error(self, request: Request, error: Exception) -> Response:
-        """What was wrong with a request."""
+        """Answer with the error of a request."""
         assert isinstance(error, HTTPException)
-        return self._page(request, "error", error.status_code, told=error.detail)
+        return self._page(request, "error", error.status_code, message=error.detail)
 
-    def _page(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
+    def _page(self, request: Request, name: str, status: int = 200, **values: object) -> Response:
         return self.templates.TemplateResponse(request, f"{name}.html", values, status)
 
     def _row(self, request: Request) -> int:
@@ -127,8 +129,8 @@ class Pages:
             raise HTTPException(404, f"There are {len(self.gallery)} pictures, the first is 0.")
         return int(text)
 
-    def _text(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """The text asked for, and what a link asks for it with."""
+    def _text(self, request: Request) -> tuple[str, dict[str, object]]:
+        """Return the text of a request, and the parameters of a link to it."""
         if "text" in request.query_params:
             number = _number(request, "text", 0)
             if not 0 <= number < len(self.gallery.texts):
@@ -142,11 +144,11 @@ class Pages:
         return text, {"q": text}
 
 
-def with_headers(app: Any) -> Any:
-    """Middleware that adds `HEADERS` to every answer."""
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Return middleware that adds `HEADERS` to every answer."""
 
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
@@ -156,7 +158,7 @@ def with_headers(app: Any) -> Any:
     return answer
 
 
-def _weights(attention: Attention) -> dict[str, Any]:
+def _weights(attention: Attention) -> dict[str, object]:
     boxes = attention.regions.boxes
     return {
         "words": attention.words,
@@ -166,7 +168,7 @@ def _weights(attention: Attention) -> dict[str, Any]:
     }
 
 
-def _rounded(weights: Any) -> list[list[float]]:
+def _rounded(weights: Tensor) -> list[list[float]]:
     return [[round(x, 4) for x in row] for row in weights.tolist()]
 
 
@@ -178,7 +180,7 @@ def _number(request: Request, name: str, default: int) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Of no more digits than Python reads; starlette's own `int` takes any number of them."""
+    """Return True for few enough digits for Python; starlette's own `int` takes any number."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
@@ -188,5 +190,5 @@ def _jpeg(picture: Image.Image) -> Response:
     return Response(data.getvalue(), media_type="image/jpeg")
 
 
-def _file(name: str) -> Any:
+def _file(name: str) -> Callable[[Request], Response]:
     return lambda request: FileResponse(FOLDER / "templates" / name)

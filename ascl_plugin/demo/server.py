@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import Any
 
 try:
     import uvicorn
+    from starlette.applications import Starlette
 except ImportError as error:
     raise ImportError('the demo needs `pip install "ascl-plugin[demo]"`') from error
 
 
-def make_server(app: Any) -> uvicorn.Server:
-    """A server that believes no proxy and logs warnings alone."""
+def make_server(app: Starlette) -> uvicorn.Server:
+    """Return a server that trusts no proxy and logs warnings only."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -26,7 +26,7 @@ def make_server(app: Any) -> uvicorn.Server:
     )
 
 
-def serve(app: Any, listener: socket.socket) -> None:
-    """Answers until it is interrupted."""
+def serve(app: Starlette, listener: socket.socket) -> None:
+    """Answer requests until interrupted."""
     with suppress(KeyboardInterrupt):  # uvicorn ends well, then raises the signal again
         make_server(app).run(sockets=[listener])

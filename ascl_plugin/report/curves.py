@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ascl_plugin.report.document import Figure
-from ascl_plugin.report.plots import legend, save
+from ascl_plugin.report.plots import label, legend, save
 from ascl_plugin.report.read import Run
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _drawing(runs: Sequence[Run], key: str, title: str) -> Callable[[Axes], None
         for run in runs:
             points = [(line["step"], line[key]) for line in run.log if key in line]
             marker = "o" if len(points) < 20 else ""
-            axes.plot(*zip(*points, strict=True), marker=marker, label=run.name)
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label(run.name))
         axes.set_xlabel("step")
         axes.set_ylabel(title)
         legend(axes)

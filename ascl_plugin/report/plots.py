@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ascl_plugin.disk import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: Mean and deviation over seeds; None for a single seed.
 Spread = tuple[float, float | None]
-"""Mean and deviation over seeds; no deviation of a single seed."""
 
 # Searched for: apart from each other under the three kinds of colour blindness (CIE Lab distance 38
 # and more) and from their page (contrast 3 and more).
@@ -22,20 +22,21 @@ COLOURS = {
 }
 _INK = {"light": ("#1F2328", "#D0D7DE"), "dark": ("#E6EDF3", "#3D444D")}  # text, grid
 _PNG_DPI = 160
+_VISIBLE = "\u200b"  # before a name; takes no room
 
 
 def save(
     draw: Callable[[Axes], None], path: str | Path, size: tuple[float, float] = (6, 4)
 ) -> None:
-    """Draws a figure twice, on no background: NAME.svg and NAME.dark.svg, or .png likewise.
+    """Draw a figure twice, on no background: NAME.svg and NAME.dark.svg, or both as .png.
 
     Text stays text in an svg, and the same drawing gives the same bytes with the same matplotlib.
     Files are written aside and moved into place.
 
     Args:
-        draw: puts everything on an empty plot; called twice. "C0" to "C5" and whatever takes its
-            colour from the plot's cycle follow the page.
-        path: of the light one, ending in .svg, or in .png where points are many.
+        draw: puts everything on an empty plot; called twice. "C0" to "C5" and the plot's color
+            cycle follow the page.
+        path: the light figure, ending in .svg, or in .png if there are many points.
         size: inches.
 
     Raises:
@@ -52,18 +53,18 @@ def save(
     except ImportError as error:
         raise ImportError('figures need `pip install "ascl-plugin[report]"`') from error
     for page in ("light", "dark"):
-        there = path if page == "light" else path.with_suffix(f".dark{path.suffix}")
+        target = path if page == "light" else path.with_suffix(f".dark{path.suffix}")
         with style.context(_theme(page), after_reset=True):
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure.add_subplot())
             metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-            with written(there) as aside:
+            with written(target) as aside:
                 figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
 
 
 def panels(axes: Axes, count: int) -> list[Axes]:
-    """`count` plots side by side in the place of one."""
+    """Return `count` plots side by side in the place of one."""
     figure, place = axes.figure, axes.get_subplotspec()
     assert place is not None
     axes.remove()
@@ -74,10 +75,10 @@ def panels(axes: Axes, count: int) -> list[Axes]:
 def bars(
     axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Spread]], number: str = ".1f"
 ) -> None:
-    """Bars side by side in groups; deviations, where a series has them all, as whiskers.
+    """Draw bars side by side in groups; deviations, if a series has them all, are whiskers.
 
     Args:
-        axes: where to.
+        axes: the plot.
         groups: names under the axis.
         series: name in the legend -> a `Spread` for each group.
         number: format of the means on top; "" writes none.
@@ -85,13 +86,14 @@ def bars(
     Raises:
         ValueError: a series of another length than `groups`.
     """
-    width = 0.8 / len(series)
-    ink: dict[str, Any] = {"ecolor": axes.yaxis.label.get_color(), "capsize": 3}
+    width, color = 0.8 / len(series), axes.yaxis.label.get_color()
     for place, (name, spreads) in enumerate(series.items()):
         means, deviations = zip(*spreads, strict=True)
         left = [x + (place - (len(series) - 1) / 2) * width for x in range(len(groups))]
         whiskers = None if None in deviations else deviations
-        drawn = axes.bar(left, means, 0.92 * width, yerr=whiskers, label=name, **ink)
+        drawn = axes.bar(
+            left, means, 0.92 * width, yerr=whiskers, label=label(name), capsize=3, ecolor=color
+        )
         if number:
             axes.bar_label(drawn, fmt=f"{{:{number}}}", padding=2, fontsize=8)
     axes.set_xticks(range(len(groups)), groups)
@@ -100,14 +102,14 @@ def bars(
 
 
 def lines(axes: Axes, x: Sequence[float], series: Mapping[str, Sequence[Spread]]) -> None:
-    """A line of means for each series, in a band of one deviation where there is one everywhere.
+    """Draw a line of means for each series, and a band of one deviation if all means have one.
 
     Raises:
         ValueError: a series of another length than `x`.
     """
     for place, (name, spreads) in enumerate(series.items()):
         means, deviations = zip(*spreads, strict=True)
-        (line,) = axes.plot(x, means, marker="osD^vX"[place % 6], label=name)
+        (line,) = axes.plot(x, means, marker="osD^vX"[place % 6], label=label(name))
         if None not in deviations:
             low = [mean - d for mean, d in zip(means, deviations, strict=True)]
             high = [mean + d for mean, d in zip(means, deviations, strict=True)]
@@ -115,13 +117,20 @@ def lines(axes: Axes, x: Sequence[float], series: Mapping[str, Sequence[Spread]]
 
 
 def legend(axes: Axes) -> None:
-    """The legend below the plot, where it covers nothing."""
+    """Draw the legend below the plot, where it covers nothing."""
     handles, names = axes.get_legend_handles_labels()
-    axes.figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)))
+    drawn = axes.figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)))
+    for text in drawn.get_texts():
+        text.set_text(text.get_text().removeprefix(_VISIBLE))
 
 
-def _theme(page: str) -> dict[str, Any]:
-    """Settings of matplotlib for one page."""
+def label(name: str) -> str:
+    """Return a label that `legend` shows as `name`: matplotlib hides names that begin with "_"."""
+    return _VISIBLE + name if name.startswith("_") else name
+
+
+def _theme(page: str) -> dict[str, object]:
+    """Return the settings of matplotlib for one page."""
     from cycler import cycler
 
     ink, grid = _INK[page]

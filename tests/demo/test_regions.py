@@ -50,7 +50,7 @@ def test_the_view_of_an_encoder_of_ours():
 
 def test_as_many_as_a_grid_has_are_cells_of_the_view():
     found = regions_of(evaluator(), ROW, 9)
-    assert not found.whole and len(found.boxes) == 9 and "3 × 3" in found.note
+    assert not found.on_picture and len(found.boxes) == 9 and "3 × 3" in found.note
     assert regions_of(evaluator(), ROW, 8).boxes is None
 
 
@@ -62,7 +62,7 @@ def test_boxes_of_a_detector():
         return [SimpleNamespace(boxes=boxes)]
 
     found = regions_of(evaluator(detect=detect), ROW, 2)
-    assert found.whole
+    assert found.on_picture
     assert found.boxes.tolist() == [[0, 0, 1, 1], [0.25, 0.25, 0.25, 0.25]]
 
 
@@ -77,7 +77,7 @@ def test_boxes_of_a_detector():
 def test_boxes_of_region_files(boxes, told):
     inputs = SimpleNamespace(boxes=lambda row: boxes)
     found = regions_of(evaluator(inputs, from_files=True), ROW, 1)
-    assert told in found.note and found.whole
+    assert told in found.note and found.on_picture
     assert (found.boxes is not None) == told.startswith("Boxes")
 
 

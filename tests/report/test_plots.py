@@ -158,6 +158,17 @@ def test_a_name_with_dollars_is_no_formula(tmp_path):
         assert name in (tmp_path / "a.svg").read_text()
 
 
+@pytest.mark.parametrize("name", ["_hidden", "shown"])
+def test_every_run_is_in_the_legend(tmp_path, name):
+    def check(axes):
+        bars(axes, ["x"], {name: [(1.0, None)]})
+        lines(axes, [1], {name: [(1.0, None)]})
+        legend(axes)
+        assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == [name, name]
+
+    save(check, tmp_path / "a.svg")
+
+
 def test_panels_stand_side_by_side(tmp_path):
     def check(axes):
         left, right = panels(axes, 2)
