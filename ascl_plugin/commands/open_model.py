@@ -50,8 +50,8 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch_size", type=int, default=64, help="(default: %(default)s)")
 
 
-class Run(NamedTuple):
-    """A run whose model is not loaded yet.
+class SavedModel(NamedTuple):
+    """A trained model that is not loaded yet, and the options of its run.
 
     Attributes:
         folder: folder of the model.
@@ -68,7 +68,7 @@ class Run(NamedTuple):
         return {k.removeprefix("rerank_"): v for k, v in named.items()}
 
 
-def find_run(model: str | Path) -> Run:
+def find_run(model: str | Path) -> SavedModel:
     """Return the run in a folder, or the model that `save_pretrained` wrote there.
 
     Raises:
@@ -85,11 +85,11 @@ def find_run(model: str | Path) -> Run:
     options = read_yaml(config) if config.is_file() else {}
     if not isinstance(options, dict):
         raise ValueError(f"{config}: expected options, got {repr(options)[:80]}")
-    return Run(folder, options)
+    return SavedModel(folder, options)
 
 
 def open_split(
-    args: argparse.Namespace, run: Run, pictures: bool = False
+    args: argparse.Namespace, run: SavedModel, pictures: bool = False
 ) -> tuple[Evaluator, datasets.Dataset]:
     """Return an evaluator of a run's model, and the split.
 

@@ -50,8 +50,8 @@ def experiment(study: Study, settings: Settings) -> Section:
     ]  # fmt: skip
     if _are_scenes(rows):
         facts = asymmetry_statistics(
-            {"facts": facts, "caption_facts": told}
-            for facts, told in zip(rows["facts"], rows["caption_facts"], strict=True)
+            {"facts": image, "caption_facts": text}
+            for image, text in zip(rows["facts"], rows["caption_facts"], strict=True)
         )
         notes.append(
             f"By exact facts in place of objects and words: {facts['image_facts']:.1f} an image, "

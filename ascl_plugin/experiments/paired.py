@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypedDict
 
@@ -61,25 +61,15 @@ def experiment(study: Study, settings: Settings) -> Section:
     small = study.cell("paired", "small", lambda: small_head(chosen["steps"]))
     size = next(iter(found.values()))[0]["images"]
     queries = size * draws * len(seeds)
-    noise = {
-        model: {
-            way: {k: s.mean for k, s in over_seeds([cell["noise"][way] for cell in cells]).items()}
-            for way in WAYS
-        }
-        for model, cells in found.items()
-    }
+    noise = {model: _means([cell["noise"] for cell in cells]) for model, cells in found.items()}
     real = {
-        model: {
-            way: spread_cells(over_seeds([cell["real"][way] for cell in cells])) for way in WAYS
-        }
+        model: {way: spread_cells(over_seeds([c["real"][way] for c in cells])) for way in WAYS}
         for model, cells in found.items()
     }
     return Section(
         "Honest against paired evaluation",
         tables=[
-            _table(
-                f"Real features, the first {size} images with all their captions", "model", real
-            ),
+            _table(f"Real features, first {size} images with all captions", "model", real),
             _table(
                 f"The same weights on noise, {size} images, a text each, mean of {draws} draws a "
                 "seed",
@@ -115,11 +105,13 @@ def measure(trained: Trained, rows: int, draws: int) -> Measured:
     return {
         "images": count,
         "real": {HONEST: honest, PAIRED: retrieval_metrics(leaking, owners)},
-        "noise": {
-            way: {metric: s.mean for metric, s in over_seeds([d[way] for d in drawn]).items()}
-            for way in WAYS
-        },
+        "noise": _means(drawn),
     }
+
+
+def _means(several: Sequence[Metrics]) -> Metrics:
+    spreads = {way: over_seeds([metrics[way] for metrics in several]) for way in WAYS}
+    return {way: {k: found.mean for k, found in spreads[way].items()} for way in WAYS}
 
 
 def _first(trained: Trained, count: int) -> tuple[ImageFeatures, TextFeatures, Tensor]:
@@ -195,12 +187,12 @@ def _table(
     chance: Mapping[str, str] | None = None,
 ) -> Table:
     """Return a row for each model or step and way, and one of chance; without Rsum beside that."""
-    rows: list[dict[str, Cell]] = []
-    for name, ways in found.items():
-        for way, metrics in ways.items():
-            titles = RESULT_COLUMNS if chance is None else RECALLS
-            cells = {title: metrics[key] for key, title in titles.items()}
-            rows.append({column: name, "scored": way, **cells})
+    titles = RESULT_COLUMNS if chance is None else RECALLS
+    rows: list[dict[str, Cell]] = [
+        {column: name, "scored": way, **{title: metrics[key] for key, title in titles.items()}}
+        for name, ways in found.items()
+        for way, metrics in ways.items()
+    ]
     if chance:
         rows.append({column: "", "scored": "chance, 99% interval", **chance})
     return Table(caption, rows, leaks=[i for i, row in enumerate(rows) if row["scored"] == PAIRED])

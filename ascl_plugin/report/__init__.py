@@ -1,1 +1,1 @@
-"""What people look at: tables and files of results."""
+"""Tables, figures and pages of results."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 #: Mean and deviation over seeds; None for a single seed.
 Spread = tuple[float, float | None]
 
-# Searched for: apart from each other under the three kinds of colour blindness (CIE Lab distance 38
-# and more) and from their page (contrast 3 and more).
+# Found by a search: apart from each other under the three kinds of color blindness (CIE Lab
+# distance 38 and more) and from their page (contrast 3 and more).
 COLOURS = {
     "light": ("#3C36B7", "#F15D0C", "#3CA176", "#AB7EC7", "#6C2400", "#31113B"),
     "dark": ("#6278FF", "#D24926", "#57FEA8", "#A95089", "#F9CC1F", "#D4E3FF"),

@@ -27,7 +27,7 @@ def study(fake_study, few_pairs):
 def test_the_same_weights_both_ways(study):
     real, noise, small = experiment(study, SETTINGS).tables
     assert [row["scored"] for row in real.rows] == [HONEST, PAIRED]
-    assert "first 10 images" in real.caption
+    assert "first 10 images" in real.caption and real.leaks == [1] and noise.leaks == [1]
     runs = [study.trained("full", seed) for seed in (0, 1)]
     honest = [retrieval_metrics(run.sim[:10, :30], run.caption_to_image[:30]) for run in runs]
     mean = sum(metrics["rsum"] for metrics in honest) / 2
