@@ -104,28 +104,21 @@ def test_html_in_captions_and_queries_stays_text(served, path):
         ("/search", 400),
         ("/search?q=+", 400),
         (f"/search?q={'a' * 501}", 400),
+        (f"/search?q={'a' * 500}", 200),
+        (f"/pair/0?q={'a+' * 249}", 200),
         ("/search?text=150", 404),
         ("/search?text=1e3", 400),
         ("/search?text=%D9%A3", 400),
         ("/pair/2", 400),
     ],
 )
-def test_what_is_refused(served, path, status):
+def test_what_is_refused_and_what_just_is_not(served, path, status):
     assert served.get(path)[0] == status
 
 
-def test_a_query_of_the_greatest_length(served):
-    assert served.get(f"/search?q={'a' * 500}")[0] == 200
-    assert served.get(f"/pair/0?q={'a+' * 249}")[0] == 200
-
-
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1]"])
-def test_other_hosts_are_refused(served, host):
-    assert served.get("/", Host=host)[0] == 400
-    assert served.get("/picture/0", Host=host)[0] == 400
-
-
-def test_own_hosts_are_not(served):
+def test_other_hosts_are_refused(served):
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "[::1]"):
+        assert served.get("/", Host=host)[0] == served.get("/picture/0", Host=host)[0] == 400
     for host in ("127.0.0.1", "localhost", f"localhost:{served.port}"):
         assert served.get("/", Host=host)[0] == 200
 
