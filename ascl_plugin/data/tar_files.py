@@ -1,8 +1,8 @@
 """Tar files in webdataset's layout, `KEY.jpg` beside `KEY.txt` or `KEY.json`.
 
 The `webdataset` library expands patterns and groups members into samples. Members are read here,
-since the library reads one whole before anybody sees the size that it claims, and its way of
-opening addresses runs commands (``pipe:``). Its decoders, which unpickle, are never used.
+because the library reads one whole before its claimed size can be checked, takes a damaged header
+for the end, and runs commands (``pipe:``) to open addresses. Its decoders unpickle: never use them.
 """
 
 from __future__ import annotations

@@ -128,15 +128,15 @@ def test_what_the_words_say_is_what_the_facts_claim(rows):
 
 def test_captions_are_true_distinct_and_cover_the_scene(rows):
     for row in rows:
-        told = [frozenset(facts) for facts in row["caption_facts"]]
-        assert all(facts <= set(row["facts"]) for facts in told)
-        assert len(set(told)) == len(set(row["captions"])) == 5
+        said = [frozenset(facts) for facts in row["caption_facts"]]
+        assert all(facts <= set(row["facts"]) for facts in said)
+        assert len(set(said)) == len(set(row["captions"])) == 5
         nouns = {fact for fact in row["facts"] if fact.startswith("noun:")}
-        assert nouns <= frozenset().union(*told)
-        assert all(2 <= len(nouns & facts) <= 3 for facts in told)
-        assert not nouns <= told[0]
+        assert nouns <= frozenset().union(*said)
+        assert all(2 <= len(nouns & facts) <= 3 for facts in said)
+        assert not nouns <= said[0]
         # a scene of three has four choices
-        assert len({frozenset(nouns & facts) for facts in told}) >= 4
+        assert len({frozenset(nouns & facts) for facts in said}) >= 4
 
 
 def test_captions_are_short_and_of_a_small_vocabulary(rows):

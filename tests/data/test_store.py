@@ -203,7 +203,7 @@ def test_reading_maps_and_keeps_no_file_open(tmp_path):
 # ---------------------------------------------------------------- fill
 
 
-def test_fill_encodes_each_distinct_key_once(tmp_path):
+def test_fill_encodes_each_distinct_key_once(tmp_path, capsys):
     """8 items, 5 distinct keys, batches of 2: 3 calls; shards of 2: 2, 2 and 1."""
     store = FeatureStore(tmp_path, SPEC)
     items = [1, 2, 1, 3, 4, 5, 5, 1]
@@ -218,8 +218,8 @@ def test_fill_encodes_each_distinct_key_once(tmp_path):
     assert calls == [[1, 2], [3, 4], [5]]
     assert len(shards(store)) == 3
     assert all(same(store[str(n)], entry(n)) for n in items)
-    assert fill(*args, progress=False) == 0
-    assert len(calls) == 3
+    assert fill(*args) == 0
+    assert len(calls) == 3 and "test: 100%" in capsys.readouterr().err
 
 
 def test_fill_goes_on_where_it_was_killed(tmp_path):
@@ -277,12 +277,6 @@ def test_refresh_sees_other_shards(tmp_path):
     assert "a" not in one
     one.refresh()
     assert same(one["a"], entry(1))
-
-
-def test_fill_shows_progress(tmp_path, capsys):
-    store = FeatureStore(tmp_path, SPEC)
-    fill(store, range(3), list("012"), encode, 2, "encoding images")
-    assert "encoding images: 100%" in capsys.readouterr().err
 
 
 def test_fill_faults(tmp_path):

@@ -34,7 +34,7 @@ def test_a_spoilt_file_is_read_or_named(folder, name):
 
 
 def test_the_harness_sees_what_is_wrong(tmp_path, monkeypatch):
-    """A parser that crashes, names no place, runs for ever or takes all memory is told apart."""
+    """A parser that crashes, names no place, runs for ever or takes all memory is recognized."""
 
     def endless(_):
         while True:

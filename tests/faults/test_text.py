@@ -18,7 +18,7 @@ from ascl_plugin.retrieval.encoders import WordTransformer
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a" * 10_000_000, "has 10000000 characters, 100000 at most"),
         ("half \ud800 a pair", "character 5 is half a surrogate pair"),
@@ -26,14 +26,14 @@ from ascl_plugin.retrieval.encoders import WordTransformer
     ],
     ids=["long", "surrogate", "object"],
 )
-def test_a_caption_that_is_refused_is_named(tmp_path, text, told):
+def test_a_caption_that_is_refused_is_named(tmp_path, text, message):
     picture(tmp_path / "images" / "a.png")
     with (
         limits(60),
         pytest.raises(ValueError, match=r"dataset_x\.json: image a\.png: caption 1") as caught,
     ):
         read(karpathy(tmp_path, captions=("a cat", text)))
-    assert told in str(caught.value) and len(str(caught.value)) < 500
+    assert message in str(caught.value) and len(str(caught.value)) < 500
 
 
 ODD = (
