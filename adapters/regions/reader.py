@@ -169,7 +169,7 @@ class RegionWriter(ABC):
     """
 
     def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        self.part, self.plan, self.done = part, plan, done
+        self.part, self.plan = part, plan
 
     def put(self, start: int, values: np.ndarray) -> None:
         """Write an array's bytes at offset `start` of the file, which exists."""

@@ -76,7 +76,7 @@ def test_a_scan_folder_is_read_as_captions(scan):
         "caption_ids": [f"test-1#{k}" for k in range(5)],
     }  # fmt: skip
     (scan / "val_caps.txt").write_text("a\n")
-    with pytest.raises(ValueError, match="alone does not say which captions are of one image"):
+    with pytest.raises(ValueError, match="alone does not divide captions among images"):
         read(scan)
 
 
