@@ -1,4 +1,4 @@
-"""Protocols that rooms of the library meet at: encoders, scorers, and the rows of a split.
+"""Protocols that the rooms of the library share: encoders, scorers, rows of a split.
 
 Any object with these members will do; nothing has to inherit from them.
 """
@@ -84,7 +84,7 @@ class TextEncoder(Weights, Protocol):
 
     Attributes:
         word_dim: width of a word.
-        frozen: as of `ImageEncoder`.
+        frozen: see `ImageEncoder`.
     """
 
     @property
@@ -136,7 +136,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class PreparingScorer(Protocol):
-    """A scorer that computes what belongs to one item once, and takes that in place of features."""
+    """A scorer that takes prepared items, computed once for all scores, in place of features."""
 
     def prepare_images(self, images: ImageFeatures) -> Items:
         """Return everything that scores need of the images."""

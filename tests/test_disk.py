@@ -1,4 +1,4 @@
-"""What is written is whole or not there; errors name it; what is not what was written is found."""
+"""Writes are atomic, errors name the path, and changed files are found."""
 
 from __future__ import annotations
 

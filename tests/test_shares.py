@@ -1,4 +1,4 @@
-"""Two gloo processes against one: the same scores, in order, whoever holds which images."""
+"""Two gloo ranks against one process: the same scores, in order, however images are split."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def listed(best):
     return [best.i2t_ids, best.i2t_scores, best.t2i_ids, best.t2i_scores]
 
 
-def one_process(rank, out):
-    """What each of the processes does; its results go into a file."""
+def one_rank(rank, out):
+    """Write the results of one rank to a file."""
     warnings.simplefilter("ignore")
     processes.CHUNK = 40  # bytes: several messages a share
     dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
@@ -46,7 +46,7 @@ def one_process(rank, out):
     found = {
         "split": score_matrix(head, v, w, (1, 3), processes="split"),
         "own": score_matrix(head, own, w, (1, 3), processes="own"),
-        "nobody's": score_matrix(head, v[: 5 * rank], w, processes="own"),
+        "uneven": score_matrix(head, v[: 5 * rank], w, processes="own"),
         "file": score_matrix(head, v, w, (1, 3), processes="split", path=file),
         "again": score_matrix(head, v, w, processes="split", path=file),
         "paired": paired_matrix(head, v, w, PAIRING, processes="split"),
@@ -66,7 +66,7 @@ def one_process(rank, out):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, run_ranks):
-    """What each rank found. This file is the program."""
+    """Results of each rank; this file is the program."""
     out = tmp_path_factory.mktemp("ranks")
     values = run_ranks(__file__, out, WORLD)
     assert sorted(p.name for p in out.glob("sims*")) == ["sims.npy", "sims.npy.json"]
@@ -77,7 +77,7 @@ def test_every_process_has_the_matrix_of_one(found):
     head, v, w = inputs()
     alone = score_matrix(head, v, w)
     for values in found:
-        for way in ("split", "own", "nobody's", "file", "again"):
+        for way in ("split", "own", "uneven", "file", "again"):
             torch.testing.assert_close(values[way], alone, rtol=0, atol=1e-6, msg=way)
     torch.testing.assert_close(found[1]["alone"], alone, rtol=0, atol=1e-6)
 
@@ -112,4 +112,4 @@ def test_without_a_group_one_process_has_all():
 
 
 if __name__ == "__main__":
-    one_process(int(os.environ["RANK"]), sys.argv[1])
+    one_rank(int(os.environ["RANK"]), sys.argv[1])

@@ -1,1 +1,1 @@
-"""Models, scores, metrics, and what keeps them honest."""
+"""The model, its inputs, its evaluation, and the audit of its scores."""

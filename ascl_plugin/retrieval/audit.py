@@ -64,7 +64,7 @@ def audit(
             if not off <= tolerance:
                 raise AuditError(
                     f"image {i} and text {t} score {alone:.4f} alone and {sim[i, t]:.4f} in the "
-                    "batch: the score depends on what else is there"
+                    "batch: the score depends on the rest of the batch"
                 )
             worst = max(worst, off)
     return worst

@@ -1,7 +1,7 @@
 """Geometry of embeddings: distances of pairs that belong together, and of different items.
 
 Alignment and uniformity are those of Wang and Isola (2020); mean and variance of the Euclidean
-distances are what both papers' Figure 4 shows (AsCL, section 3.4; ACF-R+, section 4.5).
+distances are those of both papers' Figure 4 (AsCL, section 3.4; ACF-R+, section 4.5).
 
 Cross-modal fusion scores a pair; no vector of one side alone enters that score. So the vectors here
 are features before attention, of unit length: `image_embeddings` and `text_embeddings` of

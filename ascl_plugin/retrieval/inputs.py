@@ -48,7 +48,7 @@ class BatchImages(Protocol):
         ...
 
     def prepare(self, rows: Sequence[Row], batch_size: int, **sharing: Unpack[Sharing]) -> None:
-        """Do what can be done before the first batch: fill the cache, look for missing features."""
+        """Fill the cache, or check that every row has features, before the first batch."""
         ...
 
 

@@ -152,7 +152,7 @@ class RetrievalModel(
                 seeds = batch[f"{prefix}noise_seed"]
                 noisy = generate_negatives(texts[prefix], seeds, negatives, strength)
                 groups[f"{prefix}negative_sim"] = gather_features(noisy)
-        # all texts in one call: what depends on images alone is computed once
+        # all texts in one call: images are prepared once
         scores = gather(scorer(images, concatenate(list(groups.values()))))
         return dict(zip(groups, scores.split(scores.shape[1] // len(groups), dim=1), strict=True))
 

@@ -1,4 +1,4 @@
-"""A killed run goes on with what it has, and with nothing that is not of its inputs."""
+"""Score matrices in a file: an interrupted run continues, other inputs are refused."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_scores_of_other_inputs_are_refused(features, tmp_path, finished):
     assert score_matrix(head.eval(), v, w, path=path).shape == (6, 8)  # the mode is no option
 
 
-def test_what_nobody_knows_or_can_read_is_refused(features, tmp_path):
+def test_unknown_and_damaged_files_are_refused(features, tmp_path):
     head, (v, w) = LateInteraction(), features(6, 8)
     path = tmp_path / "sims.npy"
     score_matrix(head, v, w, path=path)

@@ -82,7 +82,7 @@ def test_it_says_that_it_leaks():
 @leaks
 @pytest.mark.parametrize("attention", KINDS)
 def test_the_audit_finds_it_out(attention):
-    """By position (the default pairing) as the audit shuffles, and by what else is there."""
+    """It pairs by position, which the shuffling of the audit reveals."""
     paired = PairedProtocol(head_of(attention))
     with pytest.raises(AuditError, match="shuffling images and texts changes scores"):
         audit(paired, *noise(10, 10))

@@ -69,7 +69,7 @@ def test_embeddings_are_means_of_what_is_real_at_unit_length(monkeypatch):
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(1, 8), st.data())
 def test_results_are_the_best_of_the_candidates_of_both_directions(images, texts, count, data):
-    """Against the matrix in which every pair that is nobody's candidate is -inf."""
+    """Against the matrix in which every pair that is no candidate is -inf."""
     k = data.draw(st.integers(1, count))
     v, w = aligned(images, texts, seed=data.draw(st.integers(0, 99)))
     scorer = data.draw(st.sampled_from(SCORERS))
@@ -106,8 +106,8 @@ def test_any_index_of_faiss(index, options):
 
 
 @needs_faiss
-def test_an_index_that_looks_into_one_cell_of_five_finds_one_and_leaves_the_rest_to_nobody():
-    """Five axes, five cells, each with one item: whoever asks for three gets the one."""
+def test_an_index_that_searches_one_cell_leaves_empty_slots():
+    """Five axes, five cells, each with one item: a query for three gets one."""
     axes = torch.eye(8)[:5]
     rows, columns = candidate_pairs(axes, axes, 3, "IVF5,Flat")
     assert rows.tolist() == columns.tolist() == [0, 1, 2, 3, 4]

@@ -68,7 +68,7 @@ def test_nan_has_no_place_in_a_list():
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 6), st.integers(1, 8), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
 def test_best_of_pairs(queries, items, k, share, seed):
-    """Against a sort of the matrix in which every other pair is -inf; those are nobody."""
+    """Against a sort of the matrix in which every other pair is -inf: empty slots."""
     generator = torch.Generator().manual_seed(seed)
     table = torch.randint(3, (queries, items), generator=generator).float()
     pairs = (torch.rand(queries, items, generator=generator) < share).nonzero()
