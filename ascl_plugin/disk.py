@@ -143,9 +143,7 @@ def check_sums(folder: Path) -> None:
         if not name or Path(name).name != name or not (folder / name).is_file():
             raise ValueError(f"{SUMS} names {name[:80]!r}, which is not there")
         if _sha256(folder / name) != expected:
-            raise ValueError(
-                f"{name} is damaged: its SHA-256 differs from {SUMS}"
-            )
+            raise ValueError(f"{name} is damaged: its SHA-256 differs from {SUMS}")
 
 
 def _sha256(path: Path) -> str:
