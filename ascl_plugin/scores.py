@@ -18,7 +18,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def as_tensor(
-    values: Array, name: str, axes: str = "(images, texts)", integers: bool = False
+    values: object, name: str, axes: str = "(images, texts)", integers: bool = False
 ) -> Tensor:
     """Return a matrix as a detached tensor that shares memory with it wherever torch allows.
 

@@ -23,7 +23,8 @@ def test_by_name_with_options():
     loss = build("loss", "ascl", temperature=0.1)
     assert isinstance(loss, AsymmetryLoss) and loss.temperature == 0.1
     assert available("loss") == ["ascl", "triplet"]
-    assert "loss" in registry.kinds() and available("nothing") == []
+    assert available("nothing") == []
+    assert registry.kinds() == sorted(registry.BUILT_IN)
 
 
 def test_by_dotted_path():
@@ -42,13 +43,6 @@ def test_register_adds_a_name_and_the_last_wins():
     assert isinstance(build("loss", "ascl"), First)
     register("gallery", "mine")(First)  # a kind of its own
     assert "gallery" in registry.kinds() and available("gallery") == ["mine"]
-
-
-def test_a_re_ranker_comes_with_its_options():
-    rerank = build("rerank", "bidirectional", k=2)
-    assert rerank(torch.eye(3)).i2t.argmax(1).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="0"):
-        build("rerank", "bidirectional", k=0)(torch.eye(3))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +66,7 @@ def test_an_option_it_does_not_take_names_the_component():
 
 
 def test_every_built_in_of_the_base_install_is_there():
-    for kind in ("loss", "fusion", "rerank", "collator"):
+    for kind in ("loss", "fusion", "rerank"):
         for name in available(kind):
             assert callable(registry.resolve(kind, name))
 

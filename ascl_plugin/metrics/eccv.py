@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -170,7 +170,7 @@ def _taken(sim: Array, rows: list[int], columns: list[int]) -> Array:
     return sim if columns == list(range(width)) else sim[:, columns]
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "failed to import `ujson`")  # json does as well
         try:

@@ -23,8 +23,8 @@ def retrieval_metrics(
 
     Args:
         sim: (I, T) similarities, numpy or torch, higher is nearer.
-        caption_to_image: (T,) ints, the row of each caption's image. Any number of captions per
-            image, at least one, in any order.
+        caption_to_image: (T,) ints, the row of each caption's image. Each image has one or more,
+            in no particular order.
         t2i: (I, T), for the text-to-image direction instead of `sim`:
             ``retrieval_metrics(r.i2t, caption_to_image, t2i=r.t2i)`` after ``r = rerank(sim)``.
 

@@ -118,7 +118,7 @@ def check_number(
     raise ValueError(f"rerank: {name} must be a number {' and '.join(bounds)}, got {value!r}")
 
 
-def array_option(name: str, values: Any, scores: Tensor) -> Tensor:
+def array_option(name: str, values: object, scores: Tensor) -> Tensor:
     """Return one of the options `ARRAYS` as a tensor on the device of the scores.
 
     Args:
@@ -145,7 +145,7 @@ def array_option(name: str, values: Any, scores: Tensor) -> Tensor:
     return tensor.to(scores.device)
 
 
-def _groups(values: Any, texts: int) -> Tensor:
+def _groups(values: object, texts: int) -> Tensor:
     groups = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     if groups.dtype.is_floating_point or groups.dtype.is_complex or groups.dtype == torch.bool:
         raise TypeError(f"caption_groups must hold integers, got {groups.dtype}")

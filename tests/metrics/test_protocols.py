@@ -10,13 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.metrics import protocols
 from ascl_plugin.metrics.precision import precision_at_r
 from ascl_plugin.metrics.protocols import protocol_metrics, query_results
 from ascl_plugin.metrics.recall import retrieval_metrics
-from ascl_plugin.reranking import rerank
 
 
 def noise(images, captions, seed=0, dtype=torch.float32):
@@ -135,14 +132,6 @@ def test_coco_1k_is_the_mean_of_five_folds(monkeypatch, other):
     assert found["t2i_r5"] > protocol_metrics(sim, owners, t2i=t2i)["t2i_r5"]
 
 
-def test_captions_may_come_in_any_order():
-    sim, owners = noise(12, 3)
-    order = owners.argsort(stable=True)
-    assert protocol_metrics(sim, owners) == pytest.approx(
-        protocol_metrics(sim[:, order], owners[order])
-    )
-
-
 @pytest.mark.parametrize(
     ("owners", "protocol", "message"),
     [
@@ -156,41 +145,6 @@ def test_captions_may_come_in_any_order():
 def test_errors_say_which(owners, protocol, message):
     with pytest.raises(ValueError, match=message):
         protocol_metrics(np.eye(3), owners, protocol)
-
-
-def chance(images, captions, k):
-    """I2T: any of its captions among the first k of I * captions texts; T2I: one image of I."""
-    texts = images * captions
-    none = np.prod([(texts - captions - j) / (texts - j) for j in range(k)])
-    return {"i2t": 1 - none, "t2i": k / images}
-
-
-@pytest.mark.parametrize("protocol", ["full", "coco_1k"])
-@pytest.mark.parametrize("transductive", [False, True])
-def test_pure_noise_stays_at_chance(monkeypatch, protocol, transductive):
-    """A fusion head on features without pairing: recall within 99% of chance, re-ranked or not."""
-    monkeypatch.setattr(protocols, "FOLD_IMAGES", 20)
-    torch.manual_seed(0)
-    images, captions = 100, 5
-    head = CrossModalFusion(dim=8, num_heads=2)
-    with torch.no_grad():
-        sim = head(
-            ImageFeatures(torch.randn(images, 4, 8), None, torch.randn(images, 8)),
-            TextFeatures(torch.randn(images * captions, 5, 8)),
-        )
-    owners = torch.arange(images).repeat_interleave(captions)
-    t2i = None
-    if transductive:
-        after = rerank(sim)
-        sim, t2i = after.i2t, after.t2i
-    found = protocol_metrics(sim, owners, protocol, t2i=t2i)
-    gallery = images if protocol == "full" else 20
-    for k in (1, 5, 10):
-        for way, share in chance(gallery, captions, k).items():
-            queries = images if way == "i2t" else images * captions
-            drawn = np.random.default_rng(0).binomial(queries, share, 20_000) / queries
-            low, high = 100 * np.quantile(drawn, [0.005, 0.995])
-            assert low <= found[f"{way}_r{k}"] <= high, (way, k)
 
 
 def test_query_results_say_what_each_query_got(monkeypatch):

@@ -157,9 +157,7 @@ def test_runs_of_other_data_cannot_be_paired():
 
 
 def test_options_out_of_range():
-    with pytest.raises(
-        ValueError, match=r"level must be between 0 and 1, for example 0.95, got 95"
-    ):
+    with pytest.raises(ValueError, match=r"level must be between 0 and 1, .* got 95"):
         confidence_intervals(run(), level=95)
     with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
         paired_test(run(), run(), resamples=0)

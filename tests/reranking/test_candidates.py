@@ -45,18 +45,6 @@ options = {
 }
 
 
-@settings(deadline=None, max_examples=100)
-@given(sim=matrices(), seed=st.integers(0, 9), neighbors=st.integers(1, 4), **options)
-def test_whole_lists_are_the_matrix(sim, seed, neighbors, k, reverse_k, mix):
-    embeddings = np.random.default_rng(seed).normal(size=(sim.shape[1], 3))
-    shared = {"text_neighbors": neighbors, "text_embeddings": embeddings, "mix": mix}
-    found = rerank_candidates(*lists_of(sim), k, reverse_k, **shared)
-    wanted = rerank(sim, k, reverse_k, **shared)
-    i2t, t2i = filled_in(sim, found)
-    np.testing.assert_array_equal(i2t, wanted.i2t)
-    np.testing.assert_array_equal(t2i, wanted.t2i)
-
-
 @settings(deadline=None, max_examples=150)
 @given(
     sim=matrices(),
