@@ -34,6 +34,6 @@ def test_kills_lose_nothing():
     """In a process of its own: it forks, and this one has threads."""
     pytest.importorskip("accelerate", reason="extra `recipes`")
     command = [sys.executable, str(SCRIPTS / "faults.py"), "--trials=8", "--seed=1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| all | 8 | 0 | |" in done.stdout
