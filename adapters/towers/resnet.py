@@ -28,6 +28,7 @@ class PooledImage(TimmGrid):
     Raises:
         FileNotFoundError, OSError, RuntimeError, ValueError: as `TimmGrid`.
 
+    >>> import torch
     >>> encoder = PooledImage("resnet18", tune="full")
     >>> encoder(torch.zeros(2, 3, 224, 224)).pooled.shape
     torch.Size([2, 512])
