@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -53,7 +54,8 @@ class Step:
         self.rows: list[int] = []  # of this rank
         self.finite = True
         # dropout and the like depend on the step, not on what ran before
-        torch.manual_seed(self._seed())
+        seed, rank = options.train.seed, self.accelerator.process_index
+        torch.manual_seed(step_seed(seed, number, rank))
         set_rate(engine.optimizer, rate)
         bad_batches.begin()
 
@@ -105,6 +107,7 @@ class Step:
     def _all_finite(self, finite: bool, what: str) -> bool:
         return self.bad_batches.all_finite(finite, what, self.number + 1, self.rows)
 
-    def _seed(self) -> int:
-        seed, rank = self.options.train.seed, self.accelerator.process_index
-        return hash((seed, self.number, rank)) % 2**63
+
+def step_seed(seed: int, number: int, rank: int) -> int:
+    """Return the seed of a step's random draws on a rank, the same in every Python and numpy."""
+    return int(np.random.SeedSequence([seed, number, rank]).generate_state(1, np.uint64)[0])
