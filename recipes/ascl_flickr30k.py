@@ -1,4 +1,4 @@
-"""Trains on Flickr30K, Flickr8k or anything alike; as `ascl_coco.py`, under another name.
+"""Trains on Flickr30K, Flickr8k or the like: `ascl_coco.py` under another name.
 
     accelerate launch recipes/ascl_flickr30k.py --data_root DIR \\
         --config recipes/configs/flickr30k_acf.yaml

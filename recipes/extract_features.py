@@ -1,12 +1,12 @@
-"""Makes all frozen image features from pictures once: regions of a detector, a pooled feature.
+"""Extracts frozen image features from pictures once: regions of a detector, a pooled feature.
 
     accelerate launch recipes/extract_features.py --data_root DIR \\
         --detector bottom_up --detector_options '{weights: FILE}' \\
         --pooled_model resnet152 --pooled_options '{weights: pretrained}'
 
-writes DIR/regions and DIR/pooled, where recipes/configs/coco_acf.yaml and its siblings look for
-them: a file an image, as `--region_files` and `--pooled_files` read them. `ascl convert` makes one
-HDF5 file of each.
+writes DIR/regions and DIR/pooled, the folders that recipes/configs/coco_acf.yaml and its siblings
+name: one file for each image, as `--region_files` and `--pooled_files` read them. `ascl convert`
+makes one HDF5 file of each.
 
 DIR holds anything `ascl_plugin.data.readers` reads; all its splits are taken. Without captions:
 `--image_root DIR --output_dir OUT` takes all pictures below DIR, called by their names. Pairs that
@@ -46,7 +46,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The whole run; returns the exit status: 0, 130 when stopped, 2 after a user's error."""
+    """Run the recipe and return the exit status: 0, 130 if stopped, 2 after a user's error."""
     args = parser().parse_args(argv)
     try:
         return run(args)
@@ -60,10 +60,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The run itself; returns the exit status."""
+    """Extract features of all pictures; return the exit status."""
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    # at the end the processes wait for the slowest
+    # at the end ranks wait for the slowest
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(cpu=args.cpu, kwargs_handlers=[patience])
     main_process = accelerator.is_main_process
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     ids = rows["image_id"][:]
     todo = [i for i, image_id in enumerate(ids) if any(image_id not in f for f in folders)]
-    accelerator.wait_for_everyone()  # all have looked before the first writes
+    accelerator.wait_for_everyone()  # all ranks look before the first writes
     accelerator.print(
         f"{len(rows)} images, {len(rows) - len(todo)} of them done; "
         f"processes: {accelerator.num_processes}"
@@ -90,14 +90,14 @@ def run(args: argparse.Namespace) -> int:
 def run_stream(
     args: argparse.Namespace, accelerator: Accelerator
 ) -> tuple[list[str], list[FeatureFolder]]:
-    """Features and captions of what streams in, `WINDOW` rows at a time, each process its share."""
+    """Extract features and captions of a stream, `WINDOW` rows at a time, each rank its share."""
     if args.output_dir is None:
         raise ValueError("--stream needs --output_dir")
     rank, world = accelerator.process_index, accelerator.num_processes
     out = Path(args.output_dir)
     rows = Shards(args.stream, args.split).share(rank, world)
     folders = make_folders(args, out, accelerator.device)
-    accelerator.wait_for_everyone()  # all have looked before the first writes
+    accelerator.wait_for_everyone()  # all ranks look before the first writes
     bad = []
     name = f"{args.split}-{rank:05d}-of-{world:05d}.parquet"
     bar = tqdm(desc="extracting features", unit="image", disable=not accelerator.is_main_process)
@@ -120,7 +120,7 @@ def run_stream(
 def finish(
     args: argparse.Namespace, accelerator: Accelerator, bad: list[str], folders: list[FeatureFolder]
 ) -> int:
-    """Says what was skipped, of all processes, and where the features are."""
+    """Report the skipped pictures of all ranks and the folders of the features."""
     main_process = accelerator.is_main_process
     bad = gather_object(bad)
     if main_process and args.skip_bad is not None:
@@ -132,7 +132,7 @@ def finish(
 
 
 def find_rows(args: argparse.Namespace) -> tuple[datasets.Dataset, Path]:
-    """`image_id` and `image` of every picture, and where the folders go."""
+    """Return `image_id` and `image` of every picture, and the parent of the folders."""
     if args.data_root is not None:
         splits = read(args.data_root, args.annotations, args.image_root)
         rows = datasets.concatenate_datasets(
@@ -155,7 +155,7 @@ def find_rows(args: argparse.Namespace) -> tuple[datasets.Dataset, Path]:
 
 
 def make_folders(args: argparse.Namespace, out: Path, device: torch.device) -> list[FeatureFolder]:
-    """What is to be filled, each with its encoder."""
+    """Return the folders to fill, each with its encoder."""
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     if args.detector is not None:
         options = {"num_regions": args.num_regions, **mapping(args.detector_options)}
@@ -167,36 +167,48 @@ def make_folders(args: argparse.Namespace, out: Path, device: torch.device) -> l
         raise ValueError("nothing to extract: give --detector, --pooled_model, or both")
     folders = []
     for name, encoder, options in wanted:
-        torch.manual_seed(args.seed)  # random weights are the same in every process and run
+        torch.manual_seed(args.seed)  # random weights are the same on every rank
         built = registry.build("image_encoder", encoder, **options).to(device)
         folders.append(FeatureFolder(out / name, built, name == "pooled", args.dtype))
     return folders
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """Return the parser of the command line."""
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = words.add_argument
     add("--data_root", help="folder, Parquet file or hub id, with captions")
-    add("--annotations", help="captions file, where data_root holds several")
+    add("--annotations", help="captions file, if data_root has several")
     add("--image_root", type=Path, help="folder of the pictures")
-    add("--stream", help="webdataset's tar files, 'shards/*.tar', or a hub id, read as they come")
-    add("--split", default="train", help="with --stream: of the rows (default: %(default)s)")
-    add("--output_dir", help="where regions/ and pooled/ go (default: data_root)")
+    add("--stream", help="streamed pictures: webdataset's tar files, 'shards/*.tar', or a hub id")
+    add("--split", default="train", help="split of --stream (default: %(default)s)")
+    add("--output_dir", help="parent of regions/ and pooled/ (default: data_root)")
     add("--detector", help="faster_rcnn, bottom_up, timm_grid, any image encoder or dotted path")
-    add("--num_regions", type=int, default=36, help="regions of a picture (default: %(default)s)")
+    add(
+        "--num_regions",
+        type=int,
+        default=36,
+        help="maximum regions of a picture (default: %(default)s)",
+    )
     add("--detector_options", help="its options as yaml, e.g. '{weights: FILE}'")
     add("--pooled_model", help="a timm model, e.g. resnet152")
     add("--pooled_options", help="its options as yaml, e.g. '{weights: pretrained}'")
-    add("--dtype", default="float32", choices=DTYPES, help="on disk (default: %(default)s)")
+    add(
+        "--dtype",
+        default="float32",
+        choices=DTYPES,
+        help="type of the files (default: %(default)s)",
+    )
     add("--batch_size", type=int, default=8, help="pictures at once (default: %(default)s)")
-    add("--num_workers", type=int, default=0, help="processes that decode, each process its own")
-    add("--skip_bad", metavar="FILE", help="go on after pictures that do not decode, list them")
-    add("--seed", type=int, default=0, help="of random weights")
-    add("--cpu", action="store_true", help="stay on the CPU though there is a GPU")
-    add("--num_threads", type=int, default=0, help="CPU threads of torch; 0 = its own choice")
+    add("--num_workers", type=int, default=0, help="number of data-loading processes per rank")
+    add("--skip_bad", metavar="FILE", help="list pictures that do not decode, and go on")
+    add("--seed", type=int, default=0, help="seed of random weights (default: %(default)s)")
+    add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+    add(
+        "--num_threads", type=int, default=0, help="number of CPU threads of torch (0: its default)"
+    )
     return words
 
 
