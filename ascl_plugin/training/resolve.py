@@ -6,14 +6,12 @@ import difflib
 import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
+
+from typing_extensions import Unpack, get_type_hints, is_typeddict
 
 from ascl_plugin import registry
-from ascl_plugin.training.arguments import (
-    Component,
-    DataArguments,
-    Options,
-    TrainArguments,
-)
+from ascl_plugin.training.arguments import Component, DataArguments, Options, TrainArguments
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,9 @@ def check_options(kind: str, component: Component) -> None:
         ValueError: it has no such option; the message lists its options.
         KeyError, ImportError: as of `registry.resolve`.
     """
-    parameters = inspect.signature(registry.resolve(kind, component.name)).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    known = option_names(registry.resolve(kind, component.name))
+    if known is None:
         return
-    known = [p.name for p in parameters]
     for option in component.keys() - {"name", *known}:
         near = difflib.get_close_matches(option, known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -67,6 +64,28 @@ def check_options(kind: str, component: Component) -> None:
             f"{kind} {component.name!r} has no option {option!r}{hint}; "
             f"its options: {', '.join(known) or 'none'}"
         )
+
+
+def option_names(component: registry.Component) -> list[str] | None:
+    """Return the options a component takes, those of `**options: Unpack[TypedDict]` included.
+
+    None: it takes any, or their names cannot be read.
+    """
+    names = []
+    for parameter in inspect.signature(component).parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            names.append(parameter.name)
+            continue
+        function = component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
+        try:  # adapters import Unpack for type checkers alone
+            hints = get_type_hints(function, localns={"Unpack": Unpack})
+        except (NameError, TypeError):
+            return None
+        several = next(iter(get_args(hints.get(parameter.name))), None)
+        if not is_typeddict(several):
+            return None
+        names += several.__annotations__
+    return names
 
 
 def _with_files(data: DataArguments) -> DataArguments:

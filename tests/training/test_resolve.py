@@ -89,11 +89,27 @@ def test_a_study_resolves_as_a_recipe_does(tmp_path, monkeypatch):
             "--text_encoder={name: transformer, bias: 2}",
             "text_encoder 'transformer' has no option 'bias'; its options: vocabulary,",
         ),
+        (
+            "--text_encoder={name: bert, max_word: 9}",
+            r"'bert' has no option 'max_word' \(did you mean 'max_words'\?\); its options: model, "
+            "max_words, keep_special_tokens, tune, unfrozen_blocks, gradient_checkpointing$",
+        ),
+        (
+            "--image_encoder={name: transformers_clip, model: a, tuned: full}",
+            r"'transformers_clip' has no option 'tuned' \(did you mean 'tune'\?\)",
+        ),
+        (
+            "--text_encoder={name: open_clip, model: a, loras: {}}",
+            r"'open_clip' has no option 'loras' \(did you mean 'lora'\?\); .*_blocks, lora,",
+        ),
         ("--fusion={name: pooled, num_heads: 2}", "fusion 'pooled' has no option 'num_heads'"),
         ("--loss={name: triplet, temperature: 2}", "loss 'triplet' has no option 'temperature'"),
     ],
 )
 def test_an_option_that_a_component_does_not_have(flag, message):
+    """Of towers, whose `**options` are a TypedDict's, too."""
+    if "open_clip" in flag:
+        pytest.importorskip("open_clip", reason="extra `open-clip`")
     with pytest.raises(ValueError, match=message):
         resolved(flag)
 
