@@ -1,4 +1,4 @@
-"""What scores an image-text pair."""
+"""Scorers of image-text pairs."""
 
 from ascl_plugin.fusion.head import CrossModalFusion
 from ascl_plugin.fusion.late_interaction import LateInteraction

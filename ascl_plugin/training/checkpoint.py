@@ -28,7 +28,7 @@ FREE = {
 
 
 class TrainingState(TypedDict):
-    """What a checkpoint holds besides weights: tensors, numbers, strings, lists and dicts."""
+    """Contents of a checkpoint besides weights: tensors, numbers, strings, lists and dicts."""
 
     optimizer: OptimizerStateType
     scaler: dict[str, object] | None
