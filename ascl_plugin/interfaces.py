@@ -179,9 +179,6 @@ class SplitEvaluator(Protocol):
     @property
     def model(self) -> HasFusion: ...
 
-    @property
-    def tile(self) -> tuple[int, int] | None: ...
-
     def encode_images(self, rows: AnyRows) -> ImageFeatures:
         """Return the features of the rows' images."""
         ...

@@ -1,4 +1,4 @@
-"""Fixtures that tests share: runs on several ranks, tar files of pairs, small pictures."""
+"""Fixtures that tests share: runs on several ranks, tar files, small pictures, features."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import tempfile
 
 import pytest
 import torch
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
 
 
 @pytest.fixture(scope="session")
@@ -74,5 +76,24 @@ def png():
         file = io.BytesIO()
         Image.new("RGB", (40, 30), (number, 0, 0)).save(file, "PNG")
         return file.getvalue()
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def features():
+    """Return a function that draws features without any relation, padded at either end."""
+
+    def draw(images=7, texts=9, masked=True, tail=True, dim=4, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(items, places):
+            lengths = torch.randint(1, places + 1, (items, 1), generator=generator)
+            real = torch.arange(places) < lengths
+            real = (real if tail else real.flip(1)) if masked else None
+            return torch.randn(items, places, dim, generator=generator), real
+
+        v, w = drawn(images, 3), drawn(texts, 5)
+        return ImageFeatures(*v, torch.randn(images, dim, generator=generator)), TextFeatures(*w)
 
     return draw

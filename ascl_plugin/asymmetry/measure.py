@@ -42,7 +42,7 @@ def asymmetry_type(
     Definitions 3 and 4 also print that B + X, or B - X, is not within A. Their equations 4 and 5
     hold for a text within A only, so that clause is taken for a slip and not required.
 
-    >>> [asymmetry_type("abc", "ab", variant) for variant in ("abx", "abc", "a", "ac")]
+    >>> [asymmetry_type("abc", "ab", variant) for variant in ("abcx", "abc", "a", "ac")]
     ['I', 'II', 'III', None]
     """
     image, text, variant = frozenset(image_facts), frozenset(text_facts), frozenset(variant_facts)

@@ -117,11 +117,8 @@ def read_coco_captions(
         One split, in the order of the file; rows as `ascl_plugin.data.rows.ROW`.
 
     Raises:
-        FileNotFoundError: no such file, or the first image is nowhere to be found.
-        KeyError: an entry lacks a field.
-        ValueError: no JSON; a file name without a split; captions that `clean_captions` refuses; an
-            image id that occurs twice; an image path that leaves `image_root`, or does so by a
-            link.
+        FileNotFoundError, KeyError, ValueError: as `read_karpathy`; ValueError also for a file name
+            without a split.
     """
     path = Path(path)
     named = re.search(r"(train|val|test)(\d{4})?", path.stem)

@@ -30,18 +30,22 @@ class PooledSimilarity(nn.Module):
     def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         """Return scores (I, T), fp32 or wider, of each image's vector and each mean word."""
         check_features(images, texts)
-        if self.image == "regions":
-            image = mean_of_places(wide(images.regions), images.mask)
-        elif images.pooled is not None:
-            image = images.pooled
-        else:
-            raise ValueError("PooledSimilarity(image='pooled') got images without pooled")
+        image = image_vectors(images, self.image)
         text = mean_of_places(wide(texts.words), texts.mask)
         with torch.autocast(image.device.type, enabled=False):
             return unit(image) @ unit(text).T
 
     if TYPE_CHECKING:
         __call__ = forward  # torch's own returns Any
+
+
+def image_vectors(images: ImageFeatures, of: str) -> Tensor:
+    """Return (I, D): the mean of the real "regions", or the "pooled" feature."""
+    if of == "regions":
+        return mean_of_places(wide(images.regions), images.mask)
+    if images.pooled is None:
+        raise ValueError("'pooled' got images without pooled; pass it or use 'regions'")
+    return images.pooled
 
 
 def unit(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 
 import torch
@@ -141,7 +141,8 @@ def score_tile(
         "enable_fp_fusion": True,
     }
     blocks = n * -(-m // together)
-    with _on(local.device):
+    device = local.device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         if images.toward is None or texts.toward is None:
             features = [x.to(dtype).contiguous() for x in (images.queries, texts.keys)]
             scales = head.image_to_text.scale, head.text_to_image.scale
@@ -149,7 +150,7 @@ def score_tile(
                 *features, *common, n, m, regions, words, *scales, head.direction_weight, **options
             )
         else:
-            programs = min(blocks, _programs(local.device))
+            programs = min(blocks, _programs(device))
             scratch = grams[0].new_empty(programs, heads, size)
             of_images = (images.queries, images.toward, images.keys)
             of_texts = (texts.queries, texts.toward, texts.keys)
@@ -236,7 +237,3 @@ def _programs(device: torch.device) -> int:
     if device.type != "cuda":
         return 2
     return 2 * torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

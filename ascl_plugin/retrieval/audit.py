@@ -118,7 +118,7 @@ class SplitAudit:
         evaluator = self.evaluator
 
         def tiled(images: ImageFeatures, texts: TextFeatures) -> Tensor:
-            return score_matrix(evaluator.model, images, texts, evaluator.tile)
+            return score_matrix(evaluator.model, images, texts)
 
         images, texts = evaluator.encode_images(self.rows), evaluator.encode_texts(self.texts)
         self.largest = max(self.largest, audit(tiled, images, texts))

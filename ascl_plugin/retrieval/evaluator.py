@@ -44,7 +44,6 @@ class Evaluator:
         model: used in its mode, on its device.
         images, texts: conversion of rows and strings to inputs.
         batch_size: rows, or texts, encoded at once.
-        tile: images and texts scored at once; None: see `score_matrix`.
         progress: show a bar.
     """
 
@@ -54,14 +53,12 @@ class Evaluator:
         images: BatchImages,
         texts: TextInputs,
         batch_size: int = 64,
-        tile: tuple[int, int] | None = None,
         progress: bool = False,
     ) -> None:
         self.model = model
         self.images = images
         self.texts = texts
         self.batch_size = batch_size
-        self.tile = tile
         self.progress = progress
 
     @property
@@ -93,7 +90,7 @@ class Evaluator:
         chosen = [rows[i] for i in range(own.start, own.stop)]
         images = self.encode_images(chosen or [rows[0]])[: len(chosen)]
         words = self.encode_texts(texts)
-        return score_matrix(self.model, images, words, self.tile, self.progress, processes="own")
+        return score_matrix(self.model, images, words, progress=self.progress, processes="own")
 
     def paired_score(self, rows: AnyRows, texts: Sequence[str], caption_to_image: Tensor) -> Tensor:
         """Return S (I, T) as published: the pairing leaks into it (`PairedProtocol`). Collective.
@@ -102,9 +99,7 @@ class Evaluator:
             TypeError: the model's fusion is no `CrossModalFusion`.
         """
         images, words = self.encode_images(rows), self.encode_texts(texts)
-        return paired_matrix(
-            self.model, images, words, caption_to_image, self.tile, self.progress, "split"
-        )
+        return paired_matrix(self.model, images, words, caption_to_image, self.progress, "split")
 
     def pairs(
         self, rows: AnyRows, texts: Sequence[str], index: Sequence[int] | None = None

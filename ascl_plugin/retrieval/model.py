@@ -127,7 +127,8 @@ class RetrievalModel(
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
         images = self.encode_images(batch)
-        return images, {p: self.encode_texts(batch, p) for p in TEXTS if _has_texts(batch, p)}
+        there = [p for p in TEXTS if f"{p}input_ids" in batch or f"{p}words" in batch]
+        return images, {p: self.encode_texts(batch, p) for p in there}
 
     def score(
         self,
@@ -254,10 +255,6 @@ class RetrievalModel(
         file = Path(model_id, WEIGHTS) if local else hf_hub_download(model_id, WEIGHTS, **download)
         model.load_trained_state(load_file(file, device=str(map_location)))
         return model.eval()
-
-
-def _has_texts(batch: dict[str, Tensor], prefix: str) -> bool:
-    return f"{prefix}input_ids" in batch or f"{prefix}words" in batch
 
 
 def _build(kind: str, spec: ComponentSpec) -> Any:

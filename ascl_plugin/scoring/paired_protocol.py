@@ -101,7 +101,6 @@ def paired_matrix(
     images: ImageFeatures,
     texts: TextFeatures,
     caption_to_image: Sequence[int] | Tensor,
-    tile: tuple[int, int] | None = None,
     progress: bool = False,
     processes: str = "one",
 ) -> Tensor:
@@ -109,7 +108,7 @@ def paired_matrix(
 
     Args:
         model: a `CrossModalFusion`, or a model whose `fusion` is one.
-        images, texts, tile, progress, processes: see `score_matrix`; ranks cannot have their "own"
+        images, texts, progress, processes: see `score_matrix`; ranks cannot have their "own"
             images.
         caption_to_image: (T,) image of each text.
 
@@ -123,7 +122,7 @@ def paired_matrix(
     paired = PairedProtocol(head)
     v_g, w_g = (x.float().cpu() for x in paired.vectors(images, texts, caption_to_image))
     local = with_local_weight(paired.head, 1.0)
-    sim = score_matrix(local, images, texts, tile, progress, processes=processes)
+    sim = score_matrix(local, images, texts, progress=progress, processes=processes)
     for part, vectors in zip(sim.split(256), v_g.split(256), strict=True):
         part.copy_(paired.combine(part, vectors, w_g))
     return sim

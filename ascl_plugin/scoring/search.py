@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places
+from ascl_plugin.fusion.pooled import image_vectors
 from ascl_plugin.interfaces import HasFusion, Scorer, VectorIndex
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.pairs import score_pairs
@@ -193,19 +194,13 @@ def image_embeddings(images: ImageFeatures, of: str = "regions") -> Tensor:
     """
     if of not in ("regions", "pooled"):
         raise ValueError(f"embeddings are of 'regions' or 'pooled', got {of!r}")
-    if of == "pooled" and images.pooled is None:
-        raise ValueError("embeddings of 'pooled' got images without pooled")
-    found = []
-    for part in images.split(max(1, CHUNK * len(images) // max(1, images.nbytes))):
-        vectors = part.pooled if of == "pooled" else mean_of_places(part.regions, part.mask)
-        assert vectors is not None
-        found.append(normalize(vectors.float(), dim=-1).cpu())
-    return torch.cat(found)
+    parts = images.split(max(1, CHUNK * len(images) // max(1, images.nbytes)))
+    return torch.cat([normalize(image_vectors(p, of).float(), dim=-1).cpu() for p in parts])
 
 
 @torch.no_grad()
 def text_embeddings(texts: TextFeatures) -> Tensor:
     """Return (T, D), fp32 on the CPU, of unit length: the mean of the real words."""
     parts = texts.split(max(1, CHUNK * len(texts) // max(1, texts.nbytes)))
-    means = [mean_of_places(part.words, part.mask).float() for part in parts]
+    means = (mean_of_places(part.words, part.mask).float() for part in parts)
     return torch.cat([normalize(vectors, dim=-1).cpu() for vectors in means])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import tracemalloc
 from itertools import chain, islice, pairwise
 
@@ -134,16 +132,12 @@ def test_what_cannot_be_is_told(source, tmp_path, write_tar, png):
         list(islice(Lanes(f"{tmp_path}/*.tar", 2, lanes=1).chunks(0), 3))
 
 
-def test_memory_does_not_grow_with_the_source(tmp_path):
+def test_memory_does_not_grow_with_the_source(tmp_path, write_tar):
     """Rows of 20 kB; of 600 a lane has 100 and a few chunks in memory."""
     data = bytes(20_000)
     for shard in range(4):
-        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
-            for number in range(300):
-                for extension, content in (("png", data), ("txt", b"a")):
-                    member = tarfile.TarInfo(f"{shard}-{number}.{extension}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+        pairs = {f"{shard}-{number}": {"png": data, "txt": b"a"} for number in range(300)}
+        write_tar(tmp_path / f"{shard}.tar", pairs)
     lanes = Lanes(f"{tmp_path}/*.tar", 8, lanes=2, buffer=200)
     rows = lanes.chunks(0)
     next(rows)

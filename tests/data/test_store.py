@@ -20,6 +20,12 @@ from ascl_plugin.data.store import DTYPES, FeatureStore, fill, image_key
 SPEC = {"encoder": "test", "size": [3, 4]}
 
 
+@pytest.fixture
+def store(tmp_path) -> FeatureStore:
+    """An empty store of `SPEC` at `tmp_path`."""
+    return FeatureStore(tmp_path, SPEC)
+
+
 def entry(number: int) -> dict[str, torch.Tensor]:
     """Words of a length that depends on the number, regions of one length; exact in float16."""
     return {
@@ -44,8 +50,7 @@ def shards(store: FeatureStore) -> list[str]:
     return sorted(path.name for path in store.path.glob("shard-*"))
 
 
-def test_round_trip_over_several_shards_and_a_new_process(tmp_path):
-    store = FeatureStore(tmp_path, SPEC)
+def test_round_trip_over_several_shards_and_a_new_process(tmp_path, store):
     store.add([("a", entry(1)), ("b", entry(2))])
     store.add([("c", entry(3))])
     store.add([])
@@ -78,8 +83,7 @@ def test_any_lengths_in_any_shards(lengths, trailing, shard_entries):
         assert all(torch.equal(a, b) for a, b in zip(found, values, strict=True))
 
 
-def test_another_spec_or_dtype_is_another_store(tmp_path):
-    store = FeatureStore(tmp_path, SPEC)
+def test_another_spec_or_dtype_is_another_store(tmp_path, store):
     store.add([("a", entry(1))])
     assert len(FeatureStore(tmp_path, {**SPEC, "size": [3, 5]})) == 0
     assert len(FeatureStore(tmp_path, SPEC, dtype="float32")) == 0
@@ -106,8 +110,7 @@ def test_what_is_read_may_be_written_to(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_a_shard_cut_short_is_named(tmp_path, keep):
-    store = FeatureStore(tmp_path, SPEC)
+def test_a_shard_cut_short_is_named(tmp_path, store, keep):
     store.add([("a", entry(1))])
     path = store.path / shards(store)[0]
     os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
@@ -132,17 +135,15 @@ def test_a_flipped_bit_is_found_when_its_entry_is_read(tmp_path, dtype):
         damaged["b"]
 
 
-def test_a_foreign_shard_is_named(tmp_path):
+def test_a_foreign_shard_is_named(store):
     from safetensors.torch import save_file
 
-    store = FeatureStore(tmp_path, SPEC)
     save_file({"x": torch.zeros(3)}, store.path / "shard-0.safetensors")
     with pytest.raises(ValueError, match=r"shard-0.safetensors is cut short or damaged"):
         store.refresh()
 
 
-def test_a_file_written_aside_is_no_shard(tmp_path):
-    store = FeatureStore(tmp_path, SPEC)
+def test_a_file_written_aside_is_no_shard(tmp_path, store):
     store.add([("a", entry(1))])
     name = shards(store)[0]
     (store.path / name).rename(store.path / f".{name}.0123abcd.writing")
@@ -160,8 +161,7 @@ def test_a_file_written_aside_is_no_shard(tmp_path):
         ({"x": torch.zeros(2, 3, dtype=torch.long)}, r"got torch.int64 \(2, 3\)"),
     ],
 )
-def test_entries_that_do_not_fit(tmp_path, second, words):
-    store = FeatureStore(tmp_path, SPEC)
+def test_entries_that_do_not_fit(store, second, words):
     with pytest.raises(ValueError, match=words):
         store.add([("a", {"x": torch.zeros(2, 3)}), ("b", second)])
     assert shards(store) == []
@@ -175,9 +175,8 @@ def test_options_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_it(tmp_path, start):
+def test_workers_read_it(store, start):
     """A store goes to the worker as it is, and is a map-style data set over its keys."""
-    store = FeatureStore(tmp_path, SPEC)
     store.add([(str(i), {"pooled": entry(i)["pooled"]}) for i in range(6)])
     assert store["5"]["pooled"][0] == 5
     loader = DataLoader(
@@ -187,10 +186,9 @@ def test_workers_read_it(tmp_path, start):
     assert batches == [[5, 0], [4, 1], [2, 3]]
 
 
-def test_reading_maps_and_keeps_no_file_open(tmp_path):
+def test_reading_maps_and_keeps_no_file_open(store):
     """40 MB on disk: opening it and reading one entry takes a small part of that in memory."""
     psutil = pytest.importorskip("psutil")
-    store = FeatureStore(tmp_path, SPEC)
     store.add([(str(i), {"x": torch.ones(1, 1_000_000)}) for i in range(20)])
     process = psutil.Process()
     files, memory = process.num_fds(), process.memory_info().rss
@@ -203,9 +201,8 @@ def test_reading_maps_and_keeps_no_file_open(tmp_path):
 # ---------------------------------------------------------------- fill
 
 
-def test_fill_encodes_each_distinct_key_once(tmp_path, capsys):
+def test_fill_encodes_each_distinct_key_once(store, capsys):
     """8 items, 5 distinct keys, batches of 2: 3 calls; shards of 2: 2, 2 and 1."""
-    store = FeatureStore(tmp_path, SPEC)
     items = [1, 2, 1, 3, 4, 5, 5, 1]
     calls = []
 
@@ -222,7 +219,7 @@ def test_fill_encodes_each_distinct_key_once(tmp_path, capsys):
     assert len(calls) == 3 and "test: 100%" in capsys.readouterr().err
 
 
-def test_fill_goes_on_where_it_was_killed(tmp_path):
+def test_fill_goes_on_where_it_was_killed(store):
     """os._exit in the 4th batch of 2, shards of 4: entries 0-3 are on disk, 4 and 5 are redone."""
     child = os.fork()
     if child == 0:  # dies like a process that is killed: no handler runs
@@ -232,18 +229,17 @@ def test_fill_goes_on_where_it_was_killed(tmp_path):
                 os._exit(9)
             return encode(numbers)
 
-        fill(FeatureStore(tmp_path, SPEC), range(10), list("0123456789"), dying, 2, "", False, 4)
+        fill(store, range(10), list("0123456789"), dying, 2, "", False, 4)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    store = FeatureStore(tmp_path, SPEC)
+    assert "0" not in store
+    store.refresh()
     assert [k for k in "0123456789" if k not in store] == list("456789")
     assert fill(store, range(10), list("0123456789"), encode, 2, "", False) == 6
     assert all(same(store[str(n)], entry(n)) for n in range(10))
 
 
-def test_an_error_costs_no_finished_work(tmp_path):
-    store = FeatureStore(tmp_path, SPEC)
-
+def test_an_error_costs_no_finished_work(tmp_path, store):
     def failing(numbers):
         if 4 in numbers:
             raise ValueError("image 4 does not decode")
@@ -271,16 +267,7 @@ def test_processes_share_the_work_whenever_they_start(tmp_path):
     assert all(key in first for key in keys)
 
 
-def test_refresh_sees_other_shards(tmp_path):
-    one, two = FeatureStore(tmp_path, SPEC), FeatureStore(tmp_path, SPEC)
-    two.add([("a", entry(1))])
-    assert "a" not in one
-    one.refresh()
-    assert same(one["a"], entry(1))
-
-
-def test_fill_faults(tmp_path):
-    store = FeatureStore(tmp_path, SPEC)
+def test_fill_faults(store):
     with pytest.raises(ValueError, match="images: 2 items, 3 keys"):
         fill(store, [1, 2], list("abc"), encode, 2, "images", progress=False)
     with pytest.raises(ValueError, match="images: encode gave 1 outputs for 2 items"):

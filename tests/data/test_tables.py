@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 pytest.importorskip("datasets")
 import datasets
-from PIL import Image
 
 from ascl_plugin.data import tables
 from ascl_plugin.data.readers import ROW, read, read_table
@@ -22,28 +20,17 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
-def png(colour) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (4, 4), colour).save(data, "PNG")
-    return data.getvalue()
-
-
-def picture(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png("black"))
-    return path
-
-
 def table(path: Path, columns: dict) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_dict(columns).to_parquet(path)
     return path
 
 
-def test_imagefolder_with_metadata(tmp_path):
+def test_imagefolder_with_metadata(tmp_path, png):
     for split in ("train", "test"):
+        (tmp_path / "d" / split).mkdir(parents=True)
         for n in range(2):
-            picture(tmp_path / "d" / split / f"{n}.png")
+            (tmp_path / "d" / split / f"{n}.png").write_bytes(png(n))
         lines = [{"file_name": f"{n}.png", "captions": ["a", "b", "c"][: n + 1]} for n in range(2)]
         text = "\n".join(map(json.dumps, lines))
         (tmp_path / "d" / split / "metadata.jsonl").write_text(text)
@@ -59,9 +46,9 @@ def test_imagefolder_with_metadata(tmp_path):
     }
 
 
-def test_flat_rows_are_grouped_by_image_id_with_embedded_bytes(tmp_path):
+def test_flat_rows_are_grouped_by_image_id_with_embedded_bytes(tmp_path, png):
     """Rows a b a c: each image once, in the order of its first row and with that row's bytes."""
-    cells = [{"bytes": png(c), "path": None} for c in ("red", "blue", "green", "black")]
+    cells = [{"bytes": png(n), "path": None} for n in range(4)]
     table(
         tmp_path / "d" / "validation.parquet",
         {"jpg": cells, "caption": list("xyzw"), "img_id": list("abac"), "sentid": [5, 6, 7, 8]},
@@ -70,24 +57,24 @@ def test_flat_rows_are_grouped_by_image_id_with_embedded_bytes(tmp_path):
     assert rows["image_id"][:] == ["a", "b", "c"]
     assert rows["captions"][:] == [["x", "z"], ["y"], ["w"]]
     assert rows["caption_ids"][:] == [["5", "7"], ["6"], ["8"]]
-    assert [c["bytes"] for c in rows["image"]] == [png("red"), png("blue"), png("black")]
+    assert [c["bytes"] for c in rows["image"]] == [png(0), png(1), png(3)]
 
 
-def test_embedded_images_without_id_are_never_grouped(tmp_path):
+def test_embedded_images_without_id_are_never_grouped(tmp_path, png):
     """Both were called image.jpg once; that makes them no one image."""
-    cells = [{"bytes": png(c), "path": "image.jpg"} for c in ("red", "blue")]
+    cells = [{"bytes": png(n), "path": "image.jpg"} for n in range(2)]
     path = table(tmp_path / "x.parquet", {"image": cells, "text": ["x", "y"]})
     rows = read(path)["train"]
     assert rows["captions"][:] == [["x"], ["y"]]
     assert rows["image_id"][:] == ["train-0", "train-1"]
 
 
-def test_a_split_column_decides(tmp_path):
+def test_a_split_column_decides(tmp_path, png):
     """As hub copies of Flickr30K have it: one file, the split in a column, restval too."""
     path = table(
         tmp_path / "d" / "test.parquet",
         {
-            "image": [{"bytes": png("red"), "path": None}] * 4,
+            "image": [{"bytes": png(0), "path": None}] * 4,
             "caption": [["a"], ["b", "c"], ["d"], ["e"]],
             "sentids": [["0"], ["1", "2"], ["3"], ["4"]],
             "split": ["test", "train", "restval", "train"],
@@ -102,7 +89,7 @@ def test_a_split_column_decides(tmp_path):
 
 
 def test_paths_in_a_table_start_at_its_folder(tmp_path):
-    where = picture(tmp_path / "pictures" / "a.png")
+    where = tmp_path / "pictures" / "a.png"
     path = table(tmp_path / "x.parquet", {"image": ["pictures/a.png"], "captions": [["x"]]})
     assert read(path)["train"][0]["image"] == {"path": str(where), "bytes": None}
     path = table(tmp_path / "y.parquet", {"image": ["../a.png"], "captions": [["x"]]})
@@ -173,10 +160,10 @@ def test_what_cannot_be_read_is_an_error_of_the_folder(tmp_path, name):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_nul_in_a_path_is_named(tmp_path):
+def test_a_nul_in_a_path_is_named(tmp_path, png):
     folder = tmp_path / "train"
     folder.mkdir()
-    Image.new("RGB", (4, 4)).save(folder / "b.png")
+    (folder / "b.png").write_bytes(png(0))
     line = {"file_name": "a\0b.png", "caption": "c"}
     (folder / "metadata.jsonl").write_text(json.dumps(line))
     with pytest.raises(ValueError, match=r"split train: path .*a\\x00b\.png' has a NUL in it"):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, factored, tiling
-from ascl_plugin.fusion.prepared import prepare_images
 
 KINDS = ("projected", "parameter-free")
 
@@ -19,41 +18,6 @@ def make(draw):
     """A function that gives a head and features: 5 images, 9 texts of up to 7 words."""
     sizes = {"images": 5, "regions": 3, "texts": 9, "words": 7, "dim": 8}
     return lambda attention, **options: draw(**sizes | {"attention": attention} | options)
-
-
-def gradients(head, images, texts, score):
-    """Both scores, and gradients of a weighed sum by regions, words and every parameter."""
-    regions, words = images.regions.clone().requires_grad_(), texts.words.clone().requires_grad_()
-    v = ImageFeatures(regions, images.mask, images.pooled)
-    parts = score(head, v, TextFeatures(words, texts.mask))
-    torch.manual_seed(1)
-    total = sum((part * torch.randn_like(part)).sum() for part in parts)
-    wanted = [regions, words, *head.parameters()]
-    return parts, torch.autograd.grad(total, wanted, allow_unused=True)
-
-
-@pytest.mark.parametrize("attention", KINDS)
-@pytest.mark.parametrize("again", [False, True])
-@settings(deadline=None, max_examples=8)
-@given(st.integers(1, 200_000), st.integers(0, 99))
-def test_tiles_of_any_size_give_the_same(make, attention, again, memory, seed):
-    """From a pair a tile to all of them, kept for the backward pass or computed twice."""
-    head, v, w = make(attention, seed=seed)
-
-    def tiled(*inputs):
-        return factored.score_parts(*inputs, memory=memory)
-
-    expected, wanted = gradients(
-        head, v, w, lambda h, a, b: h.score_parts(a, b, backend="reference")
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factored, "default_kept", lambda device: 0 if again else 10**12)
-        found, got = gradients(head, v, w, tiled)
-    for a, b in zip((*found, *got), (*expected, *wanted), strict=True):
-        if a is None or b is None:  # the reference leaves out what has no part in a score
-            assert (a is None or not a.any()) and (b is None or not b.any())
-        else:
-            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
 def test_short_of_memory_less_is_kept(make):
@@ -136,20 +100,6 @@ def test_prepared_features_score_as_features(make, attention):
     other = CrossModalFusion(16, 2, attention=attention).double()
     with pytest.raises(ValueError, match="dim 16 got prepared features of width 8"):
         other(images, texts)
-
-
-@pytest.mark.parametrize("attention", KINDS)
-def test_local_scores_alone(make, attention):
-    """u2 = 1: nothing of the global part is made, and none of its parameters is touched."""
-    head, v, w = make(attention, local_weight=1.0)
-    torch.testing.assert_close(
-        head(v, w), head.score_parts(v, w, backend="reference")[0], rtol=0, atol=1e-10
-    )
-    assert prepare_images(head, v, with_global=False).values is None
-    words = w.words.clone().requires_grad_()
-    head(v, TextFeatures(words, w.mask)).sum().backward()
-    assert words.grad.any()
-    assert head.gate.weight.grad is None and head.text_global.weight.grad is None
 
 
 @pytest.mark.parametrize("attention", KINDS)

@@ -89,22 +89,6 @@ def items(dtype=torch.float32, device="cpu", regions=36, words=14, dim=64):
     return images, TextFeatures(normal(5, words, dim), mask)
 
 
-def test_auto_is_factored_where_kernels_do_not_run():
-    images, texts = items()
-    fusion = CrossModalFusion(64, 4)
-    with torch.no_grad():
-        assert torch.equal(fusion(images, texts), fusion(images, texts, backend="factored"))
-    assert kernels.refusal(images, texts)
-
-
-def test_auto_takes_kernels_where_they_are_preferred(monkeypatch):
-    images, texts = items()
-    monkeypatch.setattr(kernels, "preferred", lambda *_: True)
-    monkeypatch.setattr(kernels, "proven", lambda *_: True)
-    monkeypatch.setitem(head.BACKENDS, "triton", lambda *_: ("by", "kernels"))
-    assert CrossModalFusion(64, 4).score_parts(images, texts) == ("by", "kernels")
-
-
 @pytest.mark.parametrize("fault", ["wrong", "does not run", None])
 def test_kernels_that_fail_their_first_scores_are_left_out(fault, monkeypatch):
     images, texts = items()
@@ -132,36 +116,6 @@ def test_kernels_that_fail_their_first_scores_are_left_out(fault, monkeypatch):
     assert len(calls) == (1 if fault else 3)
     if fault:
         assert {"wrong": "off by 1.0e-01", "does not run": "out of resources"}[fault] in said[0]
-
-
-class OnGpu:
-    """As much of a tensor as choosing a backend looks at."""
-
-    def __init__(self, like, dtype=torch.bfloat16, device="cuda"):
-        self.shape, self.dtype, self.device = like.shape, dtype, torch.device(device)
-        self.requires_grad = False
-
-
-def test_kernels_are_preferred_on_a_gpu_without_gradients(monkeypatch):
-    images, texts = items()
-    fusion = CrossModalFusion(64, 4)
-    monkeypatch.setattr(kernels, "_installed", lambda: True)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
-    object.__setattr__(images, "regions", OnGpu(images.regions))
-    object.__setattr__(texts, "words", OnGpu(texts.words))
-    assert not kernels.preferred(fusion, images, texts)
-    with torch.no_grad():
-        assert kernels.preferred(fusion, images, texts)
-    assert kernels.preferred(fusion.requires_grad_(False), images, texts)
-    monkeypatch.setattr(torch.version, "cuda", None)
-    assert not kernels.preferred(fusion, images, texts)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    reason = kernels.refusal(images, texts)
-    assert reason == "Tesla T4 has a compute capability below 8.0"
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -31,12 +31,6 @@ def test_grid_regions_are_the_cells_row_by_row():
     assert (across.diff(dim=1) > 3).all() and (down.diff(dim=0) > 3).all()
 
 
-@pytest.mark.parametrize(("width", "grid"), [(8, 1), (64, 3)])
-def test_grid_of_other_sizes(width, grid):
-    features = GridEncoder(width, grid)(torch.zeros(2, 3, 16 * grid, 16 * grid))
-    assert features.regions.shape == (2, grid * grid, width)
-
-
 def test_a_width_that_normalisation_cannot_share_out_is_refused():
     with pytest.raises(ValueError, match="multiple of 8, got 12"):
         GridEncoder(12)

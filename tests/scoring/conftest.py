@@ -43,22 +43,6 @@ class Counting:
         return images.pooled[:, :1] + 100 * texts.words[:, 0, :1].T
 
 
-@pytest.fixture(scope="session")
-def features():
-    """A function that draws features of width 4; texts have 1 to 5 words, padded at either end."""
-
-    def draw(images=7, texts=9, masked=True, tail=True):
-        generator = torch.Generator().manual_seed(images * 100 + texts)
-        lengths = torch.randint(1, 6, (texts, 1), generator=generator)
-        mask = torch.arange(5) < lengths if tail else torch.arange(5) >= 5 - lengths
-        regions = torch.randn(images, 3, 4, generator=generator)
-        words = torch.randn(texts, 5, 4, generator=generator)
-        of_images = ImageFeatures(regions, None, regions.mean(1))
-        return of_images, TextFeatures(words, mask if masked else None)
-
-    return draw
-
-
 @pytest.fixture
 def counting():
     """`Counting`, the class."""

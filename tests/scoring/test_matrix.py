@@ -133,12 +133,6 @@ def test_the_device_is_that_of_the_weights_else_of_the_images():
     assert PreparedScorer(print, images).device == meta
 
 
-def test_a_text_of_padding_alone_is_scored(features):
-    v, w = features(2, 3)
-    texts = TextFeatures(w.words, torch.zeros(3, 5, dtype=torch.bool))
-    assert score_matrix(CrossModalFusion(4, 2), v, texts).isfinite().all()
-
-
 def test_the_bar_counts_pairs(features, tmp_path, monkeypatch):
     tqdm = pytest.importorskip("tqdm.auto", reason="extra `recipes`")
     bars = []

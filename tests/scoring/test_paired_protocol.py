@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction
 from ascl_plugin.fusion.reference import cosine, fuse, multi_head
 from ascl_plugin.losses import AsymmetryLoss
@@ -16,21 +15,6 @@ from ascl_plugin.scoring.paired_protocol import PairedProtocol, paired_matrix
 
 KINDS = ("projected", "parameter-free")
 leaks = pytest.mark.filterwarnings('ignore:protocol "paired" leaks')
-
-
-def noise(images, texts, dim=8, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator)
-
-    def mask(items, places):
-        return torch.arange(places) < torch.randint(1, places + 1, (items, 1), generator=generator)
-
-    return (
-        ImageFeatures(normal(images, 4, dim), mask(images, 4), normal(images, dim)),
-        TextFeatures(normal(texts, 5, dim), mask(texts, 5)),
-    )
 
 
 def head_of(attention, **options):
@@ -60,19 +44,18 @@ def one_by_one(head, images, texts, owners):
 
 @leaks
 @pytest.mark.parametrize("attention", KINDS)
-def test_as_its_definition(attention):
-    head, (v, w) = head_of(attention), noise(3, 7)
+def test_as_its_definition(features, attention):
+    head, (v, w) = head_of(attention), features(3, 7, dim=8)
     owners = [2, 0, 1, 1, 2, 0, 0]
     expected = one_by_one(head, v, w, owners)
     found = PairedProtocol(head)(v, w, owners)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    for tile in (None, (2, 3)):
-        matrix = paired_matrix(head, v, w, owners, tile)
-        torch.testing.assert_close(matrix, expected, rtol=0, atol=1e-5)
+    matrix = paired_matrix(head, v, w, owners)
+    torch.testing.assert_close(matrix, expected, rtol=0, atol=1e-5)
 
 
-def test_it_says_that_it_leaks():
-    head, (v, w) = head_of("projected"), noise(3, 3)
+def test_it_says_that_it_leaks(features):
+    head, (v, w) = head_of("projected"), features(3, 3, dim=8)
     with pytest.warns(UserWarning, match="leaks: each text attends to its own image"):
         PairedProtocol(head)
     with pytest.warns(UserWarning, match="leaks"):
@@ -81,22 +64,22 @@ def test_it_says_that_it_leaks():
 
 @leaks
 @pytest.mark.parametrize("attention", KINDS)
-def test_the_audit_finds_it_out(attention):
+def test_the_audit_finds_it_out(features, attention):
     """It pairs by position, which the shuffling of the audit reveals."""
     paired = PairedProtocol(head_of(attention))
     with pytest.raises(AuditError, match="shuffling images and texts changes scores"):
-        audit(paired, *noise(10, 10))
+        audit(paired, *features(10, 10, dim=8))
 
 
 @leaks
 @pytest.mark.parametrize("attention", KINDS)
-def test_on_noise_it_is_far_above_chance_and_the_pairwise_score_is_not(attention):
+def test_on_noise_it_is_far_above_chance_and_the_pairwise_score_is_not(features, attention):
     """200 pairs of noise: .5 % is chance, and nine hits of the honest score have odds of 1e-6.
 
     Thirty steps on other noise teach the head to look for what a text has seen; nothing else is
     there to be learned.
     """
-    images, texts = noise(200, 200, 32)
+    images, texts = features(200, 200, dim=32)
     torch.manual_seed(0)
     head = CrossModalFusion(32, 16, attention=attention, local_weight=0.0)
     paired = PairedProtocol(head)
@@ -107,7 +90,7 @@ def test_on_noise_it_is_far_above_chance_and_the_pairwise_score_is_not(attention
             leaking[step], chance = chance_recall(paired, images, texts)
             honest[step], _ = chance_recall(head, images, texts)
         optimizer.zero_grad()
-        loss_fn(paired(*noise(32, 32, 32, seed=step + 1))).backward()
+        loss_fn(paired(*features(32, 32, dim=32, seed=step + 1))).backward()
         optimizer.step()
     assert chance == 0.5
     assert leaking[0] > 15 * chance and leaking[30] > 40 * chance
@@ -115,8 +98,8 @@ def test_on_noise_it_is_far_above_chance_and_the_pairwise_score_is_not(attention
 
 
 @leaks
-def test_a_pairing_that_is_none_is_refused():
-    head, (v, w) = head_of("projected"), noise(3, 4)
+def test_a_pairing_that_is_none_is_refused(features):
+    head, (v, w) = head_of("projected"), features(3, 4, dim=8)
     paired = PairedProtocol(head)
     for owners, message in (
         ([0, 1, 2], r"shape \(3,\), there are 4 texts"),

@@ -43,13 +43,6 @@ def made(rows, known):
     )
 
 
-def test_scenes_are_read_back_exactly(rows):
-    for row in rows:
-        assert [facts(text) for text in row["captions"]] == list(map(set, row["caption_facts"]))
-        for name in ("negative", "richer", "shorter"):
-            assert facts(row[name]) == set(row[f"{name}_facts"])
-
-
 def test_on_scenes_negatives_are_false_and_positives_true(made, known):
     for one in made:
         assert not any(facts(text) <= known[one.row] for text in one.negatives.values())
