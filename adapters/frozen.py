@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +84,15 @@ class PretrainedEncoder(nn.Module):
         if not any(p.requires_grad for p in trained):
             raise ValueError(f"tune={self.tune!r} leaves nothing to train")
 
+    def _warn_of_random_weights(self) -> None:
+        warnings.warn(
+            f"{self.model_name} has random weights: weights= brings trained ones", stacklevel=3
+        )
+
     def _fingerprint(self, **options: object) -> dict[str, object]:
         weights = weights_hash(self.state_dict())
         kind = type(self).__name__
+        options = json.loads(json.dumps(options))  # lists for tuples
         return {"encoder": kind, "model": self.model_name, "weights": weights, **options}
 
 

@@ -29,6 +29,15 @@ def explain(error: Exception, framework: str, extra: str) -> ImportError:
 
 
 @contextmanager
+def needs(framework: str, extra: str) -> Iterator[None]:
+    """Make errors of the imports inside name the package to install, as `explain`."""
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:
+        raise explain(error, framework, extra) from error
+
+
+@contextmanager
 def naming(model: str) -> Iterator[None]:
     """Make errors of `from_pretrained` of transformers name the model and the cure."""
     try:

@@ -8,7 +8,6 @@ torchvision's operators or to values worked out by hand.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -22,9 +21,9 @@ from ascl_plugin.adapters.detectors.detector import (
     exact,
     picture_box,
 )
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 
-try:
+with needs("torchvision", "detection"):
     from torchvision.models.detection._utils import BoxCoder
     from torchvision.ops import clip_boxes_to_image, roi_pool
 
@@ -36,8 +35,6 @@ try:
     )
     from ascl_plugin.adapters.detectors.bottom_up_layers import BottomUpNetwork
     from ascl_plugin.adapters.state_files import load_state, read_state
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "torchvision", "detection") from error
 
 SELECTIONS = ("per_class", "best_class")
 # blue, green, red: test.py of the published code, PIXEL_MEAN of the detectron2 configuration
@@ -87,6 +84,8 @@ class BottomUp(RegionDetector):
         FileNotFoundError: no such file.
     """
 
+    rounding = 0.5
+
     def __init__(
         self,
         weights: str | None = None,
@@ -120,10 +119,7 @@ class BottomUp(RegionDetector):
         if weights is not None:
             self.load_weights(weights)
         else:
-            warnings.warn(
-                "the bottom-up detector has random weights: weights= brings trained ones",
-                stacklevel=2,
-            )
+            self._warn_of_random_weights()
         self._freeze()
 
     def load_weights(self, path: str) -> None:
@@ -132,11 +128,6 @@ class BottomUp(RegionDetector):
         Two files of the same names are known: ``pytorch_model.bin`` of
         ``unc-nlp/frcnn-vg-finetuned`` (LXMERT, VisualBERT), and ``faster_rcnn_from_caffe_attr.pkl``
         of py-bottom-up-attention, a pickle to be converted first; the error says how.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: more than tensors; tensors that the file lacks or has beyond the network's
-                and the attribute head's, or of other shapes.
         """
         load_state(self.network, read_state(path), path, OPTIONAL)
 
@@ -145,18 +136,11 @@ class BottomUp(RegionDetector):
         return self._fingerprint(
             num_regions=[self.min_regions, self.num_regions],
             selection=[self.selection, self.confidence, self.proposals, self.min_proposal_side],
-            box_weights=list(self.box_weights),
-            size=[self.min_size, self.max_size],
-            precision=self.precision,
+            box_weights=self.box_weights,
         )
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return pixels.flip(0) - pixels.new_tensor(PIXEL_MEANS)[:, None, None]
-
-    def _resized_size(self, size: Size) -> Size:
-        scale = self._scale(size)
-        height, width = (max(int(side * scale + 0.5), 1) for side in size)
-        return height, width
 
     def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
         # a side of which the strides would leave nothing

@@ -65,12 +65,10 @@ class RegionDetector(PretrainedEncoder):
     Shapes:
         pixel_values (I, 4, S, S) -> regions (I, K, region_dim), mask (I, K) or None when all are
         real, pooled (I, pooled_dim).
-
-    Raises:
-        ValueError: K below 1; another precision; sizes that are not positive.
     """
 
     TUNE = ("frozen",)
+    rounding = 0.0  # added to a resized side before it is cut to a whole number
     region_dim: int
     pooled_dim: int
 
@@ -96,12 +94,12 @@ class RegionDetector(PretrainedEncoder):
         self.min_size, self.max_size, self.divisor = min_size, max_size, divisor
         self.precision = precision
 
+    def _fingerprint(self, **options: object) -> dict[str, object]:
+        size = (self.min_size, self.max_size)
+        return super()._fingerprint(size=size, precision=self.precision, **options)
+
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Return the network's input for RGB pixels (3, H, W) in [0, 255]."""
-        raise NotImplementedError
-
-    def _resized_size(self, size: Size) -> Size:
-        """Return height and width after resizing."""
         raise NotImplementedError
 
     def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
@@ -163,8 +161,10 @@ class RegionDetector(PretrainedEncoder):
         # without antialiasing, as all the detectors were trained
         return functional.interpolate(self._normalise(pixels)[None], size, mode="bilinear")[0]
 
-    def _scale(self, size: Size) -> float:
-        return min(self.min_size / min(size), self.max_size / max(size))
+    def _resized_size(self, size: Size) -> Size:
+        scale = min(self.min_size / min(size), self.max_size / max(size))
+        height, width = (max(int(side * scale + self.rounding), 1) for side in size)
+        return height, width
 
     def _padded(self, side: int) -> int:
         return math.ceil(side / self.divisor) * self.divisor

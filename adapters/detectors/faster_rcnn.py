@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
-import warnings
 from typing import Any
 
 import torch
@@ -18,16 +16,14 @@ from ascl_plugin.adapters.detectors.detector import (
     picture_box,
 )
 from ascl_plugin.adapters.frozen import PUBLISHED
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 
-try:
+with needs("torchvision", "detection"):
     from torchvision.models import detection, get_model, get_model_weights, list_models
     from torchvision.models.detection.image_list import ImageList
     from torchvision.ops import FrozenBatchNorm2d, box_iou, roi_align
 
     from ascl_plugin.adapters.state_files import load_state, read_state
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "torchvision", "detection") from error
 
 FEATURES = ("box_head", "c5")
 
@@ -54,9 +50,6 @@ class FasterRCNN(RegionDetector):
         min_size, max_size: limits of the resized sides; None: the model's own.
         num_classes: number of classes of the weights, background included.
         images_at_once, precision: as in `RegionDetector`.
-
-    Attributes:
-        region_dim, pooled_dim: widths of the two outputs.
 
     Raises:
         ValueError: an unknown model, with the nearest name, or option; weights that do not fit.
@@ -100,10 +93,7 @@ class FasterRCNN(RegionDetector):
             if model == "fasterrcnn_resnet50_fpn":
                 _without_epsilon(net.backbone)
         else:
-            warnings.warn(
-                f'{model} has random weights: weights="pretrained" or a file brings trained ones',
-                stacklevel=2,
-            )
+            self._warn_of_random_weights()
         self.pooled_dim: int = net.backbone.fpn.inner_blocks[-1][0].in_channels
         head_dim: int = net.roi_heads.box_predictor.cls_score.in_features
         self.region_dim = head_dim if features == "box_head" else self.pooled_dim
@@ -119,17 +109,10 @@ class FasterRCNN(RegionDetector):
             min_score=heads.score_thresh,
             nms=[rpn.nms_thresh, heads.nms_thresh],
             proposals=rpn._post_nms_top_n["testing"],
-            size=[self.min_size, self.max_size],
-            precision=self.precision,
         )
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return self.model.transform.normalize(pixels / 255)
-
-    def _resized_size(self, size: Size) -> Size:
-        scale = self._scale(size)
-        height, width = (max(math.floor(side * scale), 1) for side in size)
-        return height, width
 
     def _regions(self, batch: Tensor, sizes: list[Size]) -> list[Detections]:
         model, device = self.model, batch.device

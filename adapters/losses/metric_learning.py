@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.losses import AsymmetryLoss
 
-try:
+with needs("pytorch_metric_learning", "examples"):
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.losses import BaseMetricLossFunction
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "pytorch_metric_learning", "examples") from error
 
 
 class AsymmetryMetricLoss(BaseMetricLossFunction):
@@ -37,10 +35,6 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
     Shapes:
         embeddings (N, D), labels (N,) all different, ref_emb (N + M, D), ref_labels (N + M,): the
         N labels in their order, and M times -1 anywhere among them. -> scalar.
-
-    Raises:
-        ValueError: other labels; a miner; a distance that shrinks with
-            similarity.
     """
 
     def __init__(self, temperature: float = 0.05, form: str = "nll", **options: Any) -> None:

@@ -74,14 +74,10 @@ class OpenClipAsymmetryLoss(nn.Module):
                 f"negatives must be one of {', '.join(EMBEDDING_NOISES)}, got {negatives!r}"
             )
         check_options(temperature=1.0 if temperature is None else temperature, balance=balance)
-        self.temperature = temperature
-        self.negatives = negatives
+        self.temperature, self.negatives, self.balance = temperature, negatives, balance
         self.strength = STRENGTH.get(negatives, 0.0) if strength is None else strength
-        self.balance = balance
-        self.rank = rank
-        self.world_size = world_size
-        self.local_loss = local_loss
-        self.gather_with_grad = gather_with_grad
+        self.rank, self.world_size = rank, world_size
+        self.local_loss, self.gather_with_grad = local_loss, gather_with_grad
 
     def forward(
         self,

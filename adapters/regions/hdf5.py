@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.regions.reader import (
     Plan,
     RegionReader,
@@ -21,10 +21,8 @@ from ascl_plugin.adapters.regions.reader import (
 )
 from ascl_plugin.data.scan_layout import IDS
 
-try:
+with needs("h5py", "regions"):
     import h5py
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "h5py", "regions") from error
 
 MAX_CHUNK = 2**28  # bytes: one is unpacked to read anything in it
 _FEATURES = ("features", "image_features")

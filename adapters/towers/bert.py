@@ -23,14 +23,8 @@ class BertWords(TransformersWords):
         keep_special_tokens: count [CLS] and [SEP] as words; False masks them out.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
-    Attributes:
-        word_dim: width of a word.
-
     Shapes:
         input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L).
-
-    Raises:
-        OSError, ImportError, ValueError: as `TransformersWords`.
     """
 
     def __init__(

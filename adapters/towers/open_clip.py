@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
 from ascl_plugin.adapters.towers.open_clip_words import OpenClipWords
@@ -21,13 +20,11 @@ from ascl_plugin.disk import written
 from ascl_plugin.features import ImageFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
 
-try:
+with needs("open_clip", "open-clip"):
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from open_clip.transformer import VisionTransformer
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "open_clip", "open-clip") from error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,9 +52,6 @@ def attach(
         fusion, dim, feature_norm: as `RetrievalModel`.
         **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
-    Raises:
-        OSError, ValueError, ImportError: as `OpenClipHalf`.
-
     >>> attach("ViT-B-32", "laion2b_s34b_b79k", tune="lora")  # doctest: +SKIP
     """
     both = {"name": "open_clip", "model": model, "weights": weights, **half}
@@ -79,15 +73,11 @@ class OpenClipImages(OpenClipHalf):
         **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
     Attributes:
-        region_dim, pooled_dim: widths of the two outputs.
         preprocess: the model's own evaluation transform, RGB picture -> (3, H, W).
 
     Shapes:
         pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim); pooled
         equals `encode_image` of the bare model.
-
-    Raises:
-        OSError, ValueError: as `OpenClipHalf`.
     """
 
     preprocess: Callable[[Image], Tensor]
@@ -103,10 +93,7 @@ class OpenClipImages(OpenClipHalf):
         super().__init__(model, weights, **half)
         self.side = side
         if self.frozen and weights is None and ":" not in model:
-            warnings.warn(
-                f"{model} is frozen with random weights: weights= brings trained ones",
-                stacklevel=2,
-            )
+            self._warn_of_random_weights()
         self.preprocess_config = self.half.preprocess_cfg
         self.preprocess = image_transform_v2(
             PreprocessCfg(**self.preprocess_config), is_train=False
@@ -161,7 +148,7 @@ class OpenClipImages(OpenClipHalf):
         """Return all that the features depend on, as JSON: model, weights, preprocessing, grid."""
         return self._fingerprint(
             num_regions=None if self.side is None else self.side**2,
-            preprocessing=json.loads(json.dumps(self.preprocess_config)),
+            preprocessing=self.preprocess_config,
         )
 
 

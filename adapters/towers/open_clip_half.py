@@ -13,16 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ascl_plugin.adapters.frozen import PretrainedEncoder
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.package_path import package_path
 
-try:
+with needs("open_clip", "open-clip"):
     import open_clip
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.modified_resnet import AttentionPool2d
     from safetensors import SafetensorError
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "open_clip", "open-clip") from error
 
 _OWN_ATTENTION = (nn.MultiheadAttention, AttentionPool2d)  # they read the weights of their layers
 
@@ -172,11 +170,9 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _with_lora(net: nn.Module, options: dict[str, Any], body: nn.Module) -> nn.Module:
-    try:
+    with needs("peft", "lora"):
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
-    except ImportError as error:
-        raise explain(error, "peft", "lora") from error
     if "target_modules" not in options:
         options = {**options, "target_modules": _lora_targets(net, body)}
     return LoraModel(net, LoraConfig(**{"r": 8, "lora_alpha": 16, **options}), "default")

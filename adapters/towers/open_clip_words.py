@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.adapters.missing import explain
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
 from ascl_plugin.adapters.towers.words import check_max_words, special_ids, word_mask
 from ascl_plugin.features import TextFeatures
 
-try:
+with needs("open_clip", "open-clip"):
     import open_clip
     from open_clip.hf_model import HFTextEncoder
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "open_clip", "open-clip") from error
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,15 +31,9 @@ class OpenClipWords(OpenClipHalf):
         keep_special_tokens: count start and end tokens as words; False masks them out.
         **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
-    Attributes:
-        word_dim: width of a word.
-
     Shapes:
         input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). A tower
         trained to attend to padding (SigLIP) does so; the mask is True at real tokens all the same.
-
-    Raises:
-        OSError, ValueError: as `OpenClipHalf`; `max_words` below 3.
     """
 
     def __init__(
@@ -89,7 +81,7 @@ class OpenClipWords(OpenClipHalf):
             self.net.transformer.grad_checkpointing = True
 
     def _unlock(self, blocks: int) -> None:
-        tower = getattr(self.net, "text", self.net)
+        tower = self._tower()
         if isinstance(tower, HFTextEncoder):  # open_clip does not know where a BERT has its layers
             tower.transformer.requires_grad_(False)
             lists = [m for m in tower.transformer.modules() if isinstance(m, nn.ModuleList)]

@@ -25,9 +25,6 @@ class PooledImage(TimmGrid):
     Shapes:
         pixel_values (I, 3, H, W) -> regions (I, 1, pooled_dim), pooled (I, pooled_dim).
 
-    Raises:
-        FileNotFoundError, OSError, RuntimeError, ValueError: as `TimmGrid`.
-
     >>> import torch
     >>> encoder = PooledImage("resnet18", tune="full")
     >>> encoder(torch.zeros(2, 3, 224, 224)).pooled.shape

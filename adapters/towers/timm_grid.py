@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
 from collections.abc import Callable
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ascl_plugin.adapters.frozen import PUBLISHED, PretrainedEncoder
-from ascl_plugin.adapters.missing import explain
-from ascl_plugin.adapters.package_path import package_path
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.features import ImageFeatures
 
-try:
+with needs("timm", "timm"):
     import timm
-    from safetensors import SafetensorError
     from timm.data import create_transform, resolve_data_config
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "timm", "timm") from error
+
+    from ascl_plugin.adapters.state_files import read_state
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,15 +38,13 @@ class TimmGrid(PretrainedEncoder):
 
     Args:
         model: name, as `timm.create_model` takes it.
-        weights: "pretrained", the weights timm publishes for the model; or a file with a state
-            dict, ``.safetensors`` or ``.pth``/``.pt`` (tensors only, nothing is executed), or
-            ``package:NAME/relative/glob``, a file of an installed package. Where names differ from
-            timm's, tensors are matched in order, if count and shapes agree. None: random weights.
+        weights: "pretrained", the weights timm publishes for the model; or a file, as `read_state`
+            takes it. Where names differ from timm's, tensors are matched in order, if count and
+            shapes agree. None: random weights.
         num_regions: K, a square.
         tune: "frozen" (always in evaluation mode) or "full".
 
     Attributes:
-        region_dim, pooled_dim: widths of the two outputs.
         preprocess: the model's own evaluation transform, RGB picture -> (3, H, W).
 
     Shapes:
@@ -85,11 +78,7 @@ class TimmGrid(PretrainedEncoder):
         if weights is not None and weights != PUBLISHED:
             load_checkpoint(self.model, weights)
         elif self.frozen and weights is None:
-            warnings.warn(
-                f'{model} is frozen with random weights: weights="pretrained" or a file brings '
-                'trained ones, tune="full" trains them',
-                stacklevel=2,
-            )
+            self._warn_of_random_weights()
         self.model.reset_classifier(0)  # else its weights would never get a gradient
         self.data_config = resolve_data_config({}, model=self.model)
         self.preprocess = create_transform(**self.data_config, is_training=False)
@@ -105,8 +94,7 @@ class TimmGrid(PretrainedEncoder):
     def fingerprint(self) -> dict[str, object]:
         """Return all that the features depend on, as JSON: model, weights, preprocessing, grid."""
         config = {n: self.data_config[n] for n in _PREPROCESSING if n in self.data_config}
-        preprocessing = json.loads(json.dumps(config))  # lists for tuples
-        return self._fingerprint(num_regions=self.side**2, preprocessing=preprocessing)
+        return self._fingerprint(num_regions=self.side**2, preprocessing=config)
 
     def _features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output of `forward_features` and the pooled feature (I, pooled_dim)."""
@@ -145,21 +133,13 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
 
     Args:
         model: a timm model.
-        path: of the file, as `TimmGrid` takes it.
+        path: of the file, as `read_state` takes it.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, or more than tensors in it; counts or shapes that differ: the message
+        FileNotFoundError, ValueError: as `read_state`; counts or shapes that differ: the message
             names the first tensor that does not fit.
     """
-    path = package_path(path)
-    try:
-        loaded = timm.models.load_state_dict(path, weights_only=True)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"weights: no file {path}") from error
-    except (RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path} is no state dict of tensors alone: {error}") from error
-    given, own = _without_counters(loaded), _without_counters(model.state_dict())
+    given, own = _without_counters(read_state(path)), _without_counters(model.state_dict())
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = tuple(f"{n}." for n in ([classifier] if isinstance(classifier, str) else classifier))
     body = [name for name in own if not heads or not name.startswith(heads)]

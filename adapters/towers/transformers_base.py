@@ -9,14 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ascl_plugin.adapters.frozen import PretrainedEncoder
-from ascl_plugin.adapters.missing import explain, naming
+from ascl_plugin.adapters.missing import naming, needs
 from ascl_plugin.adapters.package_path import package_path
 from ascl_plugin.adapters.towers.words import check_max_words, special_ids
 
-try:
+with needs("transformers", "recipes"):
     from transformers import AutoModel, AutoTokenizer
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "transformers", "recipes") from error
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -101,9 +99,6 @@ class TransformersWords(TransformersEncoder):
         max_words: longer texts are cut to this number of tokens, special ones included.
         keep_special_tokens: count start and end tokens as words; False masks them out.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
-
-    Raises:
-        ValueError: `max_words` below 3.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.adapters.missing import explain, naming
+from ascl_plugin.adapters.missing import naming, needs
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.adapters.towers.transformers_base import (
     TransformersEncoder,
@@ -21,15 +21,13 @@ from ascl_plugin.adapters.towers.words import word_mask
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.retrieval.model import RetrievalModel
 
-try:
+with needs("transformers", "recipes"):
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
         AutoModel,
         BlipForImageTextRetrieval,
     )
-except (ImportError, RuntimeError) as error:
-    raise explain(error, "transformers", "recipes") from error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,9 +58,6 @@ def attach(
         fusion, dim, feature_norm: as `RetrievalModel`.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
-    Raises:
-        OSError, ValueError, ImportError: as `ClipRegions` and `ClipWords`.
-
     >>> attach("openai/clip-vit-base-patch32", tune="partial")  # doctest: +SKIP
     """
     both = {"name": "transformers_clip", "model": model, **tuning}
@@ -79,9 +74,6 @@ class ClipRegions(TransformersEncoder):
         model: hub id, local folder, or ``package:NAME/folder`` inside an installed package.
         num_regions: K, a square: patches are averaged to a grid of K cells; None keeps the patches.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
-
-    Attributes:
-        region_dim, pooled_dim: widths of the two outputs.
 
     Shapes:
         pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim); pooled
@@ -160,15 +152,9 @@ class ClipWords(TransformersWords):
         keep_special_tokens: count start and end tokens as words; False masks them out.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
-    Attributes:
-        word_dim: width of a word.
-
     Shapes:
         input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). SigLIP
         attends to its padding, as it was trained to; the mask is True at real tokens all the same.
-
-    Raises:
-        OSError, ImportError, ValueError: as `ClipRegions`; `max_words` below 3.
     """
 
     def __init__(

@@ -40,11 +40,7 @@ def check_lists(ids: Tensor, scores: Tensor, gallery: int, name: str) -> None:
 
 
 def check_ids(ids: Tensor, gallery: int, name: str) -> None:
-    """Refuse an id that is none of -1, 0, ..., gallery - 1.
-
-    Raises:
-        ValueError: names the first row and column at fault.
-    """
+    """Raise ValueError, with row and column, at an id that is none of -1, ..., gallery - 1."""
     for rows in row_chunks(*ids.shape):
         part = ids[rows].long()
         bad = (part < -1) | (part >= gallery)

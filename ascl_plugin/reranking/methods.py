@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,11 +15,15 @@ from ascl_plugin.reranking.neighbors import WARNING
 from ascl_plugin.reranking.options import (
     ARRAYS,
     Method,
+    MethodOptions,
     array_option,
     check_count,
     check_known,
 )
 from ascl_plugin.scores import Array, as_tensor, check_scores, like
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +58,7 @@ def rerank(
     text_neighbors: int | None = None,
     text_embeddings: Array | None = None,
     method: str | Method = "bidirectional",
-    *,
-    mix: float | None = None,
-    caption_groups: Array | Iterable[int] | None = None,
-    temperature: float | None = None,
-    neighbors: int | None = None,
-    alpha: float | None = None,
-    activation_k: int | None = None,
-    k1: int | None = None,
-    k2: int | None = None,
-    initial_weight: float | None = None,
-    bank_i2t: Array | None = None,
-    bank_t2i: Array | None = None,
-    image_embeddings: Array | None = None,
+    **options: Unpack[MethodOptions],
 ) -> Reranked:
     """Re-rank both directions of retrieval from the scores alone.
 
@@ -143,14 +136,11 @@ def rerank(
         array([[0.8 , 0.9 ],
                [0.95, 0.1 ]])
     """
-    options = {
-        "k": k, "reverse_k": reverse_k, "text_neighbors": text_neighbors, "mix": mix,
-        "text_embeddings": text_embeddings, "caption_groups": caption_groups,
-        "temperature": temperature, "neighbors": neighbors, "alpha": alpha,
-        "activation_k": activation_k, "k1": k1, "k2": k2, "initial_weight": initial_weight,
-        "bank_i2t": bank_i2t, "bank_t2i": bank_t2i, "image_embeddings": image_embeddings,
+    every = {
+        "k": k, "reverse_k": reverse_k, "text_neighbors": text_neighbors,
+        "text_embeddings": text_embeddings, **options,
     }  # fmt: skip
-    given = {option: value for option, value in options.items() if value is not None}
+    given = {option: value for option, value in every.items() if value is not None}
     name, function = find_method(method)
     check_known(name, function, given)
     for option in ("k", "reverse_k", "text_neighbors"):

@@ -27,14 +27,9 @@ class Method(Protocol):
         """Return both directions re-ranked."""
 
 
-class RerankOptions(TypedDict, total=False):
-    """The keyword arguments of `rerank`, see there."""
+class MethodOptions(TypedDict, total=False):
+    """The keyword arguments of `rerank` that have no position, see there."""
 
-    method: str | Method
-    k: int | None
-    reverse_k: int | None
-    text_neighbors: int | None
-    text_embeddings: Array | None
     mix: float | None
     caption_groups: Array | Iterable[int] | None
     temperature: float | None
@@ -47,6 +42,16 @@ class RerankOptions(TypedDict, total=False):
     bank_i2t: Array | None
     bank_t2i: Array | None
     image_embeddings: Array | None
+
+
+class RerankOptions(MethodOptions, total=False):
+    """All keyword arguments of `rerank`."""
+
+    method: str | Method
+    k: int | None
+    reverse_k: int | None
+    text_neighbors: int | None
+    text_embeddings: Array | None
 
 
 # name -> its axes, which of them must match an axis of sim, and of which items that is
@@ -66,11 +71,7 @@ def options_of(method: Method) -> dict[str, Any]:
 
 
 def check_known(name: str, method: Method, given: Iterable[str]) -> None:
-    """Refuse options that a method does not have.
-
-    Raises:
-        TypeError: names the method and its options.
-    """
+    """Raise TypeError, with the method's options, at an option that it does not have."""
     known = options_of(method)
     for option in given:
         if option not in known:
@@ -81,11 +82,7 @@ def check_known(name: str, method: Method, given: Iterable[str]) -> None:
 
 
 def check_count(name: str, value: object) -> None:
-    """Refuse a value that is not an integer of at least 1.
-
-    Raises:
-        ValueError: names the option.
-    """
+    """Raise ValueError at a value that is not an integer of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"rerank: {name} must be an integer of at least 1, got {value!r}")
 
@@ -97,11 +94,7 @@ def check_number(
     at_least: float = -math.inf,
     at_most: float = math.inf,
 ) -> None:
-    """Refuse a value that is not a finite number within the bounds.
-
-    Raises:
-        ValueError: names the option and the bounds.
-    """
+    """Raise ValueError at a value that is not a finite number within the bounds."""
     if (
         isinstance(value, Real)
         and not isinstance(value, bool)
@@ -120,11 +113,6 @@ def check_number(
 
 def array_option(name: str, values: object, scores: Tensor) -> Tensor:
     """Return one of the options `ARRAYS` as a tensor on the device of the scores.
-
-    Args:
-        name: the name of the option.
-        values: the array that was given.
-        scores: (I, T).
 
     Raises:
         TypeError: not an array, or not of floats (for caption_groups: of integers).

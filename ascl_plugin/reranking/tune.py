@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
@@ -156,38 +156,22 @@ def _reranker(sim: Array, tries: Sequence[RerankOptions]) -> Callable[..., Itera
         rerank(scores[:1, :1], **_without_arrays(options))  # refuses values out of bounds
     if embeddings is not None:
         embeddings = array_option("text_embeddings", embeddings, scores)
-    return _Lists(scores, tries, embeddings)
+    complete = [_complete(options) for options in tries]
+    k = max(options["k"] for options in complete)
+    most = min(max(options["text_neighbors"] for options in complete), scores.shape[1])
+    neighbors, texts = nearest_texts(scores, most, embeddings), look_back(scores, k)
 
+    @cache
+    def images(count: int) -> LookBack:
+        return look_back(scores.T, k, neighbors[:, :count])
 
-class _Lists:
-    """Bidirectional re-ranking with many sets of options, from lists that are looked up once.
-
-    Args:
-        scores: (I, T).
-        tries: every set of options that will be asked for.
-        embeddings: (T, E) or None.
-    """
-
-    def __init__(
-        self, scores: Tensor, tries: Sequence[RerankOptions], embeddings: Tensor | None
-    ) -> None:
-        self.scores = scores
-        complete = [_complete(options) for options in tries]
-        self.k = max(options["k"] for options in complete)
-        count = min(max(options["text_neighbors"] for options in complete), scores.shape[1])
-        self.neighbors = nearest_texts(scores, count, embeddings)
-        self.texts = look_back(scores, self.k)
-        self.images: dict[int, LookBack] = {}
-
-    def __call__(self, **options: Unpack[RerankOptions]) -> tuple[Tensor, Tensor]:
-        """Return both directions, as `bidirectional` does."""
+    def from_lists(**options: Unpack[RerankOptions]) -> tuple[Tensor, Tensor]:
         chosen = _complete(options)
-        count = chosen["text_neighbors"]
-        if count not in self.images:
-            near = self.neighbors[:, :count]
-            self.images[count] = look_back(self.scores.T, self.k, near)
-        texts, images = self.texts.first(chosen["k"]), self.images[count].first(chosen["k"])
-        return hand_out(self.scores, texts, images, chosen["reverse_k"], chosen["mix"])
+        found = (texts, images(chosen["text_neighbors"]))
+        first_texts, first_images = (lists.first(chosen["k"]) for lists in found)
+        return hand_out(scores, first_texts, first_images, chosen["reverse_k"], chosen["mix"])
+
+    return from_lists
 
 
 def _complete(options: RerankOptions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,30 @@ WORDS = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "runs", "cat", "sleeps", "##ing",
     "two", "cats",
 ]  # fmt: skip
+TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+VIT = {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+OPEN_CLIP = {
+    "tiny-vit": {"vision_cfg": VIT, "text_cfg": TEXT},
+    "tiny-resnet": {
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+        "text_cfg": TEXT,
+    },
+    "tiny-convnext": {
+        "vision_cfg": {"timm_model_name": "test_convnext", "timm_pool": "", "image_size": 64},
+        "text_cfg": {**TEXT, "no_causal_mask": True},
+        "custom_text": True,
+    },
+    "tiny-timm-vit": {
+        "vision_cfg": {"timm_model_name": "test_vit", "timm_pool": "", "image_size": 160}
+        | {"timm_proj": "linear"},
+        "text_cfg": {**TEXT, "proj_bias": True},
+        "custom_text": True,
+    },
+    "tiny-bert": {
+        "vision_cfg": VIT,
+        "text_cfg": {"hf_pooler_type": "cls_pooler", "hf_proj_type": "mlp", "context_length": 12},
+    },
+}
 SIDE, PATCH, WIDTH, CONTEXT = 32, 8, 16, 12
 
 
@@ -82,6 +107,36 @@ def dual_encoder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clip(dual_encoder):
     return dual_encoder("clip")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory, bert):
+    """{name: checkpoint} of models known to open_clip by those names."""
+    open_clip = pytest.importorskip("open_clip", reason="extra `open-clip`")
+    folder = tmp_path_factory.mktemp("open_clip")
+    torch.manual_seed(0)
+    (folder / "configs").mkdir()
+    for name, config in OPEN_CLIP.items():
+        config = {"embed_dim": 24, **config}
+        if name == "tiny-bert":
+            own = {key: bert for key in ("hf_model_name", "hf_tokenizer_name")}
+            config["text_cfg"] = {**config["text_cfg"], **own}
+        (folder / "configs" / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "configs")
+    paths = {}
+    for name in OPEN_CLIP:
+        model = open_clip.create_model(name)
+        for key, buffer in model.named_buffers():  # batch statistics that matter
+            if "running" in key:
+                buffer.uniform_(0.5, 1.5).sub_(0.0 if "var" in key else 1.0)
+        for parameter in model.parameters():  # layers that begin as nothing would hide faults
+            if parameter.abs().max() < 1e-3:
+                torch.nn.init.normal_(parameter, std=0.3)
+        paths[name] = str(folder / f"{name}.pt")
+        torch.save(model.state_dict(), paths[name])
+    yield paths
+    open_clip.factory._MODEL_CONFIG_PATHS.remove(folder / "configs")
+    open_clip.factory._rescan_model_configs()
 
 
 @pytest.fixture

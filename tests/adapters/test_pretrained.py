@@ -12,11 +12,6 @@ from ascl_plugin import registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights")
 
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-}
 SMALL = {"min_size": 64, "max_size": 96, "num_regions": 5, "proposals": 20, "precision": "fp32"}
 DETECTORS = {
     "faster_rcnn": {**SMALL, "model": "fasterrcnn_mobilenet_v3_large_fpn", "min_score": 0.0},
@@ -28,7 +23,7 @@ IMAGES = {
     "timm_grid": ("timm", {"model": "test_resnet"}, [{"num_regions": 9}]),
     "resnet": ("timm", {"model": "test_resnet"}, []),
     "transformers_clip": ("transformers", {"model": "clip"}, [{"num_regions": 4}]),
-    "open_clip": ("open_clip", {"model": "tiny"}, [{"num_regions": 4}]),
+    "open_clip": ("open_clip", {"model": "tiny-vit"}, [{"num_regions": 4}]),
     "faster_rcnn": (
         "torchvision",
         DETECTORS["faster_rcnn"],
@@ -50,21 +45,9 @@ CUT = [{"max_words": 5}, {"keep_special_tokens": False}]
 TEXTS = {
     "bert": ("transformers", {"model": "bert"}, CUT),
     "transformers_clip": ("transformers", {"model": "clip"}, CUT),
-    "open_clip": ("open_clip", {"model": "tiny"}, CUT),
+    "open_clip": ("open_clip", {"model": "tiny-vit"}, CUT),
 }
 EVERY = [("image_encoder", name) for name in IMAGES] + [("text_encoder", name) for name in TEXTS]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A model that open_clip knows by this name."""
-    open_clip = pytest.importorskip("open_clip", reason="extra `open-clip`")
-    folder = tmp_path_factory.mktemp("configs")
-    (folder / "promises-vit.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder)
-    yield "promises-vit"
-    open_clip.factory._MODEL_CONFIG_PATHS.remove(folder)
-    open_clip.factory._rescan_model_configs()
 
 
 @pytest.fixture
@@ -75,8 +58,10 @@ def build(request):
         framework, options, _ = (IMAGES if kind == "image_encoder" else TEXTS)[name]
         pytest.importorskip(framework)
         options = {**options, **more}
-        if options["model" if "model" in options else "width"] in ("bert", "clip", "tiny"):
+        if options.get("model") in ("bert", "clip"):
             options["model"] = request.getfixturevalue(options["model"])
+        if name == "open_clip":
+            request.getfixturevalue("clips")
         torch.manual_seed(0)
         return registry.build(kind, name, **options)
 
@@ -133,6 +118,16 @@ def test_fingerprint_tells_apart_what_gives_other_features(build, kind, name):
     assert encoder.fingerprint()["weights"] != print_["weights"]
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (7, 5)])
+def test_detectors_take_any_size(build, name, size):
+    encoder, picture = build("image_encoder", name), Image.new("RGB", size, "red")
+    out = encoder(encoder.preprocess(picture)[None])
+    assert out.regions.isfinite().all() and out.pooled.isfinite().all()
+    boxes = encoder.detect([picture])[0].boxes
+    assert boxes.min() >= 0 and (boxes <= torch.tensor([*size, *size])).all()
+
+
 @pytest.mark.parametrize(("kind", "name"), [e for e in EVERY if e[1] not in DETECTORS])
 def test_options_out_of_range_are_refused(build, kind, name):
     with pytest.raises(ValueError, match=r"tune must be one of frozen, .*full, got 'half'"):
@@ -153,6 +148,20 @@ def test_special_tokens_can_be_masked(build, name):
     assert mask.int().tolist() == [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_long_texts_are_cut_and_counted(build, name):
+    """Start, words, end: two words fit four tokens, three do not; the end stays."""
+    encoder = build("text_encoder", name, max_words=4)
+    texts = ["a dog", "a dog runs", "a cat", "", "two cats runs a dog"]
+    tokens = encoder.tokenize(texts)
+    ids = tokens["input_ids"]
+    assert ids.shape == (5, 4) and (ids[[1, 4], -1] == ids[0, -1]).all()
+    assert ids[1, :3].tolist() == ids[0, :3].tolist()
+    assert tokens["attention_mask"].sum(1).tolist() == [4, 4, 4, 2, 4]
+    assert encoder.count_cut(texts) == 2
+    assert build("text_encoder", name).count_cut(texts) == 0
+
+
 FRAMEWORKS = [
     ("towers/timm_grid", "timm", "timm"),
     ("towers/transformers_base", "transformers", "recipes"),
@@ -160,6 +169,7 @@ FRAMEWORKS = [
     ("detectors/faster_rcnn", "torchvision", "detection"),
     ("detectors/bottom_up", "torchvision", "detection"),
     ("losses/metric_learning", "pytorch_metric_learning", "examples"),
+    ("regions/hdf5", "h5py", "regions"),
 ]
 
 

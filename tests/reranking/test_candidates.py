@@ -71,6 +71,14 @@ def test_short_lists_are_the_matrix_with_a_limit(
     np.testing.assert_array_equal(t2i, wanted.t2i)
 
 
+FINE = {
+    "i2t_ids": np.array([[0, 1], [0, 2]]),
+    "i2t_scores": np.array([[0.9, 0.8], [0.95, 0.7]]),
+    "t2i_ids": np.array([[1, 0], [0, 1], [0, 1]]),
+    "t2i_scores": np.array([[0.95, 0.9], [0.8, 0.1], [0.75, 0.7]]),
+}
+
+
 def test_worked_by_hand():
     """Two images, three texts, lists of two.
 
@@ -80,12 +88,7 @@ def test_worked_by_hand():
     image 0's and not in image 1's: unchanged. Text 2 lists i0 i1, not in image 0's list and at
     place 1 of image 1's: they change places.
     """
-    found = rerank_candidates(
-        np.array([[0, 1], [0, 2]]),
-        np.array([[0.9, 0.8], [0.95, 0.7]]),
-        np.array([[1, 0], [0, 1], [0, 1]]),
-        np.array([[0.95, 0.9], [0.8, 0.1], [0.75, 0.7]]),
-    )
+    found = rerank_candidates(**FINE)
     assert found.i2t_ids.tolist() == [[1, 0], [0, 2]]
     assert found.i2t_scores.tolist() == [[0.9, 0.8], [0.95, 0.7]]
     assert found.t2i_ids.tolist() == [[1, 0], [0, 1], [1, 0]]
@@ -96,15 +99,9 @@ def test_given_neighbours_speak():
 
     With nobody, -1, in text 0's stead, text 2 speaks for itself.
     """
-    lists = (
-        np.array([[0, 1], [0, 2]]),
-        np.array([[0.9, 0.8], [0.95, 0.7]]),
-        np.array([[1, 0], [0, 1], [0, 1]]),
-        np.array([[0.95, 0.9], [0.8, 0.1], [0.75, 0.7]]),
-    )
-    found = rerank_candidates(*lists, neighbors=np.array([[-1, -1], [-1, -1], [0, -1]]))
+    found = rerank_candidates(**FINE, neighbors=np.array([[-1, -1], [-1, -1], [0, -1]]))
     assert found.t2i_ids.tolist() == [[1, 0], [0, 1], [0, 1]]
-    found = rerank_candidates(*lists, neighbors=np.full((3, 1), -1))
+    found = rerank_candidates(**FINE, neighbors=np.full((3, 1), -1))
     assert found.t2i_ids.tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
@@ -212,39 +209,23 @@ def test_overlap_does_not_depend_on_scale(scale):
     assert torch.equal(overlapping_texts(ids, values * scale, 20, 3), wanted)
 
 
-def test_torch_equals_numpy():
+@pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
+def test_torch_equals_numpy(device):
     lists = lists_of(np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32), 10, 8)
     wanted = rerank_candidates(*lists, text_neighbors=3)
-    found = rerank_candidates(*map(torch.from_numpy, lists), text_neighbors=3)
+    given_lists = [torch.from_numpy(x).to(device) for x in lists]
+    found = rerank_candidates(*given_lists, text_neighbors=3)
     assert not np.array_equal(wanted.t2i_ids, lists[2])
-    assert torch.equal(found.i2t_ids, torch.from_numpy(wanted.i2t_ids))
-    assert torch.equal(found.t2i_ids, torch.from_numpy(wanted.t2i_ids))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_equals_cpu():
-    sim = np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32)
-    lists = [torch.from_numpy(x) for x in lists_of(sim, 10, 8)]
-    wanted = rerank_candidates(*lists, text_neighbors=3)
-    found = rerank_candidates(*(x.cuda() for x in lists), text_neighbors=3)
-    assert found.i2t_ids.device.type == "cuda"
-    assert torch.equal(found.i2t_ids.cpu(), wanted.i2t_ids)
-    assert torch.equal(found.t2i_ids.cpu(), wanted.t2i_ids)
+    assert found.i2t_ids.device.type == device
+    assert torch.equal(found.i2t_ids.cpu(), torch.from_numpy(wanted.i2t_ids))
+    assert torch.equal(found.t2i_ids.cpu(), torch.from_numpy(wanted.t2i_ids))
 
 
 def changed(name, value, row=1, column=1):
-    """Lists of two images and three texts with one entry changed."""
-    lists = {
-        "i2t_ids": np.array([[0, 1], [0, 2]]),
-        "i2t_scores": np.array([[0.9, 0.8], [0.95, 0.7]]),
-        "t2i_ids": np.array([[1, 0], [0, 1], [0, 1]]),
-        "t2i_scores": np.array([[0.95, 0.9], [0.8, 0.1], [0.75, 0.7]]),
-    }
+    """`FINE` with one entry changed."""
+    lists = {key: values.copy() for key, values in FINE.items()}
     lists[name][row, column] = value
     return lists
-
-
-FINE = changed("i2t_ids", 2)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ascl_plugin.ranking import positions, top_candidates
 from ascl_plugin.reranking import rerank
 from ascl_plugin.reranking.bidirectional import new_order
 from ascl_plugin.reranking.neighbors import nearest_texts
+from ascl_plugin.scores import as_tensor
 
 
 def ranked(scores):
@@ -54,11 +55,11 @@ def twin(sim, k, reverse_k, groups, mix=0.0):
     return i2t, [[column[i] for column in t2i_columns] for i in images]
 
 
-def sims(ties, unique=False):
+def sims(ties):
     shape = st.tuples(st.integers(1, 8), st.integers(1, 11))
     few = st.integers(-2, 2).map(float)
     many = st.floats(-10, 10, width=16)
-    return hnp.arrays(np.float64, shape, elements=few if ties else many, unique=unique)
+    return hnp.arrays(np.float64, shape, elements=few if ties else many)
 
 
 options = {
@@ -98,16 +99,18 @@ def test_mix_out_of_bounds(mix):
         rerank(np.eye(2), mix=mix)
 
 
+WORKED = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
+
+
 def test_mix_worked_by_hand():
     """Matrix of `test_worked_by_hand`: image 0 has its texts at rank 0, 1, 2, position 1, 0, 1.
 
     Half of each is 0.5, 0.5, 1.5: a tie, so the initial order. A quarter of the rank: 0.75, 0.25,
     1.25, so text 1 comes first.
     """
-    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
-    assert rerank(sim, mix=0.5).i2t[0].tolist() == [0.8, 0.7, 0.6]
-    assert rerank(sim, mix=0.25).i2t[0].tolist() == [0.7, 0.8, 0.6]
-    assert rerank(sim, mix=1).t2i.tolist() == sim.tolist()
+    assert rerank(WORKED, mix=0.5).i2t[0].tolist() == [0.8, 0.7, 0.6]
+    assert rerank(WORKED, mix=0.25).i2t[0].tolist() == [0.7, 0.8, 0.6]
+    assert rerank(WORKED, mix=1).t2i.tolist() == WORKED.tolist()
 
 
 def test_worked_by_hand():
@@ -125,25 +128,22 @@ def test_worked_by_hand():
     places 1, 1, 2: unchanged. Text 2 lists i2 i0 i1, places 0, 2, 1: new order i2 i1 i0, so i1 gets
     .6 and i0 gets .3.
     """
-    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
-    result = rerank(sim)
+    result = rerank(WORKED)
     assert result.i2t.tolist() == [[0.7, 0.8, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]]
     assert result.t2i.tolist() == [[0.8, 0.7, 0.3], [0.9, 0.2, 0.6], [0.1, 0.5, 0.95]]
 
 
 def test_only_the_first_k_move():
     """Same matrix: with k=2 text 2's candidates are i2 and i0, places 0 and 2: nothing moves."""
-    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
-    result = rerank(sim, k=2)
-    assert result.t2i.tolist() == sim.tolist()
+    result = rerank(WORKED, k=2)
+    assert result.t2i.tolist() == WORKED.tolist()
     assert result.i2t.tolist() == [[0.7, 0.8, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]]
 
 
 def test_places_beyond_reverse_k_tie():
     """Same matrix: from place 1 on all alike, i0 and i1 keep their order in text 2's list."""
-    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
-    assert rerank(sim, reverse_k=1).t2i.tolist() == sim.tolist()
-    assert rerank(sim, reverse_k=2).t2i.tolist() != sim.tolist()
+    assert rerank(WORKED, reverse_k=1).t2i.tolist() == WORKED.tolist()
+    assert rerank(WORKED, reverse_k=2).t2i.tolist() != WORKED.tolist()
 
 
 def test_a_neighbour_speaks_for_a_text():
@@ -180,17 +180,11 @@ def test_neighbours_are_the_nearest_profiles(sim, count):
             assert cosines[text, taken[1:]].min() >= cosines[text, left_out].max() - 1e-6
 
 
-def test_chunks_do_not_change_the_neighbours(monkeypatch):
+@pytest.mark.parametrize(("scale", "chunk"), [(1e-30, 2**20), (1e30, 2**20), (1.0, 70)])
+def test_neighbours_depend_on_neither_scale_nor_chunks(monkeypatch, scale, chunk):
     scores = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
     wanted = nearest_texts(scores, 4)
-    monkeypatch.setattr("ascl_plugin.scores.CHUNK_SCORES", 70)
-    assert torch.equal(nearest_texts(scores, 4), wanted)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_neighbours_do_not_depend_on_scale(scale):
-    scores = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
-    wanted = nearest_texts(scores, 4)
+    monkeypatch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
     assert torch.equal(nearest_texts(scores * scale, 4), wanted)
 
 
@@ -218,3 +212,90 @@ def test_means_that_are_equal_on_paper_tie():
     """0.7 * 9 + 0.3 * 0 = 0.7 * 6 + 0.3 * 7 = 6.3; in floating point the first is a little more."""
     position = torch.tensor([[9, 50, 50, 50, 50, 50, 50, 6]])
     assert new_order(position, None, 0.3)[0, :2].tolist() == [0, 7]
+
+
+# ---------------------------------------------------------------- invariance
+
+
+MAPS = {
+    "cube": lambda x: x**3,
+    "exp": np.exp,
+    "affine": lambda x: 3 * x - 7,
+    "sign root": lambda x: np.sign(x) * np.sqrt(np.abs(x)),
+}
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    ranks=st.tuples(st.integers(1, 8), st.integers(1, 9), st.integers(0, 99)),
+    k=options["k"],
+    reverse_k=options["reverse_k"],
+    mix=st.sampled_from([0.0, 0.3, 1.0]),
+    name=st.sampled_from(list(MAPS)),
+    embedded=st.booleans(),
+)
+def test_a_rising_map_of_the_scores_changes_nothing(ranks, k, reverse_k, mix, name, embedded):
+    """Ranks are all that it looks at, `mix` included; not so neighbours from columns of scores."""
+    images, texts, seed = ranks
+    draw = np.random.default_rng(seed)
+    values = np.arange(images * texts) / 16 - 2
+    sim = draw.permutation(values).reshape(images, texts)
+    more = {"mix": mix, "text_neighbors": 1 + embedded}
+    more["text_embeddings"] = draw.normal(size=(texts, 3)) if embedded else None
+    plain, moved = (rerank(x, k, reverse_k, **more) for x in (sim, MAPS[name](sim)))
+    np.testing.assert_array_equal(moved.i2t, MAPS[name](plain.i2t))
+    np.testing.assert_array_equal(moved.t2i, MAPS[name](plain.t2i))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sim=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(-5, 5, width=16),
+        unique=True,
+    ),
+    neighbors=st.integers(1, 3),
+    mix=st.sampled_from([0.0, 0.4]),
+    seed=st.integers(0, 99),
+    k=options["k"],
+    reverse_k=options["reverse_k"],
+)
+def test_permuting_the_items_permutes_the_result(sim, k, reverse_k, neighbors, mix, seed):
+    """Scores without ties; those are settled by index."""
+    images, texts = sim.shape
+    order = np.random.default_rng(seed)
+    rows, columns = order.permutation(images), order.permutation(texts)
+    embeddings = order.normal(size=(texts, 4))
+    plain = rerank(sim, k, reverse_k, neighbors, embeddings, mix=mix)
+    moved = rerank(sim[rows][:, columns], k, reverse_k, neighbors, embeddings[columns], mix=mix)
+    np.testing.assert_array_equal(moved.i2t, plain.i2t[rows][:, columns])
+    np.testing.assert_array_equal(moved.t2i, plain.t2i[rows][:, columns])
+
+
+def test_the_default_neighbours_do_not_hurt():
+    """Five noisy captions an image: both directions must not lose (a check of the default)."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(100, 24, generator=generator)
+    texts = images.repeat_interleave(5, 0) + torch.randn(500, 24, generator=generator)
+    sim = torch.nn.functional.normalize(images, dim=1) @ torch.nn.functional.normalize(texts).T
+    owner = torch.arange(500) // 5
+    result = rerank(sim)
+    assert (owner[result.i2t.argmax(1)] == torch.arange(100)).sum() >= (
+        owner[sim.argmax(1)] == torch.arange(100)
+    ).sum()
+    assert (result.t2i.argmax(0) == owner).sum() >= (sim.argmax(0) == owner).sum()
+
+
+def test_a_memory_map_is_read_where_it_is(tmp_path, recwarn):
+    """Read-only, as ``np.load(..., mmap_mode="r")`` gives it: no copy, no warning."""
+    sim = np.random.default_rng(0).normal(size=(7, 12)).astype(np.float32)
+    np.save(tmp_path / "sim.npy", sim)
+    mapped = np.load(tmp_path / "sim.npy", mmap_mode="r")
+    assert as_tensor(mapped, "sim").data_ptr() == mapped.ctypes.data
+    for neighbors in (1, 3):
+        found, wanted = (rerank(x, 5, text_neighbors=neighbors) for x in (mapped, sim))
+        np.testing.assert_array_equal(found.i2t, wanted.i2t)
+        np.testing.assert_array_equal(found.t2i, wanted.t2i)
+        assert type(found.i2t) is np.ndarray and found.i2t.flags.writeable
+    assert not recwarn.list

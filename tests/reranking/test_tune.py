@@ -133,7 +133,7 @@ def test_lists_are_looked_up_once(monkeypatch):
         ([], {}, ValueError, "the grid is empty"),
         ({"k": [0]}, {}, ValueError, "k must be an integer of at least 1, got 0"),
         ({"mix": [2]}, {}, ValueError, "mix must be"),
-        ({"depth": [2]}, {}, TypeError, "unexpected keyword argument 'depth'"),
+        ({"depth": [2]}, {}, TypeError, "'bidirectional' has no option 'depth'"),
         ({"alpha": [2]}, {}, TypeError, "'bidirectional' has no option 'alpha'"),
         (None, {"method": "csls"}, ValueError, "no default grid for method 'csls'"),
         (None, {"metric": "map"}, ValueError, "no metric 'map'; there are i2t_r1"),

@@ -135,27 +135,17 @@ def test_nothing_depends_on_the_batch(small):
         torch.testing.assert_close(found[i].features, alone.regions[0], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("images_at_once", [1, 2])
-def test_passes_keep_the_order(small, images_at_once):
-    pictures = [PICTURES[0], PICTURES[1], noise(80, 60, 7), noise(80, 60, 8)]
-    expected = [d.features for d in small.detect(pictures)]
-    small.images_at_once, before = images_at_once, small.images_at_once
-    found = [d.features for d in small.detect(pictures)]
-    small.images_at_once = before
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
-
-
 # ---------------------------------------------------------------- fewer boxes than K
 
 
 def keep_first(monkeypatch, encoder, count):
-    """The detector finds `count` boxes of each picture, no more."""
+    """The detector finds `count` boxes, or of a picture's size, no more."""
     heads = encoder.model.roi_heads
     original = heads.postprocess_detections
 
     def fewer(*args):
-        return tuple([x[:count] for x in part] for part in original(*args))
+        most = count(args[3][0]) if callable(count) else count
+        return tuple([x[:most] for x in part] for part in original(*args))
 
     monkeypatch.setattr(heads, "postprocess_detections", fewer)
 
@@ -170,14 +160,8 @@ def test_a_mask_says_how_many_there_are(small, monkeypatch):
 
 def test_the_cache_keeps_what_is_real(small, monkeypatch, tmp_path):
     """Two boxes of the first picture, four of the second: padded to four, and the mask says so."""
-    heads = small.model.roi_heads
-    original = heads.postprocess_detections
-
-    def some(*args):
-        first = args[3][0][0] < args[3][0][1]  # the first picture is wider than high
-        return tuple([x[: 2 if first else 4] for x in part] for part in original(*args))
-
-    monkeypatch.setattr(heads, "postprocess_detections", some)
+    # the first picture is wider than high
+    keep_first(monkeypatch, small, lambda size: 2 if size[0] < size[1] else 4)
     rows = []
     for number, picture in enumerate(PICTURES[:2]):
         picture.save(tmp_path / f"{number}.png")
@@ -223,23 +207,6 @@ def test_where_nothing_is_found_the_picture_is_the_region():
     assert found.boxes.tolist() == [[0, 0, 80, 60]]
     assert (found.scores.tolist(), found.labels.tolist()) == ([0], [0])
     assert found.features.isfinite().all()
-
-
-# ---------------------------------------------------------------- pictures
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 2), (7, 5)])
-def test_any_size(small, size):
-    picture = Image.new("RGB", size, "red")
-    canvas = small.preprocess(picture)
-    assert canvas.shape == (4, 96, 96)
-    out = small(canvas[None])
-    assert out.regions.isfinite().all()
-    assert out.pooled.isfinite().all()
-    boxes = small.detect([picture])[0].boxes
-    assert boxes.min() >= 0
-    assert boxes[:, 0::2].max() <= size[0]
-    assert boxes[:, 1::2].max() <= size[1]
 
 
 def test_a_canvas_is_expected(small):
@@ -352,6 +319,3 @@ def test_batch_norm_of_the_first_resnet_has_no_epsilon(monkeypatch):
     encoder = detector(name, weights="pretrained")
     norms = [m for m in encoder.model.backbone.modules() if hasattr(m, "running_mean")]
     assert {m.eps for m in norms} == {0.0}
-
-
-# ---------------------------------------------------------------- imports

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import pickle
-import sys
 import tracemalloc
 
 import numpy as np
@@ -283,14 +282,6 @@ def test_hdf5_that_lies_is_named(samples, tmp_path):
     (tmp_path / "b.h5").write_bytes(b"not HDF5")
     with pytest.raises(ValueError, match=r"b\.h5: not HDF5"):
         open_regions(tmp_path / "b.h5")
-
-
-def test_without_h5py_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    monkeypatch.delitem(sys.modules, "ascl_plugin.adapters.regions.hdf5", raising=False)
-    (tmp_path / "a.h5").touch()
-    with pytest.raises(ImportError, match=r'pip install "ascl-plugin\[regions\]"'):
-        open_regions(tmp_path / "a.h5")
 
 
 # the TSV

@@ -25,19 +25,6 @@ def test_tokenize_pads_to_the_longest(bert):
     assert tokens["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
 
 
-def test_tokenize_cuts(bert):
-    tokens = BertWords(bert, max_words=4).tokenize(["a dog runs a dog"])
-    assert tokens["input_ids"].tolist() == [[2, 5, 6, 3]]
-
-
-def test_cut_texts_are_counted(bert):
-    """[CLS], words, [SEP]: two words fit four pieces, three do not."""
-    encoder = BertWords(bert, max_words=4)
-    texts = ["a dog", "a dog runs", "a cat", "", "zebra runs a dog"]
-    assert encoder.count_cut(texts) == 2
-    assert BertWords(bert).count_cut(texts) == 0
-
-
 def test_words_are_the_last_hidden_states(bert):
     encoder = BertWords(bert)
     model = transformers.AutoModel.from_pretrained(bert).eval()

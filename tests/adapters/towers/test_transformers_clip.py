@@ -119,15 +119,6 @@ def test_a_text_longer_than_the_context_is_cut_and_counted(folder):
     assert tokens["input_ids"][0, -1] == 3
     assert torch.isfinite(encoder.embed(**tokens)).all()
     assert encoder.count_cut([*texts, ""]) == 1
-    short = Words(folder, max_words=4)
-    assert short.tokenize(texts)["attention_mask"].sum(1).tolist() == [4, 4]
-    assert short.count_cut(["a dog", "a dog runs"]) == 1
-
-
-def test_special_tokens_can_be_masked(folder):
-    encoder = Words(folder, keep_special_tokens=False)
-    mask = encoder(**encoder.tokenize(TEXTS)).mask
-    assert mask[:2, :5].int().tolist() == [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0]]
 
 
 # ---------------------------------------------------------------- training
