@@ -19,7 +19,7 @@ from ascl_plugin.adapters.regions.reader import (
     RegionWriter,
     refuse_as_name,
 )
-from ascl_plugin.data.scan_layout import IDS
+from ascl_plugin.data.scan_layout import IDS, read_lines
 
 with needs("h5py", "regions"):
     import h5py
@@ -93,17 +93,13 @@ class RegionHdf5(_Hdf5Reader):
         super().__init__(path, ids, features.shape[-1], features.dtype, bool(self.names["boxes"]))
 
     def _ids(self, images: int) -> list[str]:
-        beside = self.path.with_name(self.path.stem + IDS)
+        beside = read_lines(self.path.with_name(self.path.stem + IDS))
         if name := _named(self.file, _IDS):
             stored = self.file[name]
             values = stored.asstr()[:] if h5py.check_string_dtype(stored.dtype) else stored[:]
             ids = [str(value) for value in values.reshape(-1)]
-        elif beside.exists():
-            try:
-                lines = beside.read_text(encoding="utf-8").split("\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{beside}: byte {error.start} is no UTF-8") from error
-            ids = [line.strip() for line in lines if line.strip()]
+        elif beside is not None:
+            ids = [line for line in beside if line]
         else:
             return [f"{self.path.stem}-{row}" for row in range(images)]
         if len(ids) != images:

@@ -44,8 +44,8 @@ def read_split(folder: Path, name: str) -> ScanSplit:
         ValueError: numbers of rows, captions and ids that do not fit each other; neither rows nor
             ids to count images by.
     """
-    array, captions = folder / f"{name}{IMAGES}", _lines(folder / f"{name}{CAPTIONS}")
-    named, repeat = _lines(folder / f"{name}{IDS}"), 1
+    array, captions = folder / f"{name}{IMAGES}", read_lines(folder / f"{name}{CAPTIONS}")
+    named, repeat = read_lines(folder / f"{name}{IDS}"), 1
     if array.exists():
         rows = NpyFile(array)
         images = rows.shape[0] if rows.shape else 0
@@ -98,7 +98,8 @@ def _ids(folder: Path, name: str, named: list[str] | None, images: int) -> list[
     return [group.pop() for group in groups]
 
 
-def _lines(path: Path) -> list[str] | None:
+def read_lines(path: Path) -> list[str] | None:
+    """Return the lines of a file, stripped; None if it does not exist."""
     if not path.exists():
         return None
     try:

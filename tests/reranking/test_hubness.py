@@ -297,19 +297,22 @@ def test_equal_scores_stay_where_they_are(name):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_types_stay(name, dtype):
+@pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
+def test_types_stay(name, dtype, device):
     """Halves are reordered by float32 values: as the same numbers in float32 are."""
     sim = torch.from_numpy(draw(5, (7, 11))[0]).to(dtype)
     banks = {"bank_i2t": sim[:3], "bank_t2i": sim[:, :4]} if name in BANKED else {}
-    result = rerank(sim.T.contiguous().T, method=name, **banks)
+    on_device = sim.T.contiguous().T.to(device).requires_grad_()
+    result = rerank(on_device, method=name, **banks)
     wanted = rerank(sim if dtype == torch.float64 else sim.float(), method=name, **banks)
     for matrix, expected in zip(result, wanted, strict=True):
         assert matrix.dtype == dtype and matrix.shape == sim.shape
-        assert torch.equal(matrix, expected.to(dtype))
+        assert matrix.device.type == device and not matrix.requires_grad
+        assert torch.equal(matrix.cpu(), expected.to(dtype))
     if dtype != torch.bfloat16:
         same = rerank(sim.numpy(), method=name, **{k: v.numpy() for k, v in banks.items()})
-        np.testing.assert_array_equal(same.i2t, result.i2t.numpy())
-        np.testing.assert_array_equal(same.t2i, result.t2i.numpy())
+        np.testing.assert_array_equal(same.i2t, result.i2t.cpu().numpy())
+        np.testing.assert_array_equal(same.t2i, result.t2i.cpu().numpy())
 
 
 @pytest.mark.parametrize("name", BANKED)

@@ -9,24 +9,8 @@ import pytest
 import torch
 
 from ascl_plugin import available, build, register, registry
-from ascl_plugin.reranking import Reranked, rerank, tune_rerank
+from ascl_plugin.reranking import rerank, tune_rerank
 from ascl_plugin.reranking.options import RerankOptions, options_of
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_torch_stays_torch(device, dtype):
-    sim = torch.randn(6, 9, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    wanted = rerank(sim.cpu(), k=5, text_neighbors=2)
-    for given_sim in (sim, sim.T.contiguous().T, sim.clone().requires_grad_()):
-        result = rerank(given_sim, k=5, text_neighbors=2)
-        assert isinstance(result, Reranked)
-        for matrix, expected in zip(result, wanted, strict=True):
-            assert (matrix.dtype, matrix.device.type) == (dtype, device)
-            assert not matrix.requires_grad
-            assert torch.equal(matrix.cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4"])

@@ -54,17 +54,14 @@ def same(reader, images):
         assert boxes is None or len(short.boxes) == min(2, len(values))
 
 
-@pytest.mark.parametrize("kind", WITH_BOXES)
-def test_each_format_is_read_with_boxes_and_any_count(samples, tmp_path, kind):
-    images = samples.features(IDS, COUNTS)
-    same(open_regions(write(samples, kind, tmp_path, images)), images)
+PLAIN = [(kind, False) for kind in ("hdf5-images", "folder", "scan")]
 
 
-@pytest.mark.parametrize("kind", ["hdf5-images", "folder", "scan"])
-def test_formats_without_boxes(samples, tmp_path, kind):
-    images = samples.features(IDS, [4] * 4, boxes=False)
+@pytest.mark.parametrize(("kind", "boxes"), [*((kind, True) for kind in WITH_BOXES), *PLAIN])
+def test_each_format_is_read(samples, tmp_path, kind, boxes):
+    images = samples.features(IDS, COUNTS if boxes else [4] * 4, boxes=boxes)
     reader = open_regions(write(samples, kind, tmp_path, images))
-    assert not reader.has_boxes
+    assert reader.has_boxes is boxes
     same(reader, images)
 
 

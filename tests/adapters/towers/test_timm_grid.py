@@ -176,8 +176,6 @@ def test_checkpoints_that_do_not_fit(tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"no file of weights at .*none.pth"):
         TimmGrid("test_resnet", weights=str(tmp_path / "none.pth"))
-    with pytest.raises(ValueError, match="tune must be one of frozen, full, got 'lora'"):
-        TimmGrid("test_resnet", tune="lora")
 
 
 class Payload:
