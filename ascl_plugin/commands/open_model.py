@@ -51,12 +51,7 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
 
 
 class SavedModel(NamedTuple):
-    """A trained model that is not loaded yet, and the options of its run.
-
-    Attributes:
-        folder: folder of the model.
-        options: all options that the run was trained with; empty for a model without a run.
-    """
+    """A folder with a trained model that is not loaded yet, and the options of its run, if any."""
 
     folder: Path
     options: NamedOptions
@@ -91,16 +86,9 @@ def find_run(model: str | Path) -> SavedModel:
 def open_split(
     args: argparse.Namespace, run: SavedModel, pictures: bool = False
 ) -> tuple[Evaluator, datasets.Dataset]:
-    """Return an evaluator of a run's model, and the split.
+    """Return an evaluator of a run's model, and the split, as the options in `args` say.
 
-    Args:
-        args: parsed options of `add_model_options`.
-        run: see `find_run`.
-        pictures: require image files, also for a model that takes region files.
-
-    Raises:
-        FileNotFoundError: no such data.
-        ValueError: no such split; a model that cannot be loaded; errors of `image_inputs`.
+    `pictures` requires image files, also for a model that takes region files.
     """
     from ascl_plugin.retrieval.evaluator import Evaluator
     from ascl_plugin.retrieval.inputs import TextInputs, image_inputs

@@ -141,22 +141,21 @@ def _run(args: argparse.Namespace) -> int:
 def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, output: Path) -> int:
     from ascl_plugin.report.table import markdown_table, results_table
 
-    before = after = None
+    rows = []
     with _bar(2 if owners is None else 4) as step:
         if owners is not None:
             step("recall before")  # first, because it checks the pairing
-            before = retrieval_metrics(sim, owners)
+            rows.append(ResultRow("before", retrieval_metrics(sim, owners)))
         step("re-rank")
         result = rerank(sim, **options)
         step("write")
         written = write_reranked(output, {"i2t": result.i2t, "t2i": result.t2i})
         if owners is not None:
             step("recall after")
-            after = _recall(result, owners)
+            rows.append(ResultRow("after", _recall(result, owners)))
     for path in written:
         print(f"wrote {path}")
-    if before is not None and after is not None:
-        rows = [ResultRow("before", before), ResultRow("after", after)]
+    if rows:
         print(markdown_table(results_table(rows)))
         kind = "transductive" if result.transductive else "not transductive"
         print(f"\n{result.method} is {kind}")
@@ -165,9 +164,9 @@ def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, outpu
 
 def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Path | None) -> int:
     """Print a table of every method, each with those of the options that it has."""
-    from ascl_plugin.report.table import Table, markdown_table, result_cells
+    from ascl_plugin.report.table import Cell, Table, markdown_table, result_cells
 
-    rows = []
+    rows: list[dict[str, Cell]] = []
     methods = registry.available("rerank")
     with _bar(len(methods)) as step:
         for method in sorted(methods, key=lambda name: (name != "none", name)):
@@ -176,13 +175,8 @@ def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Pat
             own = {n: v for n, v in options.items() if n in known} | {"method": method}
             start = time.perf_counter()
             result = rerank(sim, **cast(RerankOptions, own))
-            seconds = time.perf_counter() - start
-            metrics = _recall(result, owners)
-            rows.append(
-                {"method": method}
-                | result_cells(metrics)
-                | {"transductive": result.transductive, "seconds": seconds}
-            )
+            facts = {"transductive": result.transductive, "seconds": time.perf_counter() - start}
+            rows.append({"method": method, **result_cells(_recall(result, owners)), **facts})
     table = markdown_table(Table("Methods", rows, digits=1))
     print(table)
     if output is not None:
@@ -196,17 +190,14 @@ def _tune(sim: Array, owners: np.ndarray, method: str, options: RerankOptions) -
 
     if method != "bidirectional":
         raise ValueError(f"--tune chooses options of bidirectional, not of {method}")
-    given = [f"--{name} FILE" for name in ARRAYS if name in options]
     progress = find_spec("tqdm") is not None and sys.stderr.isatty()
     tuned = tune_rerank(sim, owners, progress=progress, **options)
-    chosen = [f"--{name} {value}" for name, value in tuned.options.items() if value is not None]
-    none = tuned.options.get("method") == "none"
-    print("options:", *chosen, *([] if none else given))
-    rows = [
-        ResultRow("before", tuned.trials[0].metrics),
-        ResultRow("after, chosen here", tuned.metrics),
-    ]
-    print(markdown_table(results_table(rows)))
+    words = [f"--{name} {value}" for name, value in tuned.options.items() if value is not None]
+    if tuned.options.get("method") != "none":
+        words += [f"--{name} FILE" for name in ARRAYS if name in options]
+    print("options:", *words)
+    before = ResultRow("before", tuned.trials[0].metrics)
+    print(markdown_table(results_table([before, ResultRow("after, chosen here", tuned.metrics)])))
     return 0
 
 

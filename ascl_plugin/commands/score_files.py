@@ -75,32 +75,25 @@ def read_caption_to_image(path: Path) -> np.ndarray:
             raise ValueError(f"{path}: not JSON: {error}") from error
         if not isinstance(entries, list):
             raise ValueError(f"{path}: expected a list of integers, got {type(entries).__name__}")
-        for number, entry in enumerate(entries):
-            if not isinstance(entry, int) or isinstance(entry, bool):
-                shown = repr(entry)[:80]
-                raise ValueError(f"{path}: entry {number} is {shown}, expected an integer")
-        return _as_indices(entries, path)
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+        what, first = "entry", 0
+    else:
+        entries, what, first = text.splitlines(), "line", 1
+    found = np.empty(len(entries), np.int64)
+    for number, entry in enumerate(entries):
         try:
-            found.append(int(line))
-        except ValueError:
-            shown = repr(line[:80])
-            raise ValueError(f"{path}: line {number} is {shown}, expected an integer") from None
-    return _as_indices(found, path)
+            if what == "entry" and type(entry) is not int:
+                raise ValueError
+            found[number] = int(entry)
+        except (ValueError, OverflowError):
+            place = f"{path}: {what} {number + first} is {entry!r:.80}"
+            raise ValueError(f"{place}, expected an integer of 64 bits") from None
+    return found
 
 
 def _numbers(array: np.ndarray, path: Path) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: expected numbers, got {array.dtype}")
     return array
-
-
-def _as_indices(numbers: list[int], path: Path) -> np.ndarray:
-    try:
-        return np.array(numbers, dtype=np.int64)
-    except OverflowError as error:
-        raise ValueError(f"{path}: an integer in it is too large: {error}") from error
 
 
 def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
@@ -119,10 +112,7 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
     """
     check_suffix(path)
     if path.suffix == ".safetensors":
-        tensors = {
-            name: value if isinstance(value, Tensor) else torch.from_numpy(value)
-            for name, value in arrays.items()
-        }
+        tensors = {name: torch.as_tensor(value) for name, value in arrays.items()}
         save = _safetensors().torch.save_file
         with written(path) as aside:
             save(tensors, aside)
@@ -140,11 +130,7 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file of an unknown format.
-
-    Raises:
-        ValueError: the suffix is none of npy, npz, safetensors.
-    """
+    """Refuse a file of an unknown format."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown format {path.suffix!r}; use {', '.join(SUFFIXES)}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from ascl_plugin.data.images import load_image
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.demo.regions import RegionBoxes, regions_of
 from ascl_plugin.demo.words import word_names
-from ascl_plugin.features import concatenate
+from ascl_plugin.features import F, concatenate
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.attention_maps import attention_weights
 from ascl_plugin.interfaces import NamedOptions, Rows
@@ -69,17 +69,13 @@ class Gallery:
     def __init__(self, evaluator: Evaluator, rows: Rows, rerank_options: NamedOptions) -> None:
         self.evaluator, self.rows, self.rerank_options = evaluator, rows, rerank_options
         self.texts, self.owners = caption_to_image(rows)
-        self.images = concatenate(
-            [
-                evaluator.encode_images([rows[i] for i in part])
-                for part in self._parts(len(rows), "pictures")
-            ]
+        self.images = self._encoded(
+            "pictures", len(rows), lambda part: evaluator.encode_images([rows[i] for i in part])
         )
-        words = concatenate(
-            [
-                evaluator.encode_texts([self.texts[i] for i in part])
-                for part in self._parts(len(self.texts), "captions")
-            ]
+        words = self._encoded(
+            "captions",
+            len(self.texts),
+            lambda part: evaluator.encode_texts([self.texts[i] for i in part]),
         )
         self.sim = score_matrix(evaluator.model, self.images, words, progress=evaluator.progress)
         self.reranked = rerank(self.sim, **rerank_options)
@@ -135,13 +131,12 @@ class Gallery:
             words, regions, to_regions[real[1]][:, real[0]], to_words[real[0]][:, real[1]]
         )
 
-    def _parts(self, size: int, items: str) -> Iterator[range]:
+    def _encoded(self, items: str, count: int, encode: Callable[[range], F]) -> F:
         from tqdm.auto import tqdm
 
-        step = self.evaluator.batch_size
-        starts = range(0, size, step)
-        for start in tqdm(starts, f"encoding {items}", disable=not self.evaluator.progress):
-            yield range(start, min(start + step, size))
+        step, every = self.evaluator.batch_size, range(count)
+        starts = tqdm(every[::step], f"encoding {items}", disable=not self.evaluator.progress)
+        return concatenate([encode(every[start : start + step]) for start in starts])
 
 
 def both(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor
 
 from ascl_plugin.demo.gallery import Attention, Gallery
 from ascl_plugin.demo.regions import encoder_view
@@ -42,12 +41,7 @@ HEADERS = {
 
 
 def make_app(gallery: Gallery, title: str) -> Starlette:
-    """Return the application.
-
-    Args:
-        gallery: the pictures and captions to show.
-        title: the title of all pages: run and split.
-    """
+    """Return the application, with a title for all pages: run and split."""
     pages = Pages(gallery, title)
     routes = [
         Route("/", pages.home),
@@ -58,12 +52,11 @@ def make_app(gallery: Gallery, title: str) -> Starlette:
         Route("/view/{row}", pages.view),
         *(Route(f"/{name}", _file(name)) for name in ("demo.css", "attention.js", "icon.svg")),
     ]
-    middleware = [
-        Middleware(with_headers),
-        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
-    ]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     return Starlette(
-        routes=routes, middleware=middleware, exception_handlers={HTTPException: pages.error}
+        routes=routes,
+        middleware=[Middleware(with_headers), hosts],
+        exception_handlers={HTTPException: pages.error},
     )
 
 
@@ -163,13 +156,9 @@ def _weights(attention: Attention) -> dict[str, object]:
     return {
         "words": attention.words,
         "boxes": None if boxes is None else boxes.round(4).tolist(),
-        "wordsToRegions": _rounded(attention.words_to_regions),
-        "regionsToWords": _rounded(attention.regions_to_words),
+        "wordsToRegions": attention.words_to_regions.double().round(decimals=4).tolist(),
+        "regionsToWords": attention.regions_to_words.double().round(decimals=4).tolist(),
     }
-
-
-def _rounded(weights: Tensor) -> list[list[float]]:
-    return [[round(x, 4) for x in row] for row in weights.tolist()]
 
 
 def _number(request: Request, name: str, default: int) -> int:

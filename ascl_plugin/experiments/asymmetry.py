@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -27,10 +27,8 @@ from ascl_plugin.retrieval.asymmetry_benchmark import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: What `measure` returned, plain values.
-Measured = Settings
-#: Model -> `measure` with each seed.
-Found = Mapping[str, Sequence[Measured]]
+#: Model -> the plain values of `measure` with each seed.
+Found = Mapping[str, Sequence[Settings]]
 
 RANKS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "median rank", "meanr": "mean rank"}
 _SPREAD = "mean ± deviation over seeds"
@@ -42,8 +40,8 @@ def experiment(study: Study, settings: Settings) -> Section:
     Args:
         study: at least one model.
         settings: `models`, by default all; `rows`, the number of images whose captions are varied
-            (1,000; each is ranked among all); `sample_seed` (0); `sugarcrepe`, a folder or file of
-            `read_sugarcrepe`, and `image_root` of its images.
+            (1,000; each is ranked among all); `sugarcrepe`, a folder or file of `read_sugarcrepe`,
+            and `image_root` of its images.
 
     Raises:
         ImportError: real captions, and no tagger (extra `words`).
@@ -58,7 +56,7 @@ def experiment(study: Study, settings: Settings) -> Section:
         Table(
             "Accuracy against negatives, in percent; chance is 50, a tie counts against; "
             f"{_counts(first['negatives'])}; {_SPREAD}",
-            _accuracies(found, "negatives"),
+            _accuracies(found, lambda cell: _accuracy(cell["negatives"])),
         ),
         Table(
             f"Rank of the image among all for positives, recalls in percent; {_SPREAD}",
@@ -71,23 +69,21 @@ def experiment(study: Study, settings: Settings) -> Section:
         ),
     ]
     if "scenes" in first:
-        rows = [
-            {"model": model} | spread_cells(over_seeds([cell["scenes"] for cell in cells]))
-            for model, cells in found.items()
-        ]
-        tables.append(Table(f"The scenes' own variants, one a scene, in percent; {_SPREAD}", rows))
+        caption = f"The scenes' own variants, one a scene, in percent; {_SPREAD}"
+        tables.append(Table(caption, _accuracies(found, lambda cell: cell["scenes"])))
     if "sugarcrepe" in first:
         caption = (
             "SugarCrepe, accuracy in percent; chance is 50, a tie counts against; "
             f"{_counts(first['sugarcrepe'])}; {_SPREAD}"
         )
-        tables.append(Table(caption, _accuracies(found, "sugarcrepe")))
+        rows = _accuracies(found, lambda cell: _accuracy(cell["sugarcrepe"]))
+        tables.append(Table(caption, rows))
     figures = []
-    for value, caption in (
-        ("mean", "Score minus that of the caption, by how much is added or removed"),
-        ("falls", "Share of texts that score less than the caption"),
+    for value, name, caption in (
+        ("mean", "change", "Score minus that of the caption, by how much is added or removed"),
+        ("falls", "falls", "Share of texts that score less than the caption"),
     ):
-        path = study.path("asymmetry", "change.svg" if value == "mean" else "falls.svg")
+        path = study.path("asymmetry", f"{name}.svg")
         save(partial(_draw, found, value), path, (2.2 * len(first["amounts"]), 3.4))
         figures.append(Figure(path, caption))
     return Section(
@@ -97,7 +93,7 @@ def experiment(study: Study, settings: Settings) -> Section:
 
 def measure(
     trained: Trained, variants: Sequence[Variants], pairs: Mapping[str, Sequence[Row]]
-) -> Measured:
+) -> Settings:
     """Return `variant_benchmark`, for scenes also `scenes`, and with pairs also `sugarcrepe`."""
     rows, evaluator = trained.rows, trained.evaluator
     result = variant_benchmark(evaluator, rows, variants)
@@ -115,7 +111,7 @@ def _variants(study: Study, settings: Settings) -> list[Variants]:
     """Make variants of the rows asked for, and write them to a file."""
     rows = study.rows()
     captions = rows["captions"][:]
-    rng = np.random.default_rng(settings.get("sample_seed", 0))
+    rng = np.random.default_rng(0)
     chosen = sorted(rng.permutation(len(captions))[: settings.get("rows", 1000)].tolist())
     if "facts" in getattr(rows, "column_names", ()):
         from ascl_plugin.data.scene_phrases import facts, noun_phrases
@@ -148,12 +144,17 @@ def _counts(kinds: Mapping[str, Mapping[str, Cell]]) -> str:
     return "texts: " + ", ".join(f"{each['texts']} {kind}" for kind, each in kinds.items())
 
 
-def _accuracies(found: Found, part: str) -> list[dict[str, Cell]]:
-    rows: list[dict[str, Cell]] = []
-    for model, cells in found.items():
-        seeds = [{kind: one["accuracy"] for kind, one in cell[part].items()} for cell in cells]
-        rows.append({"model": model, **spread_cells(over_seeds(seeds))})
-    return rows
+def _accuracies(
+    found: Found, of: Callable[[Settings], Mapping[str, float]]
+) -> list[dict[str, Cell]]:
+    return [
+        {"model": model, **spread_cells([of(cell) for cell in cells])}
+        for model, cells in found.items()
+    ]
+
+
+def _accuracy(kinds: Mapping[str, Settings]) -> dict[str, float]:
+    return {kind: one["accuracy"] for kind, one in kinds.items()}
 
 
 def _ranks(found: Found) -> list[dict[str, Cell]]:
@@ -165,7 +166,7 @@ def _ranks(found: Found) -> list[dict[str, Cell]]:
                 for cell in cells
             ]
             row = {"model": model, "positive": kind, "texts": one["texts"]}
-            rows.append(row | spread_cells(over_seeds(seeds)))
+            rows.append(row | spread_cells(seeds))
     return rows
 
 
@@ -180,8 +181,7 @@ def _changes(found: Found) -> list[dict[str, Cell]]:
                     change += f" ± {np.mean([each['deviation'] for each in seeds]):.3f}"
                 row = {"model": model, "what is done": done, "amount": amount}
                 row |= {"texts": seeds[0]["texts"], "change": change}
-                falls = over_seeds([{"falls": each["falls"]} for each in seeds])
-                rows.append(row | spread_cells(falls))
+                rows.append(row | spread_cells([{"falls": each["falls"]} for each in seeds]))
     return rows
 
 

@@ -32,7 +32,7 @@ class _List:
     model: str
     stage: str
     order: dict[str, Tensor]
-    score: dict[str, Tensor]
+    sim: Tensor
 
 
 def experiment(study: Study, settings: Settings) -> Section:
@@ -50,7 +50,12 @@ def experiment(study: Study, settings: Settings) -> Section:
     Raises:
         ValueError: an unknown setting or model, no queries to choose from.
     """
-    chosen = _checked(settings)
+    chosen = with_defaults("cases", settings, _DEFAULTS)
+    for name in ("count", "top"):
+        if not isinstance(chosen[name], int) or chosen[name] < 1:
+            raise ValueError(f"cases: {name} must be an integer of at least 1, got {chosen[name]}")
+    if chosen["pick"] not in ("random", "differ"):
+        raise ValueError(f"cases: pick must be random or differ, got {chosen['pick']!r}")
     names = models_of(study, chosen)
     if chosen["pick"] == "differ" and len(names) != 2:
         raise ValueError(f"cases: pick differ compares two models, got {', '.join(names)}")
@@ -65,9 +70,7 @@ def experiment(study: Study, settings: Settings) -> Section:
     for way in _WAYS:
         queries, note = _queries(way, lists, first.caption_to_image, names, chosen)
         notes.append(note)
-        cases += [
-            _case(way, query, lists, first, pictures, chosen["top"]) for query in queries.tolist()
-        ]
+        cases += [_case(way, query, lists, first, pictures, chosen["top"]) for query in queries]
     if chosen["rerank"]:
         notes.append("Re-ranked lists are transductive; scores shown are those before re-ranking.")
     if pictures.missing:
@@ -75,39 +78,32 @@ def experiment(study: Study, settings: Settings) -> Section:
     return Section("Case study: first answers, right and wrong", notes=notes, cases=cases)
 
 
-def _checked(settings: Settings) -> Settings:
-    chosen = with_defaults("cases", settings, _DEFAULTS)
-    for name in ("count", "top"):
-        if not isinstance(chosen[name], int) or chosen[name] < 1:
-            raise ValueError(f"cases: {name} must be an integer of at least 1, got {chosen[name]}")
-    if chosen["pick"] not in ("random", "differ"):
-        raise ValueError(f"cases: pick must be random or differ, got {chosen['pick']!r}")
-    return chosen
-
-
 def _lists(name: str, trained: Trained, reranking: bool) -> list[_List]:
     sim = trained.sim
-    score = {"i2t": sim, "t2i": sim.T}
-    found = [_List(name, "initial", score, score)]
+    found = [_List(name, "initial", {"i2t": sim, "t2i": sim.T}, sim)]
     if reranking:
-        options = {k: trained.options[f"rerank_{k}"] for k in ("k", "text_neighbors")}
-        after = rerank(sim, **options)
+        after = rerank(sim, **{k: trained.options[f"rerank_{k}"] for k in ("k", "text_neighbors")})
         order = {"i2t": torch.as_tensor(after.i2t), "t2i": torch.as_tensor(after.t2i).T}
-        found.append(_List(name, "re-ranked", order, score))
+        found.append(_List(name, "re-ranked", order, sim))
     return found
 
 
 def _queries(
     way: str, lists: Sequence[_List], owners: np.ndarray, names: list[str], chosen: Settings
-) -> tuple[np.ndarray, str]:
+) -> tuple[list[int], str]:
     """Choose the queries to show, in ascending order; also return how they were chosen."""
-    rng = np.random.default_rng(chosen["seed"])
     total = len(lists[0].order[way])
     among = np.arange(total)
-    how = f"{_WAYS[way]}: drawn at random, seed {chosen['seed']}, from all {total} queries"
+    drawn = f"drawn at random, seed {chosen['seed']}, from"
+    how = f"{drawn} all {total} queries"
     if chosen["pick"] == "differ":
         one, two = (
-            _right(way, top_candidates(found.order[way], 1), owners)[:, 0]
+            np.array(
+                [
+                    _right(way, query, answers, owners)[0]
+                    for query, answers in enumerate(top_candidates(found.order[way], 1).tolist())
+                ]
+            )
             for found in lists
             if found.stage == "initial"
         )
@@ -115,23 +111,20 @@ def _queries(
         if not len(among):
             raise ValueError(f"cases: pick differ: {_WAYS[way]}: the models never differ")
         how = (
-            f"{_WAYS[way]}: not a fair sample: drawn at random, seed {chosen['seed']}, from the "
-            f"{len(among)} of {total} queries whose first answer is right for one model alone "
-            f"({names[0]} {int((one & ~two).sum())}, {names[1]} {int((two & ~one).sum())})"
+            f"not a fair sample: {drawn} the {len(among)} of {total} queries whose first answer is "
+            f"right for one model alone ({names[0]} {int((one & ~two).sum())}, {names[1]} "
+            f"{int((two & ~one).sum())})"
         )
-    count = min(chosen["count"], len(among))
-    return np.sort(rng.choice(among, count, replace=False)), f"{how[0].upper()}{how[1:]}."
+    rng = np.random.default_rng(chosen["seed"])
+    picked = rng.choice(among, min(chosen["count"], len(among)), replace=False)
+    return sorted(picked.tolist()), f"{_WAYS[way].capitalize()}: {how}."
 
 
-def _right(
-    way: str, answers: Tensor, owners: np.ndarray, queries: np.ndarray | None = None
-) -> np.ndarray:
-    """Return (Q, K): answer and query belong together; queries default to 0 .. Q-1."""
-    queries = np.arange(len(answers)) if queries is None else queries
-    image, text = queries[:, None], answers.numpy()
-    if way == "t2i":
-        image, text = text, image
-    return owners[text] == image
+def _right(way: str, query: int, answers: Sequence[int], owners: np.ndarray) -> list[bool]:
+    """Return for each answer if query and answer belong together."""
+    if way == "i2t":
+        return [bool(owners[text] == query) for text in answers]
+    return [bool(owners[query] == image) for image in answers]
 
 
 def _case(
@@ -146,21 +139,17 @@ def _case(
         title = f"Caption {query}: which images?"
     shown: list[Answers] = []
     for found in lists:
-        order = found.order[way][query][None]
-        answers = top_candidates(order, min(top, order.shape[1]))
-        right = _right(way, answers, owners, np.array([query]))[0]
+        everything = found.order[way][query].argsort(descending=True, stable=True).tolist()
+        right = _right(way, query, everything, owners)
+        scores = found.sim[query] if way == "i2t" else found.sim[:, query]
         items: list[Answer] = []
-        for answer, is_right in zip(answers[0].tolist(), right.tolist(), strict=True):
+        for answer, is_right in zip(everything[:top], right, strict=False):
             item: Item = {"text": texts[answer], "picture": None, "alt": ""}
             if way == "t2i":
                 item = pictures.of(answer)
-            score = float(found.score[way][query, answer])
-            items.append({**item, "score": score, "right": is_right})
-        note = None
-        if not right.any():
-            everything = top_candidates(order, order.shape[1])
-            place = int(_right(way, everything, owners, np.array([query]))[0].argmax())
-            note = f"the first right answer is at place {place + 1}"
+            items.append({**item, "score": float(scores[answer]), "right": is_right})
+        place = right.index(True) + 1
+        note = f"the first right answer is at place {place}" if place > top else None
         shown.append({"model": found.model, "stage": found.stage, "answers": items, "note": note})
     return {"way": way, "title": title, "query": {**asked, "label": label}, "lists": shown}
 
@@ -178,14 +167,15 @@ class _Pictures:
         from ascl_plugin.data.images import load_image
 
         content = self.rows[row]
-        alt = f"{content['image_id']}: {content['captions'][0]}"
-        path = self.study.path("cases", f"{row}.jpg")
+        found: Item = {"text": None, "picture": None, "alt": ""}
+        found["alt"] = f"{content['image_id']}: {content['captions'][0]}"
         cell = content["image"] or {}
         if cell.get("bytes") is None and not os.path.isfile(cell.get("path") or ""):
             self.missing.add(content["image_id"])
-            return {"text": None, "picture": None, "alt": alt}
+            return found
         picture = load_image(cell, content["image_id"])
         picture.thumbnail((_SIDE, _SIDE))
+        path = self.study.path("cases", f"{row}.jpg")
         with written(path) as aside:
             picture.save(aside, "JPEG", quality=80)
-        return {"text": None, "picture": path.name, "alt": alt}
+        return {**found, "picture": path.name}

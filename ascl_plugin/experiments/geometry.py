@@ -10,7 +10,7 @@ import torch
 
 from ascl_plugin.experiments.plan import Settings
 from ascl_plugin.experiments.study import Study, Trained, cells_of, models_of
-from ascl_plugin.metrics.statistics import Spread, over_seeds
+from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.document import Figure, Section
 from ascl_plugin.report.plots import bars, legend, panels, save
 from ascl_plugin.report.table import Cell, Table, spread_cells
@@ -50,17 +50,27 @@ TABLES: dict[str, Columns] = {
 }
 
 
+NOTES = [
+    "An image's vector is the mean of the projected regions, a text's the mean of its projected "
+    "words, at unit length: each side alone, before attention. With cross-modal fusion no such "
+    "vector enters a score, and none was trained as one; the papers do not say which vectors they "
+    "took.",
+    "Attended: the distance of V_g from W_g, the vectors of a pair as its text and image attend to "
+    "each other, whose cosine is the global score. They exist for pairs alone.",
+    "Different images are any two; different texts are captions of two different images.",
+    "Distances also shrink where all features move together: read positives beside different "
+    "items.",
+]
+
+
 def experiment(study: Study, settings: Settings) -> Section:
     """Return tables and plots of the distances of every model and seed.
 
     Args:
         study: at least one model.
-        settings: `models`, by default the first two; `image`, the feature that an image's vector is
-            made of: "regions" (default) or "pooled".
+        settings: `models`, by default the first two.
     """
-    of = settings.get("image", "regions")
-    models = models_of(study, settings)
-    found = cells_of(study, "geometry", models, study.seeds, partial(measure, of=of))
+    found = cells_of(study, "geometry", models_of(study, settings), study.seeds, measure)
     tables = [
         Table(f"{caption}; mean ± deviation over seeds", [
             _row(columns, cells, model=model) for model, cells in found.items()
@@ -83,15 +93,15 @@ def experiment(study: Study, settings: Settings) -> Section:
         Figure(different, "Distances of different items: mean and variance"),
     ]
     tables.append(Table("The same by seed", by_seed))
-    return Section("Alignment and uniformity", tables=tables, figures=figures, notes=_notes(of))
+    return Section("Alignment and uniformity", tables=tables, figures=figures, notes=NOTES)
 
 
-def measure(trained: Trained, of: str = "regions") -> Measured:
+def measure(trained: Trained) -> Measured:
     """Return the distances of one model on its split."""
     owners = torch.as_tensor(trained.caption_to_image)
     images = trained.evaluator.encode_images(list(trained.rows))
     texts = trained.evaluator.encode_texts(trained.texts)
-    v, w = image_embeddings(images, of), text_embeddings(texts)
+    v, w = image_embeddings(images), text_embeddings(texts)
     found = {
         "image_text": positives(v, w, owners),
         "text_text": siblings(w, owners),
@@ -102,14 +112,14 @@ def measure(trained: Trained, of: str = "regions") -> Measured:
     return {name: values._asdict() for name, values in found.items() if values is not None}
 
 
-def _spreads(cells: Sequence[Measured], columns: Columns) -> dict[str, Spread]:
-    """Return column -> mean and deviation over cells, for the pairs that the model has."""
+def _chosen(cells: Sequence[Measured], columns: Columns) -> list[dict[str, float]]:
+    """Return column -> value of each cell, for the pairs that the model has."""
     there = {name: (of, what) for name, (of, what) in columns.items() if of in cells[0]}
-    return over_seeds([{n: c[of][what] for n, (of, what) in there.items()} for c in cells])
+    return [{name: cell[of][what] for name, (of, what) in there.items()} for cell in cells]
 
 
 def _row(columns: Columns, cells: Sequence[Measured], **names: Cell) -> dict[str, Cell]:
-    return names | spread_cells(_spreads(cells, columns), ".3f")
+    return names | spread_cells(_chosen(cells, columns), ".3f")
 
 
 def _draw_positives(found: dict[str, list[Measured]], axes: Axes) -> None:
@@ -129,19 +139,7 @@ def _draw_different(found: dict[str, list[Measured]], axes: Axes) -> None:
 
 def _bars(axes: Axes, found: dict[str, list[Measured]], kinds: dict[str, str], what: str) -> None:
     columns = {kind: (kind, what) for kind in kinds}
-    series = {model: list(_spreads(cells, columns).values()) for model, cells in found.items()}
+    series = {
+        model: list(over_seeds(_chosen(cells, columns)).values()) for model, cells in found.items()
+    }
     bars(axes, list(kinds.values()), series, ".3f")
-
-
-def _notes(of: str) -> list[str]:
-    vector = "mean of the projected regions" if of == "regions" else "projected whole-image feature"
-    return [
-        f"An image's vector is the {vector}, a text's the mean of its projected words, at unit "
-        "length: each side alone, before attention. With cross-modal fusion no such vector enters "
-        "a score, and none was trained as one; the papers do not say which vectors they took.",
-        "Attended: the distance of V_g from W_g, the vectors of a pair as its text and image "
-        "attend to each other, whose cosine is the global score. They exist for pairs alone.",
-        "Different images are any two; different texts are captions of two different images.",
-        "Distances also shrink where all features move together: read positives beside different "
-        "items.",
-    ]

@@ -77,10 +77,10 @@ def measure(rows: Rows, settings: Settings) -> list[dict[str, Cell]]:
     tagged = [[[word.pos for word in tagger.tag(c)] for c in own] for own in rows["captions"][:]]
     found: list[dict[str, Cell]] = []
     for objects, of_images in counts.items():
-        known = [i for i, count in enumerate(of_images) if count is not None]
+        known = {i: count for i, count in enumerate(of_images) if count is not None}
         for kind, parts in WORDS.items():
             of_captions = [[sum(p in parts for p in words) for words in tagged[i]] for i in known]
-            share = outnumbering([count for count in of_images if count is not None], of_captions)
+            share = outnumbering(list(known.values()), of_captions)
             found.append(
                 {
                     "objects": objects,
@@ -119,8 +119,7 @@ def coco_instances(path: str | Path, image_ids: Sequence[str]) -> Counts:
         image_ids: ids of the rows, spelled in any way that `normal_id` makes equal.
 
     Raises:
-        ValueError: no such JSON, or none of the images in it; the message names the file.
-        OSError: the file is not there.
+        ValueError: no such JSON, or none of the images in it.
     """
     from ascl_plugin.adapters.regions.reader import normal_id
 
@@ -148,7 +147,6 @@ def detected_regions(path: str | Path, image_ids: Sequence[str]) -> Counts:
     Raises:
         ValueError: none of the images in the file; the same number of regions in all of them, which
             is how many the extraction kept and no count of objects.
-        OSError, ImportError: as `open_regions`.
     """
     from ascl_plugin.adapters.regions.reader import normal_id
     from ascl_plugin.adapters.regions.region_files import open_regions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -27,19 +26,12 @@ from ascl_plugin.scoring.paired_protocol import PairedProtocol, paired_matrix
 HONEST = "pair by pair"
 WAYS = (HONEST, PAIRED)
 RECALLS = {name: title for name, title in RESULT_COLUMNS.items() if name != "rsum"}
+DIM, HEADS, ITEMS, BATCH = 32, 16, 500, 64  # of the small head and its noise
 #: rows: the first ones of the split. draws: of noise. steps: of the small head.
 DEFAULTS: Settings = {"models": None, "rows": 200, "draws": 20, "steps": 50}
 
 #: One of `WAYS` -> metrics in percent.
 Metrics = dict[str, dict[str, float]]
-
-
-class Measured(TypedDict):
-    """Metrics of the first images of a split, and means over draws of noise."""
-
-    images: int
-    real: Metrics
-    noise: Metrics
 
 
 def experiment(study: Study, settings: Settings) -> Section:
@@ -50,77 +42,63 @@ def experiment(study: Study, settings: Settings) -> Section:
         settings: `models` (default: the first), `rows`, `draws` and `steps`, see `DEFAULTS`.
 
     Raises:
-        ValueError: an unknown setting.
         TypeError: a model without `CrossModalFusion`.
     """
     chosen = with_defaults("paired", settings, DEFAULTS)
-    draws, seeds = chosen["draws"], study.seeds
+    draws = chosen["draws"]
     measured = partial(measure, rows=chosen["rows"], draws=draws)
-    models = chosen["models"] or [next(iter(study.models))]
-    found = cells_of(study, "paired", models, seeds, measured)
+    models = chosen["models"] or list(study.models)[:1]
+    found = cells_of(study, "paired", models, study.seeds, measured)
     small = study.cell("paired", "small", lambda: small_head(chosen["steps"]))
-    size = next(iter(found.values()))[0]["images"]
-    queries = size * draws * len(seeds)
+    size = found[models[0]][0]["images"]
+    chance, small_chance = _chance(size * draws * len(study.seeds), size), _chance(ITEMS, ITEMS)
     noise = {model: _means([cell["noise"] for cell in cells]) for model, cells in found.items()}
     real = {
-        model: {way: spread_cells(over_seeds([c["real"][way] for c in cells])) for way in WAYS}
+        model: {way: spread_cells([cell["real"][way] for cell in cells]) for way in WAYS}
         for model, cells in found.items()
     }
+    trained = (
+        f"A head of width {DIM} and {HEADS} heads, trained and measured on noise, the paired way; "
+        f"{ITEMS} held-out pairs, seed 0"
+    )
+    same = f"The same weights on noise, {size} images, a text each, mean of {draws} draws a seed"
     return Section(
         "Honest against paired evaluation",
         tables=[
             _table(f"Real features, first {size} images with all captions", "model", real),
-            _table(
-                f"The same weights on noise, {size} images, a text each, mean of {draws} draws a "
-                "seed",
-                "model",
-                noise,
-                _chance(queries, size),
-            ),
-            _table(
-                f"A head of width {DIM} and {HEADS} heads, trained and measured on noise, the "
-                f"paired way; {ITEMS} held-out pairs, seed 0",
-                "steps",
-                small,
-                _chance(ITEMS, ITEMS),
-            ),
+            _table(same, "model", noise, chance),
+            _table(trained, "steps", small, small_chance),
         ],
-        notes=[_note(way, noise, queries, size, small) for way in WAYS],
+        notes=[_note(way, ((noise, chance), (small, small_chance))) for way in WAYS],
     )
 
 
-def measure(trained: Trained, rows: int, draws: int) -> Measured:
-    """Score the first rows of the split, and noise of their shapes, both ways."""
+def measure(trained: Trained, rows: int, draws: int) -> Settings:
+    """Score the first `images` of the split, and noise of their shapes, both ways.
+
+    Returns:
+        `images`, their number, and the `Metrics` of `real` features and of `noise`.
+    """
     count = min(rows, len(trained.rows))
-    images, texts, owners = _first(trained, count)
-    own = torch.from_numpy(trained.caption_to_image) < count
-    honest = retrieval_metrics(trained.sim[:count][:, own], owners)
-    leaking = paired_matrix(trained.model, images, texts, owners)
+    owners = torch.from_numpy(trained.caption_to_image)
+    own = (owners < count).nonzero()[:, 0]
+    owners = owners[own]
+    images = trained.evaluator.encode_images([trained.rows[i] for i in range(count)])
+    texts = trained.evaluator.encode_texts([trained.texts[i] for i in own])
     first = torch.stack([(owners == image).nonzero()[0, 0] for image in range(count)])
     generator = torch.Generator().manual_seed(trained.seed)
-    drawn = [
-        both_ways(trained.model.fusion, *noise_like(images, texts[first], generator))
+    head = trained.model.fusion
+    real = both_ways(head, images, texts, owners, trained.sim[:count][:, own])
+    noise = [
+        both_ways(head, *noise_like(images, texts[first], generator))
         for _ in tqdm(range(draws), desc="noise")
     ]
-    return {
-        "images": count,
-        "real": {HONEST: honest, PAIRED: retrieval_metrics(leaking, owners)},
-        "noise": _means(drawn),
-    }
+    return {"images": count, "real": real, "noise": _means(noise)}
 
 
 def _means(several: Sequence[Metrics]) -> Metrics:
     spreads = {way: over_seeds([metrics[way] for metrics in several]) for way in WAYS}
     return {way: {k: found.mean for k, found in spreads[way].items()} for way in WAYS}
-
-
-def _first(trained: Trained, count: int) -> tuple[ImageFeatures, TextFeatures, Tensor]:
-    """Return features of the first images and of their captions, and the image of each caption."""
-    owners = torch.from_numpy(trained.caption_to_image)
-    own = (owners < count).nonzero()[:, 0]
-    rows = [trained.rows[i] for i in range(count)]
-    texts = trained.evaluator.encode_texts([trained.texts[i] for i in own])
-    return trained.evaluator.encode_images(rows), texts, owners[own]
 
 
 def noise_like(
@@ -139,17 +117,24 @@ def noise_like(
     )
 
 
-def both_ways(head: Scorer, images: ImageFeatures, texts: TextFeatures) -> Metrics:
-    """Return metrics of image i with text i as its pair, scored pair by pair and as published."""
-    owners = torch.arange(len(texts))
+def both_ways(
+    head: Scorer,
+    images: ImageFeatures,
+    texts: TextFeatures,
+    owners: Tensor | None = None,
+    honest: Tensor | None = None,
+) -> Metrics:
+    """Return metrics of scores pair by pair and as published.
+
+    Args:
+        head, images, texts: as `score_matrix` takes them.
+        owners: (T,) image of each text; None: text i belongs to image i.
+        honest: (I, T) scores pair by pair, if they are known.
+    """
+    owners = torch.arange(len(texts)) if owners is None else owners
+    honest = score_matrix(head, images, texts) if honest is None else honest
     leaking = paired_matrix(head, images, texts, owners)
-    return {
-        HONEST: retrieval_metrics(score_matrix(head, images, texts), owners),
-        PAIRED: retrieval_metrics(leaking, owners),
-    }
-
-
-DIM, HEADS, ITEMS, BATCH = 32, 16, 500, 64
+    return {way: retrieval_metrics(s, owners) for way, s in ((HONEST, honest), (PAIRED, leaking))}
 
 
 def small_head(steps: int) -> dict[str, Metrics]:
@@ -180,11 +165,21 @@ def small_head(steps: int) -> dict[str, Metrics]:
     return found
 
 
+#: Recall -> chance, and low and high of its 99% interval, in percent.
+Chance = dict[str, tuple[float, float, float]]
+
+
+def _chance(queries: int, items: int) -> Chance:
+    """Return chance of each recall among `items`, one of them right."""
+    shares = {name: min(1.0, int(name.rpartition("_r")[2]) / items) for name in RECALLS}
+    return {name: (100 * p, *chance_interval(queries, p)) for name, p in shares.items()}
+
+
 def _table(
     caption: str,
     column: str,
     found: Mapping[str, Mapping[str, Mapping[str, Cell]]],
-    chance: Mapping[str, str] | None = None,
+    chance: Chance | None = None,
 ) -> Table:
     """Return a row for each model or step and way, and one of chance; without Rsum beside that."""
     titles = RESULT_COLUMNS if chance is None else RECALLS
@@ -194,36 +189,18 @@ def _table(
         for way, metrics in ways.items()
     ]
     if chance:
-        rows.append({column: "", "scored": "chance, 99% interval", **chance})
+        cells = {RECALLS[k]: f"{p:.1f} ({a:.1f} to {b:.1f})" for k, (p, a, b) in chance.items()}
+        rows.append({column: "", "scored": "chance, 99% interval", **cells})
     return Table(caption, rows, leaks=[i for i, row in enumerate(rows) if row["scored"] == PAIRED])
 
 
-def _intervals(queries: int, items: int) -> dict[str, tuple[float, float, float]]:
-    """Return chance of R@k among `items`, one of them right, and its 99% interval, in percent."""
-    found = {}
-    for metric in RECALLS:
-        chance = min(1.0, int(metric.rpartition("_r")[2]) / items)
-        found[metric] = (100 * chance, *chance_interval(queries, chance))
-    return found
-
-
-def _chance(queries: int, items: int) -> dict[str, str]:
-    return {
-        RECALLS[metric]: f"{chance:.1f} ({low:.1f} to {high:.1f})"
-        for metric, (chance, low, high) in _intervals(queries, items).items()
-    }
-
-
-def _note(
-    way: str, noise: Mapping[str, Metrics], queries: int, size: int, small: Mapping[str, Metrics]
-) -> str:
+def _note(way: str, found: Sequence[tuple[Mapping[str, Metrics], Chance]]) -> str:
     """Count the recalls of noise that lie within the 99% interval of chance."""
-    found = [(ways[way], _intervals(queries, size)) for ways in noise.values()]
-    found += [(ways[way], _intervals(ITEMS, ITEMS)) for ways in small.values()]
     hits = [
-        low - 1e-9 <= metrics[metric] <= high + 1e-9
-        for metrics, intervals in found
-        for metric, (_, low, high) in intervals.items()
+        low - 1e-9 <= ways[way][metric] <= high + 1e-9
+        for measured, chance in found
+        for ways in measured.values()
+        for metric, (_, low, high) in chance.items()
     ]
     return (
         f"On noise, {sum(hits)} of {len(hits)} recalls scored {way} lie within the 99% interval of "

@@ -6,8 +6,8 @@ import difflib
 import re
 import shlex
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,11 @@ class Plan:
         """Return the models that an experiment asks for, by default all; `start` may be one.
 
         Raises:
-            ValueError: an unknown model.
+            ValueError: an unknown model, or no list of models.
         """
         names = self.experiments.get(experiment, {}).get("models", list(self.models))
+        if not isinstance(names, list):
+            raise ValueError(f"experiment {experiment}: models is {names!r}, expected a list")
         for name in names:
             known = [*self.models, START] if self.start else self.models
             _check(name, known, f"experiment {experiment}: model")
@@ -90,7 +92,7 @@ def read_plan(path: str | Path) -> Plan:
         raise ValueError(f"{path}: expected a study, with at least its models")
     kinds: dict[str, type] = {"seeds": list, "config": str, "launch": str, "split": str}
     for name, value in content.items():
-        _check(name, [f.name for f in fields(Plan)], f"{path}: entry")
+        _check(name, Plan.__annotations__, f"{path}: entry")
         kind = kinds.get(name, dict)
         if not isinstance(value, kind):
             raise ValueError(f"{path}: {name} is {value!r:.80}, expected a {kind.__name__}")
@@ -102,23 +104,17 @@ def read_plan(path: str | Path) -> Plan:
             if not isinstance(value or {}, dict):
                 raise ValueError(f"{path}: {name}: {entry} is {value!r:.80}, expected a dict")
         content[name] = {entry: value or {} for entry, value in content.get(name, {}).items()}
-    if not content.get("seeds", [0]) or not all(
-        isinstance(s, int) and 0 <= s < 2**32 for s in content.get("seeds", [])
-    ):
-        raise ValueError(f"{path}: seeds is {content['seeds']!r}, expected numbers from 0")
-    for name in content["experiments"]:
-        _check(name, EXPERIMENTS, f"{path}: experiment")
-        asked = content["experiments"][name].get("models", [])
-        if not isinstance(asked, list):
-            raise ValueError(f"{path}: experiment {name}: models is {asked!r}, expected a list")
     plan = Plan(**content)
+    if not plan.seeds or not all(isinstance(s, int) and 0 <= s < 2**32 for s in plan.seeds):
+        raise ValueError(f"{path}: seeds is {plan.seeds!r}, expected numbers from 0")
     if plan.start and START in plan.models:
         raise ValueError(f"{path}: models: {START} is the run that the others start from")
-    for name in plan.experiments:
-        try:
+    try:
+        for name in plan.experiments:
+            _check(name, EXPERIMENTS, "experiment")
             plan.models_of(name)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return plan
 
 
@@ -135,8 +131,8 @@ def with_defaults(experiment: str, given: Settings, defaults: Settings) -> Setti
     return defaults | given
 
 
-def _check(name: object, known: Iterable[str], what: str) -> None:
-    if name not in list(known):
-        near = difflib.get_close_matches(str(name)[:80], list(known), n=1)
+def _check(name: object, known: Collection[str], what: str) -> None:
+    if name not in list(known):  # it may be unhashable
+        near = difflib.get_close_matches(str(name)[:80], known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
         raise ValueError(f"{what} {name!r:.80} is not known{hint}")

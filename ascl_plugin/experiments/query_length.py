@@ -13,7 +13,7 @@ import torch
 from ascl_plugin.experiments.plan import Settings
 from ascl_plugin.experiments.study import Study, Trained, cells_of, models_of
 from ascl_plugin.metrics.recall import text_ranks
-from ascl_plugin.metrics.statistics import Spread, over_seeds
+from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.document import Figure, Section
 from ascl_plugin.report.plots import bars, legend, panels, save
 from ascl_plugin.report.table import Cell, Table, spread_cells
@@ -22,7 +22,6 @@ from ascl_plugin.retrieval.encoders import words_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RECALLS = {1: "T2I R@1", 5: "T2I R@5", 10: "T2I R@10"}
 LENGTHS = (1, 10, 12, 15)  # the papers say "less than 10 words" and leave the rest to a plot
 
 
@@ -40,29 +39,36 @@ def experiment(study: Study, settings: Settings) -> Section:
     Args:
         study: at least one model.
         settings: `models`, by default the first two; `captions`, how many are sampled (1,000);
-            `lengths`, the fewest words of each bucket (1, 10, 12, 15); `sample_seed` (0).
+            `lengths`, the fewest words of each bucket (1, 10, 12, 15).
 
     Raises:
         ValueError: lengths that do not rise from 1.
     """
-    lengths = check_lengths(settings.get("lengths", LENGTHS))
-    count, sample_seed = settings.get("captions", 1000), settings.get("sample_seed", 0)
-    sampled = partial(measure, lengths=lengths, count=count, sample_seed=sample_seed)
+    lengths = list(settings.get("lengths", LENGTHS))
+    rising = lengths[:1] == [1] and all(low < high for low, high in pairwise(lengths))
+    if not rising or not all(type(length) is int for length in lengths):
+        raise ValueError(f"lengths must rise from 1, as [1, 10, 12, 15] do, got {lengths}")
+    sampled = partial(measure, lengths=lengths, count=settings.get("captions", 1000))
     cells = cells_of(study, "query_length", models_of(study, settings), study.seeds, sampled)
-    found = {model: list(zip(*seeds, strict=True)) for model, seeds in cells.items()}
-    sizes = [seeds[0]["captions"] for seeds in next(iter(found.values()))]
+    found = {
+        model: [
+            (first["words"], first["captions"], [bucket["recalls"] for bucket in (first, *others)])
+            for first, *others in zip(*seeds, strict=True)
+        ]
+        for model, seeds in cells.items()
+    }
+    sizes = [size for _, size, _ in next(iter(found.values()))]
     path = study.path("query_length", "recall.svg")
     save(partial(_draw, found), path, (8, 4))
     rows: list[dict[str, Cell]] = [
-        {"model": model, "words": seeds[0]["words"], "captions": seeds[0]["captions"]}
-        | spread_cells(_spreads(seeds))
+        {"model": model, "words": words, "captions": size, **spread_cells(recalls)}
         for model, buckets in found.items()
-        for seeds in buckets
+        for words, size, recalls in buckets
     ]
     caption = f"Recall of {sum(sizes)} sampled captions by their length"
     notes = [
-        f"Captions are sampled once (seed {sample_seed}), the same for all models and seeds; "
-        "each searches all images of the split.",
+        "Captions are sampled once (seed 0), the same for all models and seeds; each searches all "
+        "images of the split.",
         "A recall of p percent among n captions has a standard error of sqrt(p (100 - p) / n), up "
         f"to {50 / min(sizes) ** 0.5:.1f} points in the smallest bucket of {min(sizes)}. It comes "
         "on top of the deviation over seeds.",
@@ -75,9 +81,9 @@ def experiment(study: Study, settings: Settings) -> Section:
     )
 
 
-def measure(trained: Trained, lengths: Sequence[int], count: int, sample_seed: int) -> list[Bucket]:
+def measure(trained: Trained, lengths: Sequence[int], count: int) -> list[Bucket]:
     """Return recalls of `count` sampled captions, or of all, in each bucket that has some."""
-    chosen = np.random.default_rng(sample_seed).permutation(len(trained.texts))[:count]
+    chosen = np.random.default_rng(0).permutation(len(trained.texts))[:count]
     columns = torch.from_numpy(np.sort(chosen))
     owners = torch.as_tensor(trained.caption_to_image)[columns]
     ranks = text_ranks(trained.sim[:, columns], owners).numpy()
@@ -87,7 +93,7 @@ def measure(trained: Trained, lengths: Sequence[int], count: int, sample_seed: i
     for place, name in enumerate(bucket_names(lengths)):
         own = ranks[bucket_of == place]
         if len(own):
-            recalls = {title: 100 * float((own <= k).mean()) for k, title in RECALLS.items()}
+            recalls = {f"T2I R@{k}": 100 * float((own <= k).mean()) for k in (1, 5, 10)}
             found.append({"words": name, "captions": len(own), "recalls": recalls})
     return found
 
@@ -99,31 +105,16 @@ def bucket_names(lengths: Sequence[int]) -> list[str]:
     return [*closed, f"{lengths[-1]}+"]
 
 
-def check_lengths(lengths: Sequence[int]) -> list[int]:
-    """Return the fewest words of each bucket.
-
-    Raises:
-        ValueError: no whole numbers that rise from 1.
-    """
-    found = list(lengths)
-    if found[:1] != [1] or sorted(set(found)) != found or not all(type(n) is int for n in found):
-        raise ValueError(f"lengths must rise from 1, as [1, 10, 12, 15] do, got {found}")
-    return found
-
-
-def _spreads(seeds: Sequence[Bucket]) -> dict[str, Spread]:
-    return over_seeds([bucket["recalls"] for bucket in seeds])
-
-
-def _draw(found: Mapping[str, Sequence[Sequence[Bucket]]], axes: Axes) -> None:
-    first = next(iter(found.values()))
-    names = [f"{seeds[0]['words']}\nn={seeds[0]['captions']}" for seeds in first]
-    for place, k in zip(panels(axes, 2), (1, 5), strict=True):
+def _draw(
+    found: Mapping[str, Sequence[tuple[str, int, list[dict[str, float]]]]], axes: Axes
+) -> None:
+    names = [f"{words}\nn={size}" for words, size, _ in next(iter(found.values()))]
+    for place, title in zip(panels(axes, 2), ("T2I R@1", "T2I R@5"), strict=True):
         series = {
-            model: [_spreads(seeds)[RECALLS[k]] for seeds in buckets]
+            model: [over_seeds(recalls)[title] for _, _, recalls in buckets]
             for model, buckets in found.items()
         }
         bars(place, names, series, "")
-        place.set_ylabel(f"{RECALLS[k]}, percent")
+        place.set_ylabel(f"{title}, percent")
         place.set_xlabel("words of the query")
     legend(place)

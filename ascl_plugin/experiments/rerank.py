@@ -9,7 +9,6 @@ from ascl_plugin.experiments.plan import Settings
 from ascl_plugin.experiments.study import Study, Trained, cells_of
 from ascl_plugin.metrics.protocols import protocol_metrics
 from ascl_plugin.metrics.result_row import ResultRow, SplitResults
-from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.document import Section
 from ascl_plugin.report.table import Table, result_cells, spread_cells
 from ascl_plugin.reranking import rerank
@@ -37,10 +36,10 @@ def experiment(study: Study, settings: Settings) -> Section:
     found = cells_of(study, "rerank", models, study.seeds, measured)
     for model, cells in found.items():
         seeds = [SplitResults.from_dict(cell) for cell in cells]
-        rows = []
-        for row in seeds[0].rows:
-            spreads = over_seeds([result_cells(one[row.name].metrics) for one in seeds])
-            rows.append({"": row.name} | spread_cells(spreads))
+        rows = [
+            {"": row.name} | result_cells(spread_cells([one[row.name].metrics for one in seeds]))
+            for row in seeds[0].rows
+        ]
         leaks = [i for i, row in enumerate(seeds[0].rows) if row.leaks]
         tables.append(Table(f"Re-ranking of {model}", rows, leaks=leaks))
     notes = [

@@ -18,13 +18,7 @@ from ascl_plugin.yaml_file import read_yaml
 
 
 class Runs:
-    """The runs of a study under `folder`, `NAME-SEED` each.
-
-    Args:
-        plan: the study.
-        folder: the folder of all runs.
-        jobs: runs trained at the same time.
-    """
+    """The runs of a study under `folder`, `NAME-SEED` each; `jobs` are trained at the same time."""
 
     def __init__(self, plan: Plan, folder: Path, jobs: int = 1) -> None:
         self.plan = plan
@@ -72,8 +66,7 @@ class Runs:
         asked = {**start, **(self.plan.start if model == START else self.plan.models[model])}
         if asked.get("start_from") == "none":
             del asked["start_from"]
-        path = self.plan.config
-        config = {} if path is None else read_yaml(path)
+        config = {} if self.plan.config is None else read_yaml(self.plan.config)
         own = {"seed": seed, "log_with": "none", "save_scores": True}
         return {**config, **self.plan.options, **asked, **own}
 

@@ -16,11 +16,7 @@ from ascl_plugin.report.table import Cell, Table, result_cells, spread_cells
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ASYMMETRY_COLUMNS = {
-    "asym1_caption": "caption",
-    "asym1_richer": "richer",
-    "asym1_shorter": "shorter",
-}
+_ASYMMETRY = ("caption", "richer", "shorter")
 _TRANSDUCTIVE = "is transductive: a query's result depends on the other queries"
 _ASYMMETRY_NOTE = (
     "caption, richer, shorter: share of images for which that text outscores the caption with an "
@@ -33,7 +29,7 @@ def main_results(study: Study, settings: Settings) -> Section:
 
     Args:
         study: the trained models.
-        settings: `models`, names; default all.
+        settings: `models`; default all.
     """
     names = {name: name for name in study.plan.models_of("main")}
     table, notes = scoreboard(study, names, "Main results", ("initial", "reranked"))
@@ -71,7 +67,11 @@ def strategies(study: Study, settings: Settings) -> Section:
             continue
         table, notes = scoreboard(study, names, f"Strategies for generated {kind}")
         tables.append(table)
-        spread = {label: _spreads(study, model)["rsum"] for label, model in names.items()}
+        metrics = {
+            label: [study.results(model, seed)["initial"].metrics for seed in study.seeds]
+            for label, model in names.items()
+        }
+        spread = {label: over_seeds(seeds)["rsum"] for label, seeds in metrics.items()}
         path = study.path("strategies", f"{kind}.svg")
         save(partial(_points, spread), path)
         figures.append(Figure(path, f"Rsum by strategy of generated {kind}"))
@@ -88,36 +88,28 @@ def scoreboard(
     Args:
         study: the study of the models; they are trained if need be.
         names: label of the row to model.
-        caption: the caption of the table.
+        caption: of the table.
         parts: names of result rows; each is a row of the table for each model.
     """
     study.runs.train([(model, seed) for seed in study.seeds for model in names.values()])
     rows: list[dict[str, Cell]] = []
     leaks: list[int] = []
-    notes: dict[str, None] = {
-        "mean ± sample deviation over the seeds; the gallery is the whole split": None
-    }
+    notes = ["mean ± sample deviation over the seeds; the gallery is the whole split"]
     for label, model in names.items():
         found = [study.results(model, seed) for seed in study.seeds]
         for part in parts:
             if found[0][part].leaks:
                 leaks.append(len(rows))
             if found[0][part].transductive:
-                notes[f"{part} is transductive: a query's result depends on the other queries"] = (
-                    None
-                )
+                notes.append(f"{part} {_TRANSDUCTIVE}")
             row: dict[str, Cell] = {"model": label if part == "initial" else f"{label}, {part}"}
-            row |= result_cells(spread_cells(_spreads(study, model, part)))
+            row |= result_cells(spread_cells([one[part].metrics for one in found]))
             if part == "initial" and found[0].asymmetry:
-                cells = spread_cells(over_seeds([one.asymmetry for one in found]))
-                row |= {title: cells[key] for key, title in ASYMMETRY_COLUMNS.items()}
-                notes[_ASYMMETRY_NOTE] = None
+                cells = spread_cells([one.asymmetry for one in found])
+                row |= {title: cells[f"asym1_{title}"] for title in _ASYMMETRY}
+                notes.append(_ASYMMETRY_NOTE)
             rows.append(row)
-    return Table(caption, rows, leaks=leaks), list(notes)
-
-
-def _spreads(study: Study, model: str, part: str = "initial") -> dict[str, Spread]:
-    return over_seeds([study.results(model, seed)[part].metrics for seed in study.seeds])
+    return Table(caption, rows, leaks=leaks), list(dict.fromkeys(notes))
 
 
 def _points(spread: Mapping[str, Spread], axes: Axes) -> None:

@@ -39,8 +39,7 @@ class Trained:
     """A trained model on the split of the study.
 
     Attributes:
-        seed: the seed of the run.
-        options: every option of it.
+        seed, options: of the run.
         model: in evaluation mode.
         evaluator: encodes and scores rows and texts with the model.
         rows: the split.
@@ -131,11 +130,8 @@ class Study:
         """Return `make()` as JSON holds it, made once for these settings of the experiment."""
         path = self.path(experiment, f"{key}.json")
         settings = self.plan.experiments.get(experiment, {})
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found["settings"] == settings:
-                return found["value"]
-        write_json(path, {"settings": settings, "value": make()})
+        if not path.exists() or json.loads(path.read_text())["settings"] != settings:
+            write_json(path, {"settings": settings, "value": make()})
         return json.loads(path.read_text())["value"]
 
     def path(self, experiment: str, name: str) -> Path:

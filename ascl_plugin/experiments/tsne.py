@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
@@ -44,7 +44,7 @@ def experiment(study: Study, settings: Settings) -> Section:
         study: at least one model.
         settings: `models`, by default the first two; `items`, images sampled, each with one caption
             (500); `pairs`, images of these that come with all captions and are shown in colors
-            (5, at most 6); `perplexity` (30); `sample_seed` (0); `image`, as in `geometry`.
+            (5, at most 6); `perplexity` (30).
 
     Raises:
         ImportError: no scikit-learn.
@@ -54,14 +54,7 @@ def experiment(study: Study, settings: Settings) -> Section:
     if not 1 <= pairs <= min(6, items):
         raise ValueError(f"pairs must be 1 to 6, and at most the {items} items, got {pairs}")
     perplexity, seed = settings.get("perplexity", 30), study.seeds[0]
-    sampled = partial(
-        measure,
-        pairs=pairs,
-        items=items,
-        perplexity=perplexity,
-        sample_seed=settings.get("sample_seed", 0),
-        of=settings.get("image", "regions"),
-    )
+    sampled = partial(measure, pairs=pairs, items=items, perplexity=perplexity)
     cells = cells_of(study, "tsne", models_of(study, settings), [seed], sampled)
     found = {model: places for model, (places,) in cells.items()}
     size = (4.0 * len(found), 4.4)
@@ -78,32 +71,22 @@ def experiment(study: Study, settings: Settings) -> Section:
         }
         for model, cell in found.items()
     ]
+    caption = "images (+) and their captions (o), one color each, among the others (gray)"
     figures = [
-        Figure(
-            colored,
-            f"{pairs} images (+) and their captions (o), one color each, among the others (gray)",
-        ),
+        Figure(colored, f"{pairs} {caption}"),
         Figure(spread, "All sampled images (+) and texts (o)"),
     ]
     tables = [Table(f"t-SNE, perplexity {perplexity}, as scikit-learn fits it", rows)]
     return Section("t-SNE of images and texts", tables=tables, figures=figures, notes=NOTES)
 
 
-def measure(
-    trained: Trained,
-    pairs: int,
-    items: int,
-    perplexity: float = 30.0,
-    sample_seed: int = 0,
-    of: str = "regions",
-) -> Places:
+def measure(trained: Trained, pairs: int, items: int, perplexity: float = 30.0) -> Places:
     """Return places in the plane of `items` images, or of all, and of their texts."""
-    images, texts = sample(trained.caption_to_image, len(trained.rows), pairs, items, sample_seed)
+    images, texts = sample(trained.caption_to_image, len(trained.rows), pairs, items, 0)
     rows = [trained.rows[row] for row in images.tolist()]
-    encoder = trained.evaluator
-    v = image_embeddings(encoder.encode_images(rows), of)
-    w = text_embeddings(encoder.encode_texts([trained.texts[text] for text in texts.tolist()]))
-    places, divergence = plane(torch.cat([v, w]).numpy(), perplexity, sample_seed)
+    v = image_embeddings(trained.evaluator.encode_images(rows))
+    words = trained.evaluator.encode_texts([trained.texts[text] for text in texts.tolist()])
+    places, divergence = plane(torch.cat([v, text_embeddings(words)]).numpy(), perplexity, 0)
     place_of = {row: place for place, row in enumerate(images.tolist())}
     return {
         "images": places[: len(v)].round(3).tolist(),
@@ -150,8 +133,7 @@ def plane(vectors: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray
 
 
 def _draw_pairs(found: Mapping[str, Places], pairs: int, axes: Axes) -> None:
-    for place, (model, cell) in _panels(found, axes):
-        v, w, owners = (np.array(x) for x in (cell["images"], cell["texts"], cell["owners"]))
+    for place, v, w, owners in _panels(found, axes):
         x, y = np.concatenate([v, w]).T
         place.scatter(x, y, s=3, color="grey", alpha=0.5, linewidths=0)
         for image in range(pairs):
@@ -160,22 +142,20 @@ def _draw_pairs(found: Mapping[str, Places], pairs: int, axes: Axes) -> None:
                 own[:, 0], own[:, 1], s=26, marker="o", facecolors="none", edgecolors=color
             )
             place.scatter(v[image, 0], v[image, 1], s=90, marker="+", color=color, linewidths=2)
-        place.set_title(model)
 
 
 def _draw_spread(found: Mapping[str, Places], axes: Axes) -> None:
-    for place, (model, cell) in _panels(found, axes):
-        v, w = np.array(cell["images"]), np.array(cell["texts"])
+    for place, v, w, _ in _panels(found, axes):
         place.scatter(v[:, 0], v[:, 1], s=22, marker="+", linewidths=1, label="images")
         place.scatter(w[:, 0], w[:, 1], s=9, alpha=0.7, linewidths=0, label="texts")
-        place.set_title(model)
     legend(place)
 
 
-def _panels(found: Mapping[str, Places], axes: Axes) -> list[tuple[Axes, tuple[str, Places]]]:
-    """Return a bare square for each model: the axes of t-SNE mean nothing."""
-    places = panels(axes, len(found))
-    for place in places:
-        place.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+def _panels(
+    found: Mapping[str, Places], axes: Axes
+) -> Iterator[tuple[Axes, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield a bare square for each model, for the axes of t-SNE mean nothing, and its places."""
+    for place, (model, cell) in zip(panels(axes, len(found)), found.items(), strict=True):
+        place.set(title=model, xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         place.spines[:].set_visible(True)
-    return list(zip(places, found.items(), strict=True))
+        yield place, np.array(cell["images"]), np.array(cell["texts"]), np.array(cell["owners"])

@@ -103,7 +103,7 @@ def eccv_rankings(
 
     Raises:
         TypeError, ValueError: as `retrieval_metrics`; ids that are not integers, occur twice, or
-            do not match the rows or columns in number.
+            do not match sim in number.
     """
     scores, owners = checked(sim, "sim", caption_to_image)
     text_scores, text_owners = other_direction(t2i, scores, owners)
@@ -113,11 +113,9 @@ def eccv_rankings(
     i2t, t2i_lists = _best(scores, depth), _best(text_scores.T, depth)
     if images == 5 * protocols.FOLD_IMAGES:
         for rows, columns in protocols.folds(owners, images, "coco_1k"):
-            inside = torch.arange(images)[rows]
+            inside, own = torch.arange(images)[rows], columns.to(text_owners.device)
             _extend(i2t, inside, columns, scores[rows][:, columns])
-        for rows, columns in protocols.folds(text_owners, images, "coco_1k"):
-            inside = torch.arange(images)[rows]
-            _extend(t2i_lists, columns, inside, text_scores[rows][:, columns].T)
+            _extend(t2i_lists, columns, inside, text_scores[rows][:, own].T)
     return _with_ids(i2t, image_id, caption_id), _with_ids(t2i_lists, caption_id, image_id)
 
 

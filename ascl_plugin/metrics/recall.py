@@ -35,7 +35,10 @@ def retrieval_metrics(
         meanr``: the mean of the two directions' values. ``rsum``: the sum of the six recalls.
 
     Raises:
-        TypeError, ValueError: as `ranks`; t2i of another shape than sim.
+        TypeError: scores are not a float array or tensor, caption_to_image does not hold integers.
+        ValueError: NaN in scores (with row and column), or an empty matrix; t2i of another shape
+            than sim; caption_to_image without T entries, out of range (with the caption), or an
+            image without caption.
 
     Example:
         >>> import numpy as np
@@ -50,7 +53,7 @@ def retrieval_metrics(
 
 
 def metrics_of_ranks(i2t_rank: np.ndarray, t2i_rank: np.ndarray) -> dict[str, float]:
-    """Return the metrics of `retrieval_metrics` from `ranks`."""
+    """Return the metrics of `retrieval_metrics` from the ranks of image and of text queries."""
     found = {"i2t": i2t_rank, "t2i": t2i_rank}
     result = {
         f"{name}_r{k}": 100 * float((rank <= k).mean())
@@ -66,33 +69,15 @@ def metrics_of_ranks(i2t_rank: np.ndarray, t2i_rank: np.ndarray) -> dict[str, fl
     return result | {"rsum": rsum}
 
 
-def ranks(sim: Array, caption_to_image: Owners) -> tuple[Array, Array]:
-    """Return the rank of the right answer to every query: 1 + wrong items that score as high.
+def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
+    """Return the rank of the best placed caption of each image, (I,) int64.
 
-    Scores are compared in their own precision: no rounding can make or break a tie.
+    It is 1 + the wrong captions that score as high; its other captions do not count. Scores are
+    compared in their own precision: no rounding can make or break a tie.
 
     Args:
-        sim: (I, T), numpy or torch.
-        caption_to_image: (T,) ints, as in `retrieval_metrics`.
-
-    Returns:
-        i2t (I,) int64, of the best placed caption of each image (its other captions do not
-        count); t2i (T,) int64. Numpy for numpy, torch on sim's device for torch.
-
-    Raises:
-        TypeError: sim is not a float array or tensor, caption_to_image does not hold integers.
-        ValueError: NaN in sim (with row and column), sim not two axes or empty, caption_to_image
-            without T entries, out of range (with the caption), or an image without caption.
+        scores, owners: as `checked` returns them.
     """
-    scores, owners = checked(sim, "sim", caption_to_image)
-    i2t, t2i = image_ranks(scores, owners), text_ranks(scores, owners)
-    if isinstance(sim, np.ndarray):
-        return i2t.numpy(), t2i.numpy()
-    return i2t, t2i
-
-
-def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
-    """Return `ranks` of image queries, (I,) int64, from scores and owners that are `checked`."""
     result = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
     image = torch.arange(len(scores), device=scores.device)[:, None]
     for rows in row_chunks(*scores.shape):
@@ -104,7 +89,7 @@ def image_ranks(scores: Tensor, owners: Tensor) -> Tensor:
 
 
 def text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
-    """Return `ranks` of text queries, (T,) int64, from scores and owners that are `checked`."""
+    """Return the rank of each text's image, (T,) int64; see `image_ranks`."""
     right = scores.gather(0, owners[None])
     result = torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device)
     for rows in row_chunks(*scores.shape):
@@ -113,11 +98,7 @@ def text_ranks(scores: Tensor, owners: Tensor) -> Tensor:
 
 
 def other_direction(t2i: Array | None, scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the text-to-image scores, `scores` if t2i is None, and owners on their device.
-
-    Raises:
-        TypeError, ValueError: as `ranks`; t2i of another shape than scores.
-    """
+    """Return the text-to-image scores, `scores` if t2i is None, and owners on their device."""
     if t2i is None:
         return scores, owners
     if as_tensor(t2i, "t2i").shape != scores.shape:
@@ -129,11 +110,7 @@ def other_direction(t2i: Array | None, scores: Tensor, owners: Tensor) -> tuple[
 
 
 def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Tensor]:
-    """Return scores and owners as tensors on one device, after checks of both.
-
-    Raises:
-        TypeError, ValueError: as `ranks`, with `name` for the scores.
-    """
+    """Return scores and owners on one device, after the checks of `retrieval_metrics`."""
     scores = as_tensor(sim, name)
     check_scores(scores, name, allow_infinite=True)
     images, texts = scores.shape

@@ -26,9 +26,7 @@ class ResultRow:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
-        facts = {"name": self.name, "leaks": self.leaks, "transductive": self.transductive}
-        intervals = {"intervals": dict(self.intervals)} if self.intervals else {}
-        return {**facts, "metrics": dict(self.metrics), **intervals}
+        return {name: value for name, value in vars(self).items() if name != "intervals" or value}
 
     @classmethod
     def from_dict(cls, content: object) -> ResultRow:
@@ -78,9 +76,8 @@ class SplitResults:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
-        parts = {"asymmetry": dict(self.asymmetry), "audit": dict(self.audit)}
-        rows = [row.to_dict() for row in self.rows]
-        return {"protocol": self.protocol, "rows": rows} | {k: v for k, v in parts.items() if v}
+        given = {name: value for name, value in vars(self).items() if value}
+        return given | {"rows": [row.to_dict() for row in self.rows]}
 
     @classmethod
     def from_dict(cls, content: object) -> SplitResults:

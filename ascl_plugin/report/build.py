@@ -20,9 +20,6 @@ def build_report(
         folders: as `read_folders` takes them.
         title: the title of the page; None: one that names the folders.
         drawings: the folder that training curves are drawn into; None draws none.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_folders`.
     """
     runs, experiments = read_folders(folders)
     sections = [about_section(runs), *run_sections(runs)] if runs else []

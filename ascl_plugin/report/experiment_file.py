@@ -44,9 +44,8 @@ def read_section(folder: Path, content: dict) -> Section:
         FileNotFoundError: a figure is not there.
     """
     path = folder / "result.json"
-    for name in ("title", "tables"):
-        if name not in content:
-            raise ValueError(f"{path}: no {name!r} in it; expected the result of an experiment")
+    if missing := [name for name in ("title", "tables") if name not in content]:
+        raise ValueError(f"{path}: no {missing[0]!r} in it; expected the result of an experiment")
     facts = {"split": content.get("split"), "seeds": ", ".join(map(str, content.get("seeds", [])))}
     try:
         figures = [

@@ -46,11 +46,7 @@ def html_page(document: Document, folder: Path) -> str:
 
 
 def data_uri(path: Path) -> str:
-    """Return a picture as text that stands in place of its address.
-
-    Raises:
-        ValueError: neither svg, png nor jpg.
-    """
+    """Return a picture as text that stands in place of its address."""
     if path.suffix not in _KINDS:
         raise ValueError(f"{path}: expected a figure in {', '.join(_KINDS)}")
     content = base64.b64encode(path.read_bytes()).decode()

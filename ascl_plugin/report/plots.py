@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ascl_plugin.disk import written
+from ascl_plugin.metrics.statistics import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-#: Mean and deviation over seeds; None for a single seed.
-Spread = tuple[float, float | None]
 
 # Found by a search: apart from each other under the three kinds of color blindness (CIE Lab
 # distance 38 and more) and from their page (contrast 3 and more).
@@ -82,9 +82,6 @@ def bars(
         groups: names under the axis.
         series: name in the legend -> a `Spread` for each group.
         number: format of the means on top; "" writes none.
-
-    Raises:
-        ValueError: a series of another length than `groups`.
     """
     width, color = 0.8 / len(series), axes.yaxis.label.get_color()
     for place, (name, spreads) in enumerate(series.items()):
@@ -102,17 +99,12 @@ def bars(
 
 
 def lines(axes: Axes, x: Sequence[float], series: Mapping[str, Sequence[Spread]]) -> None:
-    """Draw a line of means for each series, and a band of one deviation if all means have one.
-
-    Raises:
-        ValueError: a series of another length than `x`.
-    """
+    """Draw a line of means for each series, and a band of one deviation if all means have one."""
     for place, (name, spreads) in enumerate(series.items()):
-        means, deviations = zip(*spreads, strict=True)
+        means, deviations = map(np.array, zip(*spreads, strict=True))
         (line,) = axes.plot(x, means, marker="osD^vX"[place % 6], label=label(name))
         if None not in deviations:
-            low = [mean - d for mean, d in zip(means, deviations, strict=True)]
-            high = [mean + d for mean, d in zip(means, deviations, strict=True)]
+            low, high = means - deviations, means + deviations
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 

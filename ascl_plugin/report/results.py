@@ -7,16 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ascl_plugin.metrics.result_row import ResultRow, SplitResults
-from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.document import Section
 from ascl_plugin.report.read import Run
-from ascl_plugin.report.table import (
-    Cell,
-    Table,
-    interval_cells,
-    result_cells,
-    spread_cells,
-)
+from ascl_plugin.report.table import Cell, Table, interval_cells, result_cells, spread_cells
 
 _FURTHER = {
     "i2t_medr": "I2T medR",
@@ -46,7 +39,7 @@ _Measured = tuple[Run, SplitResults]
 
 def about_section(runs: Sequence[Run]) -> Section:
     """Return what each run is, and the raw files of all."""
-    rows = [
+    rows: list[dict[str, Cell]] = [
         {
             "run": run.name,
             "data": data_name(run),
@@ -102,8 +95,8 @@ def _groups(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[_Measured]]:
         known = numbers.setdefault(data, [])
         if key not in known:
             known.append(key)
-        number = known.index(key)
-        data += f" ({number + 1})" if number else ""
+        if number := known.index(key):
+            data += f" ({number + 1})"
         for split, results in run.measured:
             found.setdefault((data, split, results.protocol), []).append((run, results))
     return found
@@ -194,13 +187,12 @@ def _seeds(found: Sequence[_Measured]) -> list[tuple[Run, ResultRow, Mapping[str
             name=", ".join(run.name for run, _ in members),
             seed=", ".join(str(run.seed) for run, _ in members),
         )
-        by_name = [{row.name: row for row in results.rows} for _, results in members]
-        for name, row in by_name[0].items():
-            several = [result_cells(one[name].metrics) for one in by_name if name in one]
-            if len(several) == len(members) and all(several):
-                shared = [title for title in several[0] if all(title in one for one in several)]
-                spreads = over_seeds([{title: one[title] for title in shared} for one in several])
-                rows.append((together, row, spread_cells(spreads)))
+        by_name = [{row.name: row.metrics for row in results.rows} for _, results in members]
+        for row in members[0][1].rows:
+            several = [result_cells(one.get(row.name, {})) for one in by_name]
+            shared = [title for title in several[0] if all(title in one for one in several)]
+            cells = spread_cells([{title: one[title] for title in shared} for one in several])
+            rows.append((together, row, cells))
     return rows
 
 
@@ -210,7 +202,6 @@ def _options(runs: Sequence[Run]) -> list[Table]:
         values = [run.options.get(name) for run in runs]
         if name not in _NO_MATTER and len(set(map(repr, values))) > 1:
             cells = ["" if value is None else str(value) for value in values]
-            rows.append(
-                {"option": name} | {run.name: cell for run, cell in zip(runs, cells, strict=True)}
-            )
+            names = [run.name for run in runs]
+            rows.append({"option": name} | dict(zip(names, cells, strict=True)))
     return [Table("One option a row, one run a column", rows)] if rows else []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ascl_plugin.metrics.result_row import ResultRow
+from ascl_plugin.metrics.statistics import over_seeds
 
 Cell = str | int | float | bool | None
 T = TypeVar("T")
@@ -115,13 +116,11 @@ def interval_cells(intervals: Mapping[str, tuple[float, float]]) -> dict[str, st
     return {name: f"{low:.1f} to {high:.1f}" for name, (low, high) in intervals.items()}
 
 
-def spread_cells(
-    spreads: Mapping[str, tuple[float, float | None]], floatfmt: str = ".1f"
-) -> dict[str, str]:
-    """Return a cell such as `61.2 ± 1.4` for each metric of `over_seeds`."""
+def spread_cells(runs: Sequence[Mapping[str, float]], floatfmt: str = ".1f") -> dict[str, str]:
+    """Return a cell such as `61.2 ± 1.4` for each metric, over runs with different seeds."""
     return {
         name: f"{mean:{floatfmt}}" + ("" if spread is None else f" ± {spread:{floatfmt}}")
-        for name, (mean, spread) in spreads.items()
+        for name, (mean, spread) in over_seeds(runs).items()
     }
 
 

@@ -58,14 +58,3 @@ def test_what_a_model_or_split_has_not_is_left_out(fake_study):
     assert "positive image-text, attended" not in result.tables[0].rows[0]
     assert [row["model"] for row in result.tables[0].rows] == ["third"]
     assert "text-text" not in (study.folder / "geometry" / "positives.svg").read_text()
-
-
-def test_the_image_s_vector_can_be_the_whole_image_feature(fake_study):
-    trained = fake_study().trained("full", 0)
-    encode = trained.evaluator.encode_images
-    trained.evaluator.encode_images = lambda rows: _with_other_pooled(encode(rows))
-    assert measure(trained, "pooled")["images"] != measure(trained)["images"]
-
-
-def _with_other_pooled(images):
-    return type(images)(images.regions, None, images.pooled.flip(1) ** 3)

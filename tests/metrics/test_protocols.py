@@ -7,8 +7,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ascl_plugin.metrics import protocols
 from ascl_plugin.metrics.precision import precision_at_r
@@ -34,30 +32,6 @@ def test_precision_worked_by_hand():
     average, precision = precision_at_r(sim, torch.tensor([0, 1, 0, 0, 2]))
     assert average.tolist() == pytest.approx([(1 + 2 / 3) / 3, 0, 1])
     assert precision.tolist() == pytest.approx([2 / 3, 0, 1])
-
-
-def test_precision_of_a_tie_counts_against_the_model():
-    """All the same: two wrong captions, then the two right ones, of which R = 2 sees none."""
-    average, precision = precision_at_r(torch.zeros(2, 4), torch.tensor([0, 1, 0, 1]))
-    assert average.tolist() == precision.tolist() == [0, 0]
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(2, 6), st.integers(0, 12), st.integers(0, 2**31), st.booleans())
-def test_precision_equals_a_full_sort(images, extra, seed, ties):
-    rng = np.random.default_rng(seed)
-    owners = rng.permutation([*range(images), *rng.integers(0, images, extra)])
-    sim = rng.integers(0, 3, (images, len(owners))) * 1.0 if ties else rng.normal(
-        size=(images, len(owners))
-    )  # fmt: skip
-    average, precision = precision_at_r(torch.from_numpy(sim), torch.from_numpy(owners))
-    for i in range(images):
-        order = sorted(range(len(owners)), key=lambda t: (-sim[i, t], owners[t] == i))
-        right = np.array([owners[t] == i for t in order])
-        r = right.sum()
-        before = np.cumsum(right)[:r] / np.arange(1, r + 1)
-        assert average[i] == pytest.approx((before * right[:r]).sum() / r)
-        assert precision[i] == pytest.approx(right[:r].mean())
 
 
 def test_the_same_as_torchmetrics():
@@ -135,9 +109,7 @@ def test_coco_1k_is_the_mean_of_five_folds(monkeypatch, other):
 @pytest.mark.parametrize(
     ("owners", "protocol", "message"),
     [
-        ([0, 1, 5], "full", "caption 2 points at image 5, sim has images 0 to 2"),
         ([0, 2, 2], "full", "image 1 has no caption"),
-        ([0, 1], "full", "sim has 3 texts"),
         ([0, 1, 2], "coco_1k", "five folds of 1000 images, got 3 images"),
         ([0, 1, 2], "coco_5k", "unknown protocol 'coco_5k'; known are full, coco_1k"),
     ],

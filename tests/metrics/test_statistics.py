@@ -84,17 +84,6 @@ def test_the_interval_is_scipys():
     assert narrow < hits.mean() < wide
 
 
-def test_captions_of_an_image_are_one_unit():
-    """Five captions that always agree tell no more than one: the interval is as wide."""
-    one = run(images=100, captions=1)
-    owners = np.repeat(np.arange(100), 5)
-    five = replace(one, t2i_rank=one.t2i_rank[np.argsort(one.caption_to_image)][owners],
-                   caption_to_image=owners)  # fmt: skip
-    assert confidence_intervals(five)["t2i_r1"] == pytest.approx(
-        confidence_intervals(one)["t2i_r1"]
-    )
-
-
 def test_the_seed_decides():
     first = confidence_intervals(run(), seed=3, resamples=300)
     assert first == confidence_intervals(run(), seed=3, resamples=300)
@@ -140,15 +129,6 @@ def test_a_run_against_itself_and_against_a_better_one():
     assert found["t2i_r1"].p_value == 1
 
 
-def test_p_values_are_uniform_where_there_is_no_difference():
-    found = [
-        paired_test(run(40, 2, seed), run(40, 2, 500 + seed), resamples=199)["meanr"].p_value
-        for seed in range(200)
-    ]
-    assert np.mean(np.array(found) <= 0.1) == pytest.approx(0.1, abs=0.05)
-    assert np.mean(found) == pytest.approx(0.5, abs=0.06)
-
-
 def test_runs_of_other_data_cannot_be_paired():
     with pytest.raises(ValueError, match="not of the same data and protocol"):
         paired_test(run(), run(captions=4))
@@ -165,10 +145,10 @@ def test_options_out_of_range():
 
 def test_over_seeds_worked_by_hand():
     """1, 2, 6: mean 3, deviation sqrt((4 + 1 + 9) / 2) = sqrt(7)."""
-    found = over_seeds([{"rsum": 1.0}, {"rsum": 2.0}, {"rsum": 6.0}])
-    assert found["rsum"] == pytest.approx((3, 7**0.5))
-    assert spread_cells(found) == {"rsum": "3.0 ± 2.6"}
-    assert spread_cells(over_seeds([{"rsum": 1.0}])) == {"rsum": "1.0"}
+    runs = [{"rsum": 1.0}, {"rsum": 2.0}, {"rsum": 6.0}]
+    assert over_seeds(runs)["rsum"] == pytest.approx((3, 7**0.5))
+    assert spread_cells(runs) == {"rsum": "3.0 ± 2.6"}
+    assert spread_cells(runs[:1]) == {"rsum": "1.0"}
     with pytest.raises(ValueError, match="no runs"):
         over_seeds([])
     with pytest.raises(ValueError, match="run 1 and run 0 do not both have medr"):
