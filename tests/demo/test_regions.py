@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 pytest.importorskip("datasets", reason="extra `recipes`")
-from ascl_plugin.demo.regions import cells, encoder_view, regions_of
+from ascl_plugin.demo.regions import encoder_view, regions_of
 from ascl_plugin.retrieval.encoders import GridEncoder
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8))
@@ -32,12 +32,6 @@ class Crop:
         return (pixels[:, :, : pixels.shape[2] // 2] - 0.5) / scale
 
 
-def test_cells_go_row_by_row():
-    assert cells(2).tolist() == [
-        [0, 0, 0.5, 0.5], [0.5, 0, 0.5, 0.5], [0, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]
-    ]  # fmt: skip
-
-
 def test_the_encoders_view_is_cropped_and_in_its_own_colours():
     seen = encoder_view(Crop(), PICTURE)
     np.testing.assert_array_equal(np.asarray(seen), np.asarray(PICTURE)[:, :48])
@@ -49,8 +43,9 @@ def test_the_view_of_an_encoder_of_ours():
 
 
 def test_as_many_as_a_grid_has_are_cells_of_the_view():
-    found = regions_of(evaluator(), ROW, 9)
-    assert not found.on_picture and len(found.boxes) == 9 and "3 × 3" in found.note
+    found = regions_of(evaluator(), ROW, 4)
+    assert not found.on_picture and "2 × 2" in found.note
+    assert (2 * found.boxes).tolist() == [[0, 0, 1, 1], [1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]]
     assert regions_of(evaluator(), ROW, 8).boxes is None
 
 

@@ -22,17 +22,12 @@ def test_words_of_a_vocabulary():
 
 
 def test_pieces_of_transformers():
-    names = {7: "[CLS]", 1: "play", 4: "##ing"}
+    """Without the marks by which vocabularies say that a word begins or ends."""
+    names = {7: "Ġplay", 1: "##ing", 4: "▁car", 2: "hat</w>"}
     tokenizer = SimpleNamespace(convert_ids_to_tokens=lambda ids: [names[i] for i in ids])
-    assert word_names(encoder(tokenizer), "playing") == ["[CLS]", "play", "##ing"]
     wrapped = SimpleNamespace(tokenizer=tokenizer)  # as open_clip does
-    assert word_names(encoder(wrapped), "playing") == ["[CLS]", "play", "##ing"]
-
-
-def test_marks_of_vocabularies_go():
-    names = {7: "Ġred", 1: "▁car", 4: "hat</w>"}
-    tokenizer = SimpleNamespace(convert_ids_to_tokens=lambda ids: [names[i] for i in ids])
-    assert word_names(encoder(tokenizer), "") == ["red", "car", "hat"]
+    for given in (tokenizer, wrapped):
+        assert word_names(encoder(given, (7, 1, 4, 2)), "") == ["play", "##ing", "car", "hat"]
 
 
 def test_open_clips_own_tokenizer_and_none():

@@ -49,14 +49,6 @@ def test_both_pages_are_written_and_nothing_else(tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
 
 
-def test_the_same_bytes_every_time(tmp_path):
-    for name in ("figure.svg", "figure.dark.svg", "figure.png"):
-        save(draw, tmp_path / f"figure{name[-4:]}")
-        first = (tmp_path / name).read_bytes()
-        save(draw, tmp_path / f"figure{name[-4:]}")
-        assert (tmp_path / name).read_bytes() == first
-
-
 def test_text_is_text_and_the_background_is_clear(tmp_path):
     from PIL import Image
 
@@ -77,14 +69,16 @@ def test_pages_differ_in_ink_and_colours(tmp_path):
     assert COLOURS["dark"][0].lower() in dark
 
 
-def test_settings_of_the_process_are_left_alone_and_left_out(tmp_path):
-    save(draw, tmp_path / "figure.svg")
-    first = (tmp_path / "figure.svg").read_bytes()
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_the_same_bytes_whatever_the_settings_of_the_process(tmp_path, suffix):
+    """And the settings are left alone."""
+    save(draw, tmp_path / f"figure{suffix}")
+    first = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with matplotlib.rc_context({"axes.linewidth": 5, "svg.fonttype": "path"}):
         before = dict(matplotlib.rcParams)
-        save(draw, tmp_path / "figure.svg")
+        save(draw, tmp_path / f"figure{suffix}")
         assert dict(matplotlib.rcParams) == before
-    assert (tmp_path / "figure.svg").read_bytes() == first
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == first
 
 
 def test_pyplot_is_not_imported(tmp_path):
