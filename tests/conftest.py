@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +51,22 @@ def _rank_environment(rank, world, store):
         "INIT_METHOD": f"file://{store}?rank={rank}&world_size={world}",
         "OMP_NUM_THREADS": "1",
     }
+
+
+@pytest.fixture
+def run_recipe(capsys):
+    """Return a function of flags that runs recipes/ascl_coco.py in this process.
+
+    It returns the exit status and the last line of stderr.
+    """
+    recipe = Path(__file__).parents[1] / "recipes" / "ascl_coco.py"
+    main = runpy.run_path(str(recipe))["main"]
+
+    def run(*flags):
+        code = main(list(map(str, flags)))
+        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+
+    return run
 
 
 @pytest.fixture(scope="session")

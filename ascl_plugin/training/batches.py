@@ -84,13 +84,7 @@ class TrainingRows(torch.utils.data.Dataset):
 
 
 class Loader:
-    """A loader of this rank's share of each batch.
-
-    Args:
-        collator: collator of rows.
-        options: options of the run.
-        device: device of the rank.
-    """
+    """A loader of this rank's share of each batch."""
 
     def __init__(self, collator: AsymmetryCollator, options: Options, device: torch.device) -> None:
         # while aligning, nothing is generated that would not be scored
@@ -107,11 +101,6 @@ class Loader:
         self, epoch: int, rows: torch.utils.data.Dataset, keys: Iterable[Sequence[Key]]
     ) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch in the order of their keys, which are read lazily.
-
-        Args:
-            epoch: number of the epoch.
-            rows: dataset that the keys index.
-            keys: keys of each batch.
 
         Raises:
             RuntimeError: a data worker died.
@@ -143,12 +132,6 @@ class Loader:
 
 class ListedFeed:
     """A feed of rows that can be listed; see `Feed`.
-
-    Args:
-        rows: training split.
-        collator: collator of rows.
-        options: options of the run.
-        accelerator: accelerator of the run.
 
     Raises:
         ValueError: too few images for a batch, or too few batches for a step.
@@ -276,8 +259,7 @@ def epoch_batches(
 def describe_rows(rows: Mapping[str, Sequence[Any]]) -> str:
     """Return one line that differs for other images or captions, or another order of them.
 
-    Args:
-        rows: columns `image_id` and `captions`; the images' places do not matter.
+    The places of the images do not matter.
     """
     ids, captions = rows["image_id"][:], rows["captions"][:]
     digest = hashlib.sha256()

@@ -45,14 +45,7 @@ class TrainingState(TypedDict):
 def save_checkpoint(
     folder: Path, step: int, weights: dict[str, Tensor], state: Mapping[str, object], keep: int = 2
 ) -> Path:
-    """Write `checkpoint-STEP` aside, move it into place, and remove all but the last `keep`.
-
-    Args:
-        folder: folder of the run.
-        step: number of optimizer steps done.
-        weights: tensors by name.
-        state: plain values and tensors, as `TrainingState`.
-    """
+    """Write `checkpoint-STEP` aside, move it into place, and remove all but the last `keep`."""
     path = folder / f"checkpoint-{step:07d}"
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
 
@@ -108,12 +101,7 @@ def check_best(folder: Path) -> None:
 
 
 def check_same_run(old: dict[str, object], new: dict[str, object], path: Path) -> None:
-    """Check that no option has changed which changes what a step does.
-
-    Args:
-        old: options of the run that wrote the checkpoint.
-        new: options of the run that resumes from it.
-        path: the checkpoint.
+    """Check that no option has changed, from a checkpoint on, which changes what a step does.
 
     Raises:
         ValueError: an option has changed; the message names it.

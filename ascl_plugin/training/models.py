@@ -18,10 +18,6 @@ def make_model(options: Resolved, captions: Sequence[Sequence[str]]) -> Retrieva
 
     A text encoder with a classmethod `options_from(captions)` gets the options it returns, such as
     the vocabulary of one that trains from scratch; options given by the user go before them.
-
-    Args:
-        options: resolved options of the run.
-        captions: captions of each training image.
     """
     args = options.model
     image = args.image_encoder

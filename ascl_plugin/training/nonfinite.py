@@ -16,7 +16,6 @@ class BadBatches:
     """A judge of each step, with the same verdict on all ranks, that counts what it skips.
 
     Args:
-        accelerator: accelerator of the run.
         model: bare model. Its buffers (running means of batch norm) have seen a batch before it is
             judged: with a limit they are remembered when a step begins, and restored.
         names: function from this rank's rows to the ids of their images.

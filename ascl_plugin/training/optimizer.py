@@ -13,10 +13,8 @@ from ascl_plugin.training.arguments import TrainArguments
 def make_optimizer(model: nn.Module, args: TrainArguments) -> torch.optim.Optimizer:
     """Return Adam or AdamW over the parameters that train.
 
-    Args:
-        model: model; with an `encoder_learning_rate`, parameters of its `image_encoder` and
-            `text_encoder` are a group of their own.
-        args: options of the run.
+    With an `encoder_learning_rate`, parameters of the model's `image_encoder` and `text_encoder`
+    are a group of their own.
 
     Raises:
         ValueError: an `encoder_learning_rate` with frozen encoders, or without a `learning_rate`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -32,9 +32,6 @@ _STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 
 def refuse_engines(environment: Mapping[str, str] = os.environ) -> None:
     """Check that `accelerate launch` asks for an engine that is supported.
-
-    Args:
-        environment: variables that `accelerate launch` sets for its processes.
 
     Raises:
         ValueError: Megatron-LM, DeepSpeed, or FSDP of the first version.
@@ -84,11 +81,6 @@ def set_up_fsdp(accelerator: Accelerator, model: RetrievalModel) -> None:
 class Engine:
     """A prepared model and optimizer, whose steps and checkpoints are the same for every engine.
 
-    Args:
-        accelerator: accelerator of the run.
-        model: model on its device.
-        optimizer: torch optimizer over the parameters that train.
-
     Attributes:
         model: prepared model, to be called in training.
         optimizer: prepared optimizer, with `param_groups` and `zero_grad`.
@@ -101,14 +93,6 @@ class Engine:
         self.raw_model = model
         set_up_fsdp(accelerator, model)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        """Return the context of a batch: gradients are sent with the last batch of a step."""
-        return self.accelerator.accumulate(self.model)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a batch."""
-        self.accelerator.backward(loss)
 
     def gradients_finite(self) -> bool:
         """Return True if the gradients on this rank are finite."""
@@ -141,16 +125,8 @@ class Engine:
         elif sharded(self.raw_model):
             self.raw_model.trained_state()  # which all ranks gather
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """Return the model's `trained_state`, with whole tensors. Collective."""
-        return self.raw_model.trained_state()
-
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `trained_state` returned; each rank takes its shard.
-
-        Raises:
-            ValueError: as of the model's method.
-        """
+        """Load what the model's `trained_state` returned; each rank takes its shard."""
         if sharded(self.raw_model):
             set_model_state_dict(self.raw_model, dict(state), options=_STATE)
         else:
@@ -173,11 +149,7 @@ class Engine:
                 optimizer.state.pop(parameter, None)
 
     def finish(self, state: dict[str, Tensor]) -> None:
-        """End training with these weights; every rank holds all of them from now on.
-
-        Raises:
-            ValueError: as of `load_trained_state`.
-        """
+        """End training with these weights; every rank holds all of them from now on."""
         self.load_trained_state(state)
         for part in _parts(self.raw_model):
             part.unshard()

@@ -22,9 +22,6 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class StopSignal:
     """A memory of signals that ask the run to stop.
 
-    Args:
-        accelerator: accelerator of the run.
-
     Attributes:
         number: number of the signal, after `anywhere` the same on every rank; None: none came.
     """

@@ -22,12 +22,7 @@ class Step:
     """An optimizer step of `gradient_accumulation_steps` batches.
 
     Args:
-        engine: model and optimizer.
-        loss: loss of the model's score blocks.
-        bad_batches: judge of losses and gradients.
-        options: options of the run.
         number: steps done before.
-        rate: learning rate.
 
     Attributes:
         losses: loss of each batch so far.
@@ -60,13 +55,8 @@ class Step:
         bad_batches.begin()
 
     def add(self, batch: Batch, align: bool) -> None:
-        """Take a batch; after the last one of the step, the weights move.
-
-        Args:
-            batch: this rank's share.
-            align: score by late interaction.
-        """
-        with self.engine.accumulating():
+        """Take this rank's share of a batch; after the last one of the step, the weights move."""
+        with self.accelerator.accumulate(self.engine.model):  # which sends with the last batch
             if self.finite:
                 self.rows += batch["row"].tolist()
                 self.finite = self._backward(batch, align) and self._update()
@@ -89,7 +79,7 @@ class Step:
         self.losses.append(value)
         if not self._all_finite(math.isfinite(value), f"loss is {value}"):
             return False
-        self.engine.backward(loss)
+        self.accelerator.backward(loss)
         if cached is not None:
             cached.carry_on()
         return True

@@ -29,10 +29,7 @@ class StreamFeed:
     """A feed that reads from `Lanes`; see `Feed`.
 
     Args:
-        lanes: lanes for the run's batch size.
         collator: collator of rows; it must not look rows up in a table.
-        options: options of the run.
-        accelerator: accelerator of the run.
 
     Attributes:
         positions: positions of the lanes that this rank reads, behind the last batch it gave.
@@ -68,12 +65,7 @@ class StreamFeed:
         return iter(())
 
     def batches(self, epoch: int, begin: int) -> Iterator[Batch]:
-        """See `Feed`; the stream goes on where it is, `begin` only counts.
-
-        Raises:
-            RuntimeError: a data worker died.
-            KeyError, ValueError: as of `Lanes.chunks`.
-        """
+        """See `Feed`; the stream goes on where it is, `begin` only counts."""
         left = self.batches_per_epoch - begin
         batches = self.loader.batches(epoch, GivenRows(), self._read(left))
         try:

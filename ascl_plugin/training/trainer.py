@@ -21,6 +21,7 @@ from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.training import run_log
 from ascl_plugin.training.batches import Feed, ListedFeed
 from ascl_plugin.training.checkpoint import (
     TrainingState,
@@ -33,7 +34,6 @@ from ascl_plugin.training.checkpoint import (
 from ascl_plugin.training.nonfinite import BadBatches
 from ascl_plugin.training.optimizer import learning_rate, make_optimizer
 from ascl_plugin.training.resolve import Resolved
-from ascl_plugin.training.run_log import RunLog
 from ascl_plugin.training.sharding import Engine, sharded, share_buffers
 from ascl_plugin.training.signals import StopSignal
 from ascl_plugin.training.step import Step
@@ -45,17 +45,6 @@ class Trainer:
 
     A step depends on the seed, its number and the weights: weights after any number of
     interruptions and resumptions equal those of a run left alone.
-
-    Args:
-        accelerator: accelerator of the run.
-        model: model to train.
-        loss: loss of the model's score blocks.
-        collator: collator of rows.
-        train_rows: a split, or the `Lanes` of a stream.
-        val_rows: validation split.
-        evaluator: evaluator of the model.
-        options: options of the run.
-        folder: folder of the run.
     """
 
     def __init__(
@@ -93,7 +82,6 @@ class Trainer:
             self.feed = ListedFeed(train_rows, collator, options, accelerator)
         # all that must be the same when the run is resumed
         self.identity = {**options.flat(), "training data": self.feed.describe()}
-        self.run_log = RunLog(folder)
         self.step = self.epoch = self.batch = self.bad_validations = 0
         self.best: dict[str, float] = {"rsum": -math.inf}
         self.bad_batches = BadBatches(
@@ -113,12 +101,11 @@ class Trainer:
             FloatingPointError: a loss or a gradient is not finite, and no more steps may be
                 skipped; nothing of that step is kept.
             KeyboardInterrupt: a signal came; a checkpoint of the last whole step was written.
-            OSError: the folder cannot be written.
         """
         if self.args.resume:
             self._resume()
         if self.accelerator.is_main_process:  # also of a run that was killed before it saved
-            self.run_log.drop_after(self.step)
+            run_log.drop_after(self.folder, self.step)
         device = self.accelerator.device
         random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
         bar = tqdm(
@@ -129,7 +116,8 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
         )
         with random_state, self.stop_signal.awaited(), bar:
-            while self.step < self.total_steps and not self._out_of_patience():
+            patience = self.args.patience or math.inf
+            while self.step < self.total_steps and self.bad_validations < patience:
                 self._train_epoch(bar)
                 stopping = self.stop_signal.anywhere()
                 if not stopping:
@@ -211,9 +199,6 @@ class Trainer:
             )
         self.accelerator.wait_for_everyone()
 
-    def _out_of_patience(self) -> bool:
-        return bool(self.args.patience) and self.bad_validations >= self.args.patience
-
     def _log(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
             self._write_line(values)
@@ -221,11 +206,11 @@ class Trainer:
 
     def _write_line(self, values: dict[str, object] | dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            self.run_log.write({"step": self.step, "epoch": self.epoch, **values})
+            run_log.write_line(self.folder, {"step": self.step, "epoch": self.epoch, **values})
 
     def _save(self) -> None:
         place = self.feed.state()  # gathered from all ranks, as are the next two
-        weights, moments = self.engine.trained_state(), self.engine.optimizer_state()
+        weights, moments = self.raw_model.trained_state(), self.engine.optimizer_state()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state: TrainingState = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -44,10 +44,7 @@ def clip(tmp_path_factory):
 
 def run(clip, out, *flags):
     """The recipe on a few scenes with both encoders of the CLIP, in 2 steps; its exit status."""
-    spec = importlib.util.spec_from_file_location("ascl_coco", RECIPES / "ascl_coco.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe.main(
+    return runpy.run_path(str(RECIPES / "ascl_coco.py"))["main"](
         [
             "--image_encoder=transformers_clip", "--text_encoder=transformers_clip",
             f"--image_encoder.model={clip}", f"--text_encoder.model={clip}",

@@ -90,11 +90,11 @@ def test_two_machines_of_one_process(tmp_path):
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "error: FSDP was asked for, but"),
     ],
 )
-def test_an_engine_that_cannot_be_had_is_one_line(tmp_path, engine, message):
+def test_an_engine_that_cannot_be_had_is_one_line(
+    run_recipe, monkeypatch, tmp_path, engine, message
+):
     """As `accelerate launch` asks for it."""
-    done = subprocess.run(
-        [sys.executable, RECIPES / "ascl_coco.py", *OPTIONS, f"--output_dir={tmp_path / 'run'}"],
-        env={**os.environ, **engine}, capture_output=True, text=True, timeout=250,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith(message)
+    for name, value in engine.items():
+        monkeypatch.setenv(name, value)
+    code, told = run_recipe(*OPTIONS, f"--output_dir={tmp_path}")
+    assert code == 2 and told.startswith(message)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +41,7 @@ TRAIN = ["--cpu=True", "--num_threads=1", "--log_with=none", "--dim=16", "--batc
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return runpy.run_path(str(RECIPES / f"{name}.py"))["main"]
 
 
 @pytest.fixture

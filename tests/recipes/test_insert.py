@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,10 @@ from ascl_plugin.retrieval.inputs import TextInputs
 from ascl_plugin.training.trainer import Trainer
 
 pytestmark = pytest.mark.recipe
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def test_insert(tmp_path, monkeypatch):
+def test_insert(tmp_path, monkeypatch, run_recipe):
     """What a cache of a frozen text encoder is filled with is what the batches hold."""
-    spec = importlib.util.spec_from_file_location("ascl_coco", RECIPES / "ascl_coco.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
     planned, asked = set(), set()
     tokenize, fit = TextInputs.__call__, Trainer.fit
 
@@ -38,13 +32,13 @@ def test_insert(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "fit", planning)
     monkeypatch.setattr(Trainer, "_validate", lambda self, bar: None)
     monkeypatch.setattr(Trainer, "load_best", lambda self: monkeypatch.undo())
-    code = recipe.main([
+    code, _ = run_recipe(
         "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16", "--cpu=True",
         "--num_threads=1", "--log_with=none",
         "--scenes_train=16", "--scenes_val=4", "--scenes_test=4", "--epochs=3", "--align_epochs=1",
         "--batch_size=8", "--captions_per_epoch=1", "--log_every=1", "--negatives=insert",
         f"--output_dir={tmp_path}",
-    ])  # fmt: skip
+    )  # fmt: skip
     assert code == 0
     assert asked == planned
     assert len(planned) >= 16 + 2 * 16 * 2  # an epoch of captions, two of two negatives a pair

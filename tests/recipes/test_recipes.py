@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -110,18 +109,15 @@ def test_the_flickr_recipe_is_the_same_under_its_own_name():
 
 
 @pytest.fixture
-def main(capsys, tmp_path):
+def main(run_recipe, tmp_path):
     """The recipe in this process: (exit status, last line of stderr)."""
-    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPES / "ascl_coco.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    out = tmp_path / "run"
 
     def run(*argv):
-        code = recipe.main([*SMALL, "--epochs=1", "--align_epochs=0", f"--output_dir={out}", *argv])
-        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+        return run_recipe(
+            *SMALL, "--epochs=1", "--align_epochs=0", f"--output_dir={run.out}", *argv
+        )
 
-    run.out = out
+    run.out = tmp_path / "run"
     return run
 
 
@@ -198,31 +194,26 @@ def test_coco(main):
     assert metrics["best"]["step"] == 1 and 0 < metrics["test"]["rows"][0]["metrics"]["rsum"] < 600
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_does_not_decode_is_named(main, root, workers):
+def test_an_image_that_does_not_decode_is_named_and_ends_the_run(main, root, tmp_path):
+    """Data workers never see SIGTERM: left over, they would keep the process at its end for good.
+
+    With a worker, that is in a process of its own.
+    """
     folder = root(train=[1] * 4, val=[1, 1])
     bad = folder / "images" / "train2.png"
     bad.write_bytes(bad.read_bytes()[:60])
-    code, told = main(f"--data_root={folder}", "--batch_size=2", f"--num_workers={workers}")
-    assert code == 2
-    assert told.startswith("error: image ") and str(bad) in told and "does not decode" in told
-
-
-def test_an_error_in_a_data_worker_ends_the_run(root, tmp_path):
-    """Workers never see SIGTERM: left over, they would keep the process at its end for good."""
-    folder = root(train=[1] * 4, val=[1, 1])
-    bad = folder / "images" / "train2.png"
-    bad.write_bytes(bad.read_bytes()[:60])
+    code, told = main(f"--data_root={folder}", "--batch_size=2")
+    assert code == 2 and told.startswith(f"error: image train2.png ({bad}) does not decode")
     command = [
         sys.executable, RECIPES / "ascl_coco.py", *SMALL, "--epochs=1", "--align_epochs=0",
         f"--data_root={folder}", "--batch_size=2", "--num_workers=1",
     ]  # fmt: skip
     done = subprocess.run(
-        [*map(str, command), f"--output_dir={tmp_path / 'run'}"],
+        [*map(str, command), f"--output_dir={tmp_path / 'worker'}"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: image train2.png ({bad})")
+    assert done.stderr.strip().splitlines()[-1] == told
 
 
 def test_other_bad_input_is_one_line_that_names_it(main, root):
@@ -255,10 +246,7 @@ def test_options_that_do_not_fit_the_data_or_the_model_are_one_line(main, root):
     folder = root(train=[1] * 4, val=[1, 1])
     for flags, message in (
         (["--data_root=/no/such/folder"], "/no/such/folder"),
-        (
-            ["--image_encoder.gird=3"],
-            "image_encoder 'grid' has no option 'gird' (did you mean 'grid'?)",
-        ),
+        (["--image_encoder.gird=3"], "image_encoder 'grid' has no option 'gird'"),
         (["--fusion.num_heads=3"], "dim 16 is not divisible by num_heads 3"),
         (["--image_encoder=gird"], "did you mean 'grid'"),
         (["--loss.temperature=0"], "temperature must be in (0, inf)"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from ascl_plugin.data.readers import read
 
 pytestmark = pytest.mark.recipe
 
-ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16", "--cpu=True",
     "--num_threads=1", "--log_with=none",
@@ -25,27 +25,19 @@ FLAGS = [
 ]  # fmt: skip
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-samples = load(ROOT / "tests" / "adapters" / "region_samples.py")
+samples = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "adapters" / "region_samples.py"))
+)
 
 
 @pytest.fixture
-def main(tmp_path, capsys):
+def main(tmp_path, run_recipe):
     """The recipe in this process: (exit status, last line of stderr)."""
-    recipe = load(ROOT / "recipes" / "ascl_coco.py")
-    out = tmp_path / "run"
 
     def run(*argv):
-        code = recipe.main([*FLAGS, f"--output_dir={out}", *map(str, argv)])
-        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+        return run_recipe(*FLAGS, f"--output_dir={run.out}", *argv)
 
-    run.out = out
+    run.out = tmp_path / "run"
     return run
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import runpy
 import signal
 import sys
 from contextlib import nullcontext
@@ -22,6 +22,7 @@ from ascl_plugin.shares import shares
 from ascl_plugin.training import step as loop
 from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
 from ascl_plugin.training.models import make_model
+from ascl_plugin.training.nonfinite import BadBatches
 
 PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three
 CAPTIONS = ["a", "the b", "c", "a b c d e", "c a d", "d d", "e a b b"]
@@ -69,29 +70,34 @@ class Normed(GridEncoder):
         return super().forward(self.norm(pixel_values))
 
 
-def make(fusion):
+def make(fusion, dtype=torch.float32, **words):
     """A small model and no chance: every process has the same."""
     torch.manual_seed(0)
-    words = {"name": "transformer", "vocabulary": list("abcde"), "width": 8}
-    return RetrievalModel({"name": "grid", "width": 8, "grid": 2}, words, fusion, dim=8)
+    words = {"name": "transformer", "vocabulary": list("abcde"), "width": 8, **words}
+    images = {"name": "grid", "width": 8, "grid": 2}
+    return RetrievalModel(images, words, fusion, dim=8).to(dtype)
 
 
 def whole_batch(model, of, number):
     """All pairs of a batch: pixels and tokens, or what a cache holds; noise seeds or texts."""
     torch.manual_seed(number + 1)
+    dtype = next(model.parameters()).dtype
     if of == "cache":
         lengths = torch.randint(1, 6, (PAIRS, 1))
-        words = {"words": torch.randn(PAIRS, 5, 8), "word_mask": torch.arange(5) < lengths}
+        words = {
+            "words": torch.randn(PAIRS, 5, 8, dtype=dtype),
+            "word_mask": torch.arange(5) < lengths,
+        }
         regions = torch.arange(4) < torch.randint(1, 5, (PAIRS, 1))
-        batch = {"regions": torch.randn(PAIRS, 4, 8), "region_mask": regions, **words}
-        batch |= {"pooled": torch.randn(PAIRS, 8)}
+        batch = {"regions": torch.randn(PAIRS, 4, 8, dtype=dtype), "region_mask": regions, **words}
+        batch |= {"pooled": torch.randn(PAIRS, 8, dtype=dtype)}
         batch |= {f"positive_{k}": v.flip(0) for k, v in words.items()}
         return batch | {"noise_seed": torch.arange(PAIRS)}
     texts = {"": CAPTIONS, "positive_": POSITIVES}
     if of == "inserted":
         texts |= {"negative_": [f"{text} e d" for text in CAPTIONS]}
         texts |= {"positive_negative_": [f"d {text}" for text in POSITIVES]}
-    batch = {"pixel_values": torch.rand(PAIRS, 3, 32, 32) * 2 - 1}
+    batch = {"pixel_values": torch.rand(PAIRS, 3, 32, 32, dtype=dtype) * 2 - 1}
     for prefix in [""] if of == "captions" else texts:
         tokens = model.text_encoder.tokenize(texts[prefix])
         batch |= {f"{prefix}{k}": v.roll(number, 0) for k, v in tokens.items()}
@@ -112,11 +118,13 @@ def own_part(batch):
 
 
 def gradients(
-    fusion=None, loss=None, of="pixels", batches=1, chunk=0, negatives="gaussian", **options
-):
+    fusion=None, loss=None, of="pixels", batches=1, chunk=0, negatives="gaussian", model=None,
+    **options,
+):  # fmt: skip
     """Losses, score blocks and averaged gradients; what was sent and scored on the way."""
     loss = loss or AsymmetryLoss(0.1)
-    model = make(fusion or {"num_heads": 2})
+    model = model or make(fusion or {"num_heads": 2})
+    model.zero_grad()
     ranks = dist.is_initialized()
     wrapped = model
     if ranks:
@@ -162,11 +170,9 @@ def run(folder, *more, stop_at=None, kill_at=None):
     Returns:
         Exit status, and all that each batch holds of this process's pairs.
     """
-    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPE)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    main = runpy.run_path(str(RECIPE))["main"]
     # rounding differs with the number of processes, and Adam blows up what is near zero
-    recipe.make_model = lambda *options: make_model(*options).double()
+    main.__globals__["make_model"] = lambda *options: make_model(*options).double()
     plain, seen = loop.to_inputs, []
 
     def to_inputs(batch, device):
@@ -184,7 +190,7 @@ def run(folder, *more, stop_at=None, kill_at=None):
     end, Accelerator.end_training = Accelerator.end_training, lambda self: None  # more runs follow
     loop.to_inputs, evaluation.to_inputs = recorded, to_inputs
     try:
-        return recipe.main([*OPTIONS, f"--output_dir={folder}", *more]), seen
+        return main([*OPTIONS, f"--output_dir={folder}", *more]), seen
     finally:
         loop.to_inputs = evaluation.to_inputs = plain
         Accelerator.end_training = end
@@ -219,9 +225,35 @@ def summary(batch):
     return [list(line) for line in zip(*columns, strict=True)]
 
 
+def bad_steps(rank):
+    """Only rank 1's losses are bad, at steps 2 and 4; one may be."""
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True)
+    model = accelerator.prepare(nn.Linear(2, 2))
+    bad = BadBatches(
+        accelerator, model.module, lambda rows: [f"image {row}" for row in rows], 1, print
+    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    found = {"error": ""}
+    for step in range(1, 5):
+        bad.begin()
+        loss = model(torch.ones(2, 2) * (rank + 1)).sum()
+        try:
+            kept = bad.all_finite(not (rank and step % 2 == 0), "loss is nan", step, [rank])
+        except FloatingPointError as error:
+            found["error"] = str(error)
+            break
+        if kept:
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return found | {"steps": bad.steps, "weight": model.module.weight.detach()}
+
+
 def one_process(rank, out, world):
     """One of two or three; what it found goes into a file, its runs into folders beside it."""
     dist.init_process_group("gloo", init_method=os.environ["INIT_METHOD"])
+    bad = bad_steps(rank)
     runs = {"alone": run(out / f"alone-{world}")}
     if world == 2:
         runs["2-2, first"] = run(out / "2-2", stop_at=10)
@@ -232,7 +264,7 @@ def one_process(rank, out, world):
         runs["1-3, then"] = run(out / "1-3", "--resume", "--num_workers=2")
         run(out / "parts-3", "--cached_chunk=2")
     found = {name: gradients(**options) for name, options in COMPONENTS.items()}
-    torch.save({"components": found, "runs": runs}, out / f"{rank}.pt")
+    torch.save({"components": found, "runs": runs, "bad": bad}, out / f"{rank}.pt")
     dist.destroy_process_group()
 
 

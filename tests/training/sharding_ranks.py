@@ -35,6 +35,20 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+def build(accelerator, options, rows, folder, frozen_texts=False):
+    """A trainer that caches nothing."""
+    model = make_model(options, rows["train"]["captions"][:])
+    model.text_encoder.requires_grad_(not frozen_texts)
+    model.text_encoder.frozen = frozen_texts
+    images, texts = ImageInputs(model.image_encoder), TextInputs(model.text_encoder)
+    loss = options.loss
+    collator = AsymmetryCollator(texts, images, loss.positives, loss.negatives, 0)
+    return Trainer(
+        accelerator, model, make_loss(loss.loss), collator, rows["train"], rows["val"],
+        Evaluator(model, images, texts), options, folder,
+    )  # fmt: skip
+
+
 def trainer(folder, fsdp, *more):
     """Over the same 8 drawn scenes every time; the text encoder is frozen."""
     options = resolve(parse_options([*OPTIONS, f"--output_dir={folder}", *more]))
@@ -49,16 +63,8 @@ def trainer(folder, fsdp, *more):
     kind = DistributedType.FSDP if fsdp else DistributedType.MULTI_CPU
     accelerator.state.distributed_type = kind
     rows = {name: scenes.make(name, 8, 0) for name in ("train", "val")}
-    model = make_model(options, rows["train"]["captions"][:])
-    model.text_encoder.requires_grad_(False)
-    model.text_encoder.frozen = True
-    images, texts = ImageInputs(model.image_encoder), TextInputs(model.text_encoder)
-    collator = AsymmetryCollator(texts, images, "mixed", "gaussian", 0)
     folder.mkdir(exist_ok=True)
-    return Trainer(
-        accelerator, model, make_loss(options.loss.loss), collator, rows["train"], rows["val"],
-        Evaluator(model, images, texts), options, folder,
-    )  # fmt: skip
+    return build(accelerator, options, rows, folder, frozen_texts=True)
 
 
 def trained(folder, fsdp, *more):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
 
+import processes_ranks as program
 import torch
 import torch.distributed as dist
-
-spec = importlib.util.spec_from_file_location(
-    "processes_ranks", Path(__file__).with_name("processes_ranks.py")
-)
-program = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(program)
 
 # 2 epochs of 4 steps of 2 batches of 6 pairs, 2 of each of 3 lanes; the stream's passes have 4
 STREAM = [

@@ -128,10 +128,14 @@ def test_files_that_cannot_be_read_are_named(capsys, config, tmp_path):
         assert "--config: expected a file" in refused(capsys, *argv)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "epochs", "eval_every", "log_every"])
-def test_numbers_that_count_something_start_at_one(capsys, config, name):
-    assert f"argument --{name}: expected at least 1, got 0" in refused(capsys, f"--{name}", "0")
-    assert "got -2" in refused(capsys, "--config", config(f"{name}: -2\n"))
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("batch_size", 1), ("eval_every", 1), ("cached_chunk", 0), ("skip_bad_batches", 0)],
+)
+def test_numbers_that_count_something_start_at_one_or_zero(capsys, config, name, least):
+    told = f"argument --{name}: expected at least {least}, got"
+    assert f"{told} {least - 1}" in refused(capsys, f"--{name}={least - 1}")
+    assert f"{told} -2" in refused(capsys, "--config", config(f"{name}: -2\n"))
 
 
 def test_a_component_is_a_name_or_a_mapping(config):

@@ -10,13 +10,10 @@ import torch
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
 from accelerate import Accelerator
+from sharding_ranks import build
 
-from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data import scenes
-from ascl_plugin.retrieval.evaluator import Evaluator
-from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.training.arguments import parse_options
-from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.trainer import Trainer
 
@@ -30,15 +27,8 @@ OPTIONS = [
 
 def test_nothing_piles_up_over_the_steps(tmp_path, monkeypatch):
     """Blocks that Python has allocated, and live tensors: from step 75 to 175."""
-    options = resolve(parse_options(OPTIONS))
-    rows = scenes.make("train", 4, 0)
-    model = make_model(options, rows["captions"][:])
-    images, texts = ImageInputs(model.image_encoder), TextInputs(model.text_encoder)
-    trainer = Trainer(
-        Accelerator(cpu=True), model, make_loss(options.loss.loss),
-        AsymmetryCollator(texts, images, "none", "gaussian", 0), rows, rows,
-        Evaluator(model, images, texts), options, tmp_path,
-    )  # fmt: skip
+    rows = dict.fromkeys(("train", "val"), scenes.make("train", 4, 0))
+    trainer = build(Accelerator(cpu=True), resolve(parse_options(OPTIONS)), rows, tmp_path)
     found = {}
 
     def count(self, values):

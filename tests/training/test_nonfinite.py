@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.nonfinite import BadBatches, finite_gradients
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
+CONFIG = Path(__file__).parents[2] / "recipes" / "configs" / "small.yaml"
 # an epoch of 5 steps
 OPTIONS = [
     "--scenes_train=20", "--scenes_val=6", "--scenes_test=6", "--epochs=1", "--batch_size=4",
@@ -34,17 +33,14 @@ STEPS = 5
 
 
 @pytest.fixture
-def main(capsys, monkeypatch):
+def main(run_recipe, monkeypatch):
     """The recipe in this process, whose batches of some numbers are not numbers.
 
     `main(folder, *options, bad=(2,))` -> (exit status, last line of stderr)."""
-    spec = importlib.util.spec_from_file_location("ascl_coco_recipe", RECIPE)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
     plain = loop.to_inputs
 
     def run(folder, *more, bad=()):
-        options = parse_options([*OPTIONS, *more], RECIPE.parent / "configs" / "small.yaml")
+        options = parse_options([*OPTIONS, *more], CONFIG)
         batches = order.epoch_batches(0, 0, [5] * 20, options.train.batch_size, 1)
         poisoned = {row for number in bad for row, _ in batches[number - 1]}
 
@@ -55,8 +51,7 @@ def main(capsys, monkeypatch):
             return inputs
 
         monkeypatch.setattr(loop, "to_inputs", poison)
-        code = recipe.main([*OPTIONS, *more, f"--output_dir={folder}"])
-        return code, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+        return run_recipe(*OPTIONS, *more, f"--output_dir={folder}")
 
     return run
 
@@ -152,13 +147,6 @@ def test_cached_parts_train_as_the_whole_batch(main, tmp_path):
     assert found == pytest.approx(expected, rel=1e-3)
 
 
-def test_options_below_zero_are_refused(capsys):
-    for name in ("cached_chunk", "skip_bad_batches"):
-        with pytest.raises(SystemExit):
-            parse_options([f"--{name}=-1"])
-        assert f"argument --{name}: expected at least 0, got -1" in capsys.readouterr().err
-
-
 def test_running_means_are_put_back():
     model = nn.BatchNorm1d(2)
     logged = []
@@ -183,16 +171,3 @@ def test_finite_gradients(value):
     assert finite_gradients(model.parameters())
     model.weight.grad[1, 2] = value
     assert not finite_gradients(model.parameters())
-
-
-def test_processes_decide_alike(tmp_path, run_ranks):
-    """Every process leaves out step 2 and stops at 4; gradients of steps 1 and 3 are shared."""
-    zero, one = run_ranks(str(Path(__file__).with_name("nonfinite_ranks.py")), tmp_path)
-    assert zero["steps"] == one["steps"] == [2]
-    torch.manual_seed(0)
-    # d sum / d weight: 2 rows of 1 on rank 0, of 2 on rank 1, in the mean 3; two steps of 0.1
-    expected = nn.Linear(2, 2).weight.detach() - 0.6
-    torch.testing.assert_close(zero["weight"], expected)
-    assert torch.equal(one["weight"], zero["weight"])
-    assert one["error"].startswith("loss is nan at step 4; the batch held images image 0, image 1.")
-    assert zero["error"].startswith("a loss or gradient of another process is not finite at step 4")

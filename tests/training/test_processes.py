@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+import processes_ranks as program
+
 from ascl_plugin.training.batches import epoch_batches
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
-
-PROGRAM = Path(__file__).with_name("processes_ranks.py")
-spec = importlib.util.spec_from_file_location("processes_ranks", PROGRAM)
-program = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(program)
 
 pytestmark = pytest.mark.recipe
 WORLDS = (1, 2, 3)
@@ -38,7 +34,7 @@ def found(tmp_path_factory, run_ranks):
     torch.set_num_threads(1)
     runs = {"alone": program.run(out / "alone-1")}
     runs["1-3, first"] = program.run(out / "1-3", kill_at=13)
-    ranks = {world: run_ranks(PROGRAM, out, world) for world in (2, 3)}
+    ranks = {world: run_ranks(program.__file__, out, world) for world in (2, 3)}
     runs["2-1, then"] = program.run(out / "2-1", "--resume", "--num_workers=2")
     components = {name: program.gradients(**o) for name, o in program.COMPONENTS.items()}
     torch.set_num_threads(threads)
@@ -154,3 +150,16 @@ def test_the_same_number_of_processes_ends_bit_for_bit_the_same(found):
     for number, moment in moments[1].items():
         for key, value in moment.items():
             assert torch.equal(moments[0][number][key], value), (number, key)
+
+
+def test_processes_skip_the_same_steps(found):
+    """Every process leaves out step 2 and stops at 4; gradients of steps 1 and 3 are shared."""
+    zero, one = (rank["bad"] for rank in found[1][2])
+    assert zero["steps"] == one["steps"] == [2]
+    torch.manual_seed(0)
+    # d sum / d weight: 2 rows of 1 on rank 0, of 2 on rank 1, in the mean 3; two steps of 0.1
+    expected = nn.Linear(2, 2).weight.detach() - 0.6
+    torch.testing.assert_close(zero["weight"], expected)
+    assert torch.equal(one["weight"], zero["weight"])
+    assert one["error"].startswith("loss is nan at step 4; the batch held images image 0, image 1.")
+    assert zero["error"].startswith("a loss or gradient of another process is not finite at step 4")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+import stream_ranks as program
+
 from ascl_plugin.data import scenes
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
-
-PROGRAM = Path(__file__).with_name("stream_ranks.py")
-spec = importlib.util.spec_from_file_location("stream_ranks", PROGRAM)
-program = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(program)
 
 pytestmark = pytest.mark.recipe
 SHARDS, EACH, LANES = 6, 4, 3
@@ -47,7 +42,7 @@ def found(tmp_path_factory, run_ranks, write_tar):
         "alone": [program.run(out, "alone")],
         "1-2, first": [program.run(out, "1-2", kill_at=13)],
     }
-    ranks = run_ranks(PROGRAM, out)
+    ranks = run_ranks(program.__file__, out)
     runs |= {name: [rank[name] for rank in ranks] for name in ranks[0]}
     runs["2-1, then"] = [program.run(out, "2-1", "--resume", "--num_workers=2")]
     torch.set_num_threads(threads)

@@ -1,0 +1,6 @@
+"""Where tests find the programs of their ranks."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
