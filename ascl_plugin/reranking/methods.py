@@ -16,6 +16,7 @@ from ascl_plugin.reranking.options import (
     ARRAYS,
     Method,
     MethodOptions,
+    RerankOptions,
     array_option,
     check_count,
     check_known,
@@ -140,7 +141,8 @@ def rerank(
         "k": k, "reverse_k": reverse_k, "text_neighbors": text_neighbors,
         "text_embeddings": text_embeddings, **options,
     }  # fmt: skip
-    given = {option: value for option, value in every.items() if value is not None}
+    named = RerankOptions.__annotations__  # None is "the default" of these alone
+    given = {o: value for o, value in every.items() if value is not None or o not in named}
     name, function = find_method(method)
     check_known(name, function, given)
     for option in ("k", "reverse_k", "text_neighbors"):

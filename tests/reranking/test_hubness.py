@@ -344,6 +344,7 @@ def test_a_small_temperature_does_not_overflow():
         ({"method": "csls", "alpha": 1}, TypeError, "'csls' has no option 'alpha'; it has nei"),
         ({"method": "csls", "k": 20}, TypeError, "'csls' has no option 'k'"),
         ({"method": "none", "alpha": 5}, TypeError, "'none' has no option 'alpha'; it has none"),
+        ({"misspelled": None}, TypeError, "'bidirectional' has no option 'misspelled'"),
         ({"method": "csls", "text_embeddings": np.eye(3)}, TypeError, "no option 'text_emb"),
         ({"neighbors": 5}, TypeError, "'bidirectional' has no option 'neighbors'; it has k, rev"),
         ({"method": "dual_softmax", "bank_i2t": np.eye(3)}, TypeError, "no option 'bank_i2t'"),
