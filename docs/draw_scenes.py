@@ -1,6 +1,6 @@
 """Draw the picture of scenes in the README: each with its first caption and three variants.
 
-python benchmarks/draw_scenes.py docs/scenes.png
+python docs/draw_scenes.py docs/scenes.png
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     sheet.save(options.path)
 
 
-def write(pencil: ImageDraw.ImageDraw, row: dict, left: int, top: int) -> None:
+def write(pencil: ImageDraw.ImageDraw, row: dict[str, str], left: int, top: int) -> None:
     """Write the caption and its variants, each below its label."""
     for column, label, colour in LABELS:
         pencil.text((left, top), label, colour, ImageFont.load_default(size=11))
