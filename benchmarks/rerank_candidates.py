@@ -1,4 +1,4 @@
-"""How long re-ranking of top-K lists takes, and how much memory beside the lists.
+"""Time and memory of re-ranking top-K lists, beside the lists themselves.
 
     python benchmarks/rerank_candidates.py --texts 1000000 --images 200000 --length 100
 

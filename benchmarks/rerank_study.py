@@ -1,4 +1,4 @@
-"""How the options of `rerank` behave on score matrices of trained models: tables and plots.
+"""Tables and plots of the options of `rerank` on score matrices of trained models.
 
     python benchmarks/rerank_study.py --plots docs/images \\
         --halves "Flickr8k linear" val.npy val_caption_to_image.npy \\

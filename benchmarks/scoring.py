@@ -1,4 +1,4 @@
-"""How much memory scoring takes beside features and result: the peak of a fresh process.
+"""Memory of scoring beside features and result: the peak of a fresh process.
 
     python benchmarks/scoring.py --images 100 --texts 800 --memory 256
     python benchmarks/scoring.py --only matrix --path sims.npy  # into a file; goes on if killed

@@ -1,4 +1,4 @@
-"""Where the time of a training run goes: waiting for data, encoders, scores, backward, the rest.
+"""Time of a training run by part: waiting for data, encoders, scores, backward, the rest.
 
     python benchmarks/training_loop.py --num_threads 1                 # options of the recipe
     python benchmarks/training_loop.py --data_root DIR --config recipes/configs/NAME.yaml

@@ -13,7 +13,7 @@ from ascl_plugin.report.table import Table
 
 @dataclass(frozen=True)
 class Origin:
-    """How an experiment was run, and its place among the sections of a study."""
+    """Command, seeds and split of an experiment, and its place in a study."""
 
     experiment: str
     place: int
