@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +55,9 @@ class TimmGrid(PretrainedEncoder):
         precision: "float32", or "bf16": the encoder runs under autocast. On a CPU it is faster
             only with instructions for it (`torch.cpu.get_capabilities()` lists `avx512_bf16` or
             `amx_bf16`). Outputs are float32 either way.
+        pooled_layers: names of modules inside the model ("blocks.5"); the means of their outputs
+            over places follow the model's own pooled feature. Earlier layers know colours and
+            textures that the last one, trained to name objects, has dropped.
 
     Attributes:
         preprocess: the evaluation transform, RGB picture -> (3, H, W).
@@ -84,6 +88,7 @@ class TimmGrid(PretrainedEncoder):
         crop: str = "model",
         image_size: int | None = None,
         precision: str = "float32",
+        pooled_layers: Sequence[str] = (),
     ) -> None:
         super().__init__(model, tune)
         for name, value, known in (("crop", crop, CROPS), ("precision", precision, PRECISIONS)):
@@ -100,6 +105,10 @@ class TimmGrid(PretrainedEncoder):
         elif self.frozen and weights is None:
             self._warn_of_random_weights()
         self.model.reset_classifier(0)  # else its weights would never get a gradient
+        self.pooled_layers = list(pooled_layers)
+        self._means: dict[str, Tensor] = {}  # of the layers, while a batch is encoded
+        for layer in self.pooled_layers:
+            self._layer(layer).register_forward_hook(partial(self._keep_mean, layer))
         size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
         self.data_config = resolve_data_config(size, model=self.model)
         if crop == "none":
@@ -128,6 +137,8 @@ class TimmGrid(PretrainedEncoder):
     def _encode(self, pixel_values: Tensor) -> ImageFeatures:
         with self._autocast(pixel_values.device.type):
             features, pooled = self._features(pixel_values)
+            means = [self._means.pop(layer) for layer in self.pooled_layers]
+            pooled = torch.cat([pooled, *means], dim=1) if means else pooled
         if self.precision != "float32":
             features, pooled = features.float(), pooled.float()
         return ImageFeatures(grid_cells(self._map(features), self.side), None, pooled)
@@ -141,8 +152,21 @@ class TimmGrid(PretrainedEncoder):
         """Return all that the features depend on, as JSON: model, weights, preprocessing, grid."""
         config = {n: self.data_config[n] for n in _PREPROCESSING if n in self.data_config}
         # caches of before the option stay valid
-        precision = {} if self.precision == "float32" else {"precision": self.precision}
-        return self._fingerprint(num_regions=self.side**2, preprocessing=config, **precision)
+        later = {} if self.precision == "float32" else {"precision": self.precision}
+        later |= {"pooled_layers": self.pooled_layers} if self.pooled_layers else {}
+        return self._fingerprint(num_regions=self.side**2, preprocessing=config, **later)
+
+    def _layer(self, name: str) -> nn.Module:
+        try:
+            return self.model.get_submodule(name)
+        except AttributeError:
+            raise ValueError(
+                f"{self.model_name} has no module {name!r} for pooled_layers; its parts: "
+                f"{', '.join(n for n, _ in self.model.named_children())}"
+            ) from None
+
+    def _keep_mean(self, layer: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self._means[layer] = self._map(output).mean((2, 3))
 
     def _features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output of `forward_features` and the pooled feature (I, pooled_dim)."""

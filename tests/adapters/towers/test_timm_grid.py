@@ -308,3 +308,21 @@ def test_package_path(tmp_path, monkeypatch):
     for bad in ("package:some_weights", "package:some_weights/../x", "package:a.b/x", "package:/x"):
         with pytest.raises(ValueError, match="expected package:NAME/path"):
             package_path(bad)
+
+
+def test_pooled_layers_are_means_of_inner_outputs():
+    encoder = random(pooled_layers=["layer1", "layer2.0"]).eval()
+    x = torch.randn(2, 3, *encoder.data_config["input_size"][1:])
+    model = encoder.model
+    first = model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(x)))))
+    second = model.layer2[0](first)
+    expected = torch.cat([model(x), first.mean((2, 3)), second.mean((2, 3))], dim=1)
+    torch.testing.assert_close(encoder(x).pooled, expected)
+    assert encoder.pooled_dim == expected.shape[1]
+    assert encoder.fingerprint()["pooled_layers"] == ["layer1", "layer2.0"]
+    assert "pooled_layers" not in random().fingerprint()
+
+
+def test_a_layer_that_the_model_lacks_is_named():
+    with pytest.raises(ValueError, match="no module 'layer9' for pooled_layers; its parts: conv1"):
+        random(pooled_layers=["layer9"])
