@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places, whole_texts, wide
+from ascl_plugin.features import (
+    ImageFeatures,
+    TextFeatures,
+    check_features,
+    mean_of_places,
+    whole_texts,
+    wide,
+)
 
 
 class PooledSimilarity(nn.Module):

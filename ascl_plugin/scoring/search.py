@@ -48,8 +48,8 @@ def search(
         candidates: number of texts an image, and of images a text, to score; at least `topk`.
         topk: length of the lists.
         embeddings: "regions" (mean of the regions) against the mean of the words, or "pooled" (the
-            whole-image feature) against `whole_texts`, at unit length; or your own vectors (I, E) and (T, E), used
-            unchanged.
+            whole-image feature) against `whole_texts`, at unit length; or your own vectors (I, E)
+            and (T, E), used unchanged.
         index: faiss factory string: "Flat" is exact; "IVF100,Flat" and "HNSW32" are not. Or two
             faiss indexes of these vectors, of images and of texts, such as `open_shards` returns.
         index_options: of faiss, such as "nprobe=10" or "efSearch=64"; for an index made here.
