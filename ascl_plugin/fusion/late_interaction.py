@@ -25,9 +25,10 @@ class LateInteraction(nn.Module):
     S        = u2 S_local + (1 - u2) S_global
 
     There are no parameters (but with "mean_softmin"), and one matrix product scores a block of
-    pairs, at a small part of the cost of cross-modal attention. Encoders learn from scratch with it in far fewer seconds;
-    attention that starts as a similarity in the joint space, as `CrossModalFusion` does, continues
-    from there. With u1 = 0 it is ColBERT's score (Khattab and Zaharia, 2020), with u1 = 1/2 that of
+    pairs, at a small part of the cost of cross-modal attention. Encoders learn from scratch with it
+    in far fewer seconds; attention that starts as a similarity in the joint space, as
+    `CrossModalFusion` does, continues from there. With u1 = 0 it is ColBERT's score (Khattab and
+    Zaharia, 2020), with u1 = 1/2 that of
     FILIP (Yao et al., 2022) with its two directions added.
 
     Args:

@@ -1,28 +1,26 @@
 """Local scores of chosen pairs alone, with gradients: a few thousand of a batch's million.
 
 The factored equations of `tile_scores`, on gathered pairs in place of all pairs of a tile. Texts of
-similar length are prepared together; a chunk of pairs at a time is gathered and multiplied.
+similar length are prepared together; a chunk of pairs at a time is gathered and multiplied, and
+once more for the backward pass, so that memory does not grow with the number of pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, wide
 from ascl_plugin.fusion.parameters import FusionParameters
 from ascl_plugin.fusion.prepared import Prepared, prepare_images, prepare_texts
 from ascl_plugin.fusion.reference import EPS
 from ascl_plugin.fusion.tile_scores import Attended
-from ascl_plugin.fusion.tiling import default_kept, groups
+from ascl_plugin.fusion.tiling import groups
 
 GROUP = 256  # texts prepared together at most
-CHUNK = 4 * 2**20  # numbers gathered at once: about what caches hold, on a CPU
+CHUNK = 2**20  # numbers gathered at once: about as many as caches hold, on a CPU
 
 
 class Side(NamedTuple):
@@ -33,7 +31,7 @@ class Side(NamedTuple):
             those are the queries.
         keys: (N, H, M, d).
         gram: (N, G, M H/G, M H/G).
-        norms, shares: (N, M).
+        norms: (N, M).
         mask: (N, M), or None.
     """
 
@@ -41,7 +39,6 @@ class Side(NamedTuple):
     keys: Tensor
     gram: Tensor
     norms: Tensor
-    shares: Tensor
     mask: Tensor | None
 
     def take(self, index: Tensor) -> Side:
@@ -58,70 +55,105 @@ def local_of_pairs(
 ) -> Tensor:
     """Return S_local (P,) of image `rows[p]` with text `columns[p]`; see `CrossModalFusion`."""
     asked, rows = rows.unique(return_inverse=True)
-    of_images = _side(prepare_images(head, images[asked], False))
+    image = prepare_images(head, images[asked], False)
     asked, columns = columns.unique(return_inverse=True)
-    order, found = [], []
     counts = columns.bincount(minlength=len(asked))
     begins = counts.cumsum(0) - counts
     by_text = columns.argsort(stable=True)
+    u1, scales = head.direction_weight, (head.image_to_text.scale, head.text_to_image.scale)
+    order, found = [], []
+    of_images = _side(image)
     for chosen, part in groups(texts[asked], GROUP):
         assert isinstance(part, TextFeatures)
-        of_texts = _side(prepare_texts(head, part, False))
-        own = counts[chosen]
+        text = prepare_texts(head, part, False)
+        own = counts[chosen]  # pairs of each text of the group
         at = torch.arange(len(chosen), device=own.device).repeat_interleave(own)
         within = torch.arange(len(at), device=own.device) - (own.cumsum(0) - own)[at]
         pairs = by_text[begins[chosen][at] + within]
-        sizes = sum(x[0].numel() for x in (*of_images, *of_texts) if x is not None)
-        size = max(1, CHUNK // sizes)
-        again = torch.is_grad_enabled() and len(rows) * sizes * 8 > default_kept(rows.device)
-        score = partial(_chunk, head, of_images, of_texts)
-        run = partial(checkpoint, score, use_reentrant=False) if again else score
-        chunks = zip(rows[pairs].split(size), at.split(size), strict=True)
-        found += [run(i, t) for i, t in chunks]
+        of_texts = _side(text)
+        by_region, by_word = _Cosines.apply(scales, rows[pairs], at, *of_images, *of_texts)
+        by_word = head.pool_words(by_word, text.shares[at])
+        by_region = (by_region * image.shares[rows[pairs]]).sum(-1)
+        found.append(u1 * by_region + (1 - u1) * by_word)
         order.append(pairs)
-    back = torch.cat(order).argsort()
-    return torch.cat(found)[back]
+    return torch.cat(found)[torch.cat(order).argsort()]
 
 
 def _side(x: Prepared) -> Side:
     asking = x.queries if x.toward is None else torch.cat([x.queries, x.toward], 1)
-    return Side(
-        wide(asking).permute(0, 2, 3, 1).contiguous(),
-        wide(x.keys).transpose(1, 2).contiguous(),
-        x.gram, x.norms, x.shares, x.mask,
-    )  # fmt: skip
+    asking, keys = wide(asking).permute(0, 2, 3, 1), wide(x.keys).transpose(1, 2)
+    return Side(asking.contiguous(), keys.contiguous(), x.gram, x.norms, x.mask)
 
 
-def _chunk(
-    head: FusionParameters, images: Side, texts: Side, rows: Tensor, columns: Tensor
-) -> Tensor:
-    x, y = images.take(rows), texts.take(columns)
-    u1 = head.direction_weight
-    with torch.autocast(rows.device.type, enabled=False):
-        by_region = _attend(head.image_to_text.scale, x, y)
-        by_word = _attend(head.text_to_image.scale, y, x, head.pool_words)
-        return u1 * by_region + (1 - u1) * by_word
+class _Cosines(torch.autograd.Function):
+    """The cosines of regions (P, K) and of words (P, L) with what they attend to, in chunks.
+
+    In: scales of the logits (regions, words), the pairs' images and texts (P,), the fields of both
+    sides. The backward pass gathers and attends to each chunk again: the graph of a gather would
+    hold, for each chunk, a gradient as large as all items.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, scales: tuple[float, float], rows: Tensor, columns: Tensor, *fields: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return both cosines."""
+        images, texts = Side(*fields[:5]), Side(*fields[5:])
+        ctx.save_for_backward(rows, columns, *fields)
+        ctx.scales = scales
+        ctx.size = max(1, CHUNK // sum(x[0].numel() for x in fields if x is not None))
+        found = [
+            _cosines(scales, images.take(i), texts.take(t))
+            for i, t in zip(rows.split(ctx.size), columns.split(ctx.size), strict=True)
+        ]
+        return tuple(torch.cat(part) for part in zip(*found, strict=True))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Return the gradients of the fields."""
+        rows, columns, *fields = ctx.saved_tensors
+        found = [
+            torch.zeros_like(x) if needed else None
+            for x, needed in zip(fields, ctx.needs_input_grad[3:], strict=True)
+        ]
+        parts = (x.split(ctx.size) for x in (rows, columns, *gradients))
+        for i, t, *upstream in zip(*parts, strict=True):
+            index = [i] * 5 + [t] * 5
+            with torch.enable_grad():
+                leaves = [
+                    None if x is None else x.index_select(0, at).requires_grad_(y is not None)
+                    for x, at, y in zip(fields, index, found, strict=True)
+                ]
+                out = _cosines(ctx.scales, Side(*leaves[:5]), Side(*leaves[5:]))
+            wanted = [k for k, total in enumerate(found) if total is not None]
+            given = torch.autograd.grad(out, [leaves[k] for k in wanted], upstream)
+            for k, gradient in zip(wanted, given, strict=True):
+                found[k].index_add_(0, index[k], gradient)
+        return None, None, None, *found
 
 
-def _attend(
-    scale: float, x: Side, y: Side, pool: Callable[[Tensor, Tensor], Tensor] | None = None
-) -> Tensor:
-    """Return the mean over the places of x of cos(x_i, y*_i), or them as pooled: (P,)."""
+def _cosines(scales: tuple[float, float], x: Side, y: Side) -> tuple[Tensor, Tensor]:
+    with torch.autocast(x.keys.device.type, enabled=False):
+        return _attend(scales[0], x, y), _attend(scales[1], y, x)
+
+
+def _attend(scale: float, x: Side, y: Side) -> Tensor:
+    """Return cos(x_i, y*_i) (P, M) of the places of x."""
     count, places = x.norms.shape
+    apart = y.gram.shape[1]
     products = y.keys @ x.asking  # (P, H, N, M or 2 M)
     if products.shape[3] == places:
         products = products.flatten(0, 1).unsqueeze(1)  # heads apart
-        logits, toward, mask = products * scale, products, y.mask
-        apart = y.gram.shape[1]
-        if mask is not None:
-            mask = mask.repeat_interleave(apart, 0)
-        dots, norms, _ = Attended.apply(logits, toward, y.gram.flatten(0, 1), None, mask)
-        dots, norms = (part.view(count, apart, places).sum(1) for part in (dots, norms))
+        logits, toward = products * scale, products
     else:
         logits, toward = products.chunk(2, dim=3)
-        dots, norms, _ = Attended.apply(logits, toward, y.gram.squeeze(1), None, y.mask)
+    mask = y.mask
+    if mask is not None and apart > 1:
+        mask = mask.repeat_interleave(apart, 0)
+    dots, norms, _ = Attended.apply(logits, toward, y.gram.flatten(0, 1), None, mask)
+    dots, norms = (part.view(count, apart, places).sum(1) for part in (dots, norms))
     if y.mask is not None:
         dots = dots * y.mask.any(1, keepdim=True)
     squared = norms * x.norms
-    cosines = torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())
-    return pool(cosines, x.shares) if pool else (cosines * x.shares).sum(-1)
+    return torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())
