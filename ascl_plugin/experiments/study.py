@@ -105,7 +105,10 @@ class Study:
         rows = self.rows()
         images.prepare(cast(Sequence[Row], rows), options["eval_batch_size"], progress=True)
         evaluator = Evaluator(
-            loaded, images, TextInputs(loaded.text_encoder), options["eval_batch_size"]
+            loaded,
+            images,
+            TextInputs(loaded.text_encoder, lexical=loaded.lexical_ids),
+            options["eval_batch_size"],
         )
         texts, owners = caption_to_image(rows)
         scores = np.load(folder / f"scores_{self.split}.npy", mmap_mode="c", allow_pickle=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -128,18 +128,27 @@ class TextInputs:
     Args:
         encoder: text encoder.
         cache_dir: root of the caches; None: encode every time.
+        lexical: `RetrievalModel.lexical_ids`; if not None, `lexical_ids` come with every batch.
     """
 
-    def __init__(self, encoder: TextEncoder, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        cache_dir: str | Path | None = None,
+        lexical: Callable[[Sequence[str]], Tensor] | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.lexical = lexical
         self.store = _store(encoder, cache_dir)
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return the tensors of T strings, padded to the longest."""
         if self.store is None:
-            return self.encoder.tokenize(list(texts))
-        words, mask = _padded([self.store[text]["words"] for text in texts])
-        return {"words": words, "word_mask": mask}
+            found = self.encoder.tokenize(list(texts))
+        else:
+            words, mask = _padded([self.store[text]["words"] for text in texts])
+            found = {"words": words, "word_mask": mask}
+        return found if self.lexical is None else {**found, "lexical_ids": self.lexical(texts)}
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that the encoder cuts; 0 if it does not know."""
