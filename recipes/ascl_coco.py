@@ -43,6 +43,7 @@ from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
 from ascl_plugin.retrieval.model import parameter_counts
 from ascl_plugin.scoring.matrix_file import write_matrix
 from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.input_statistics import fit_input_norm
 from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.resolve import Resolved, resolve
 from ascl_plugin.training.setup import (
@@ -119,14 +120,15 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         model.image_encoder, cache if data.cache_images else None, data.region_files,
         data.pooled_files,
     )  # fmt: skip
-    texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
+    text_cache = cache if data.cache_texts else None
+    texts = TextInputs(model.text_encoder, text_cache, lexical=model.lexical_ids)
     phrases = None
     if loss.negatives == "insert":
         phrases = PhraseBank(captions, accelerator.is_main_process)
     del captions
     fed_texts, fed_images = texts, images
     if "train" not in tables:
-        fed_texts = TextInputs(model.text_encoder)
+        fed_texts = TextInputs(model.text_encoder, lexical=model.lexical_ids)
         if data.region_files is None:
             fed_images = ImageInputs(model.image_encoder, memory=0)
     collator = AsymmetryCollator(
@@ -158,6 +160,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     for inputs in (images, texts):
         if inputs.store is not None:
             inputs.store.refresh()
+    fit_input_norm(model, images, texts, splits["train"], trainer.planned_texts())
 
     try:
         trainer.fit()

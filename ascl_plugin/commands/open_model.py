@@ -101,7 +101,7 @@ def open_split(
     evaluator = Evaluator(
         model,
         image_inputs(model.image_encoder, None, region_files, pooled_files),
-        TextInputs(model.text_encoder),
+        TextInputs(model.text_encoder, lexical=model.lexical_ids),
         args.batch_size,
         progress=True,
     )

@@ -104,9 +104,8 @@ class Study:
         images = image_inputs(loaded.image_encoder, cache, *files)
         rows = self.rows()
         images.prepare(cast(Sequence[Row], rows), options["eval_batch_size"], progress=True)
-        evaluator = Evaluator(
-            loaded, images, TextInputs(loaded.text_encoder), options["eval_batch_size"]
-        )
+        inputs = TextInputs(loaded.text_encoder, lexical=loaded.lexical_ids)
+        evaluator = Evaluator(loaded, images, inputs, options["eval_batch_size"])
         texts, owners = caption_to_image(rows)
         scores = np.load(folder / f"scores_{self.split}.npy", mmap_mode="c", allow_pickle=False)
         sim = torch.from_numpy(scores)

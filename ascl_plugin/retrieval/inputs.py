@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -160,6 +160,7 @@ class TextInputs:
         encoder: text encoder.
         cache_dir: root of the caches; None: encode every time.
         feature_memory: bytes of cached features that `pack` keeps.
+        lexical: `RetrievalModel.lexical_ids`; if not None, `lexical_ids` come with every batch.
     """
 
     def __init__(
@@ -167,8 +168,10 @@ class TextInputs:
         encoder: TextEncoder,
         cache_dir: str | Path | None = None,
         feature_memory: int = FEATURE_MEMORY,
+        lexical: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         self.encoder = encoder
+        self.lexical = lexical
         self.store = _store(encoder, cache_dir)
         self.feature_memory = feature_memory
         self._prepared: list[str] = []
@@ -177,12 +180,14 @@ class TextInputs:
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return the tensors of T strings, padded to the longest."""
         if self.store is None:
-            return self.encoder.tokenize(list(texts))
-        if self._packed is not None and (places := self._packed.places(texts)) is not None:
+            found = self.encoder.tokenize(list(texts))
+        elif self._packed is not None and (places := self._packed.places(texts)) is not None:
             words, mask = self._packed.padded("words", places)
-            return {"words": words, "word_mask": mask}
-        words, mask = _padded([self.store[text]["words"] for text in texts])
-        return {"words": words, "word_mask": mask}
+            found = {"words": words, "word_mask": mask}
+        else:
+            words, mask = _padded([self.store[text]["words"] for text in texts])
+            found = {"words": words, "word_mask": mask}
+        return found if self.lexical is None else {**found, "lexical_ids": self.lexical(texts)}
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that the encoder cuts; 0 if it does not know."""

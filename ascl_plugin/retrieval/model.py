@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
+from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
+from ascl_plugin.retrieval.lexical import BagOfWords
+from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
 
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -50,6 +54,15 @@ class RetrievalModel(
             mean, unit variance), "l2" (unit length) or "none". The papers only say "normalized".
         align_local_weight, align_direction_weight: u2 and u1 of the `LateInteraction` that aligns
             features before the fusion.
+        image_dropout, text_dropout: dropout on the encoders' outputs, in training.
+        input_norm: of the outputs of *frozen* encoders, before the dropout; a side whose encoder
+            trains has none. "standard": each channel less the mean of the training features, over
+            their deviation; "sqrt_standard": of square roots on the image side, where features
+            must not be negative, "standard" on the text side. `fit_input_norm` comes first.
+        text_pool: "none": the mean word stands for a text. Otherwise `TextFeatures.pooled` is a
+            projection, with weights of its own, of the encoder's words as `TextPool` pools them.
+        lexical: `{"vocabulary": [...], "word_dropout": 0.0}` of a `BagOfWords`, which is added to
+            that projection; None: no such bag. Texts then come with `lexical_ids`.
 
     Shapes:
         N pairs in, score blocks (N, N) out, N over all ranks.
@@ -64,12 +77,21 @@ class RetrievalModel(
         feature_norm: str = "layer",
         align_local_weight: float = 1.0,
         align_direction_weight: float = 0.0,
+        image_dropout: float = 0.0,
+        text_dropout: float = 0.0,
+        input_norm: str = "none",
+        text_pool: str = "none",
+        lexical: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if feature_norm not in NORMS:
-            raise ValueError(
-                f"feature_norm must be one of {', '.join(NORMS)}, got {feature_norm!r}"
-            )
+        _check_choice("input_norm", input_norm, INPUT_NORMS)
+        _check_choice("text_pool", text_pool, TEXT_POOLS)
+        if lexical is not None and text_pool == "none":
+            raise ValueError("lexical adds to the pooled text: choose a text_pool, such as mean")
+        for name, share in (("image_dropout", image_dropout), ("text_dropout", text_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {share}")
+        _check_choice("feature_norm", feature_norm, NORMS)
         self.feature_norm = feature_norm
         self.image_encoder: ImageEncoder = _build("image_encoder", image_encoder)
         self.text_encoder: TextEncoder = _build("text_encoder", text_encoder)
@@ -81,25 +103,121 @@ class RetrievalModel(
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
         self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
+        self.image_dropout = nn.Dropout(image_dropout)
+        self.text_dropout = nn.Dropout(text_dropout)
+        widths = {
+            "region": self.image_encoder.region_dim,
+            "pooled": self.image_encoder.pooled_dim,
+            "word": self.text_encoder.word_dim,
+        }
+        self.text_pool: TextPool | None = None
+        self.lexical: BagOfWords | None = None
+        if text_pool != "none":
+            self.text_pool = TextPool(text_pool, self.text_encoder.word_dim)
+            self.text_projection = nn.Linear(self.text_pool.width, dim)
+            widths["text"] = self.text_pool.width
+        if lexical is not None:
+            self.lexical = BagOfWords(**{**lexical, "dim": dim})
+        self.input_norms = nn.ModuleDict()
+        if input_norm != "none":
+            frozen = {
+                "image": self.image_encoder.frozen, "text": self.text_encoder.frozen,
+            }  # fmt: skip
+            if not any(frozen.values()):
+                raise ValueError(
+                    f"input_norm {input_norm!r} is for frozen encoders; here both train"
+                )
+            for name, width in widths.items():
+                side = "image" if name in ("region", "pooled") else "text"
+                root = input_norm == "sqrt_standard" and side == "image"
+                if frozen[side]:
+                    self.input_norms[name] = InputNorm(width, root)
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
-        if "regions" in batch:
-            raw = ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
-        else:
-            raw = self.image_encoder(batch["pixel_values"])
+        raw = self._raw_images(batch)
         assert raw.pooled is not None
-        regions = self._normalize(self.region_projection(raw.regions))
-        return ImageFeatures(regions, raw.mask, self._normalize(self.pooled_projection(raw.pooled)))
+        regions = self.image_dropout(self._norm_inputs("region", raw.regions))
+        pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
+        regions = self._normalize(self.region_projection(regions))
+        return ImageFeatures(regions, raw.mask, self._normalize(self.pooled_projection(pooled)))
 
     def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
-        """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`."""
+        """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`.
+
+        Raises:
+            ValueError: a model with `lexical` got no `lexical_ids`.
+        """
+        raw = self._raw_texts(batch, prefix)
+        words = self.text_dropout(self._norm_inputs("word", raw.words))
+        words = self._normalize(self.word_projection(words))
+        if self.text_pool is None:
+            return TextFeatures(words, raw.mask)
+        pooled = self._norm_inputs("text", self.text_pool(raw))
+        pooled = self.text_projection(self.text_dropout(pooled))
+        if self.lexical is not None:
+            if f"{prefix}lexical_ids" not in batch:
+                raise ValueError(
+                    f"the batch lacks {prefix}lexical_ids: make it by TextInputs(..., "
+                    "lexical=model.lexical_ids)"
+                )
+            pooled = pooled + self.lexical(batch[f"{prefix}lexical_ids"])
+        return TextFeatures(words, raw.mask, self._normalize(pooled))
+
+    @property
+    def lexical_ids(self) -> Callable[[Sequence[str]], Tensor] | None:
+        """Function from T strings to `lexical_ids` (T, L), for `TextInputs`; None without a bag."""
+        return None if self.lexical is None else self.lexical.ids
+
+    @torch.no_grad()
+    def fit_input_norm(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Take the statistics of `input_norm` from training batches, once before the first step.
+
+        Every rank passes the same batches. Without `input_norm`, and in a model that was loaded
+        with statistics, nothing happens.
+
+        Args:
+            batches: what `encode_images` and `encode_texts` take; images and texts may come apart.
+                Regions and words count where they are real.
+
+        Raises:
+            ValueError: a negative value under a square root; a side without any features.
+        """
+        if self.needs_input_norm:
+            fit(self.input_norms, (self._observed(batch) for batch in batches))
+
+    @property
+    def needs_input_norm(self) -> bool:
+        """True if `fit_input_norm` has to come before the first features."""
+        return any(isinstance(x, InputNorm) and not x.fitted for x in self.input_norms.values())
+
+    def _observed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return raw vectors (any, D) by the names of `input_norms`."""
+        batch, found = to_inputs(batch, self.region_projection.weight.device), {}
+        if "region" in self.input_norms and ("regions" in batch or "pixel_values" in batch):
+            image = self._raw_images(batch)
+            assert image.pooled is not None
+            found = {"region": _real(image.regions, image.mask), "pooled": image.pooled}
+        if "word" in self.input_norms and ("words" in batch or "input_ids" in batch):
+            text = self._raw_texts(batch)
+            found["word"] = _real(text.words, text.mask)
+            if self.text_pool is not None:
+                found["text"] = self.text_pool(text)
+        return found
+
+    def _raw_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
+        if "regions" in batch:
+            return ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
+        return self.image_encoder(batch["pixel_values"])
+
+    def _raw_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
         if f"{prefix}words" in batch:
-            raw = TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
-        else:
-            ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
-            raw = self.text_encoder(ids, mask)
-        return TextFeatures(self._normalize(self.word_projection(raw.words)), raw.mask)
+            return TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
+        ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
+        return self.text_encoder(ids, mask)
+
+    def _norm_inputs(self, name: str, x: Tensor) -> Tensor:
+        return self.input_norms[name](x) if name in self.input_norms else x
 
     def forward(
         self,
@@ -263,6 +381,15 @@ def _build(kind: str, spec: ComponentSpec) -> Any:
     if not isinstance(name, str):
         raise ValueError(f"{kind}: expected {{'name': ..., **options}}, got {repr(spec)[:80]}")
     return registry.build(kind, name, **options)
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _real(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values.flatten(0, 1) if mask is None else values[mask]
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -47,9 +47,9 @@ def search(
         images, texts: features.
         candidates: number of texts an image, and of images a text, to score; at least `topk`.
         topk: length of the lists.
-        embeddings: "regions" (mean of the regions) or "pooled" (the whole-image feature) against
-            the mean of the words, at unit length; or your own vectors (I, E) and (T, E), used
-            unchanged.
+        embeddings: "regions" (mean of the regions) against the mean of the words, or "pooled" (the
+            whole-image feature) against `whole_texts`, at unit length; or your own vectors (I, E)
+            and (T, E), used unchanged.
         index: faiss factory string: "Flat" is exact; "IVF100,Flat" and "HNSW32" are not. Or two
             faiss indexes of these vectors, of images and of texts, such as `open_shards` returns.
         index_options: of faiss, such as "nprobe=10" or "efSearch=64"; for an index made here.
@@ -71,7 +71,7 @@ def search(
     if not 1 <= topk <= candidates:
         raise ValueError(f"topk must be from 1 to candidates, got {topk} of {candidates}")
     if isinstance(embeddings, str):
-        v, w = image_embeddings(images, embeddings), text_embeddings(texts)
+        v, w = image_embeddings(images, embeddings), text_embeddings(texts, embeddings)
     else:
         v, w = (torch.as_tensor(x).detach().float().cpu() for x in embeddings)
     for name, vectors, count in (("images", v, len(images)), ("texts", w, len(texts))):
@@ -199,8 +199,15 @@ def image_embeddings(images: ImageFeatures, of: str = "regions") -> Tensor:
 
 
 @torch.no_grad()
-def text_embeddings(texts: TextFeatures) -> Tensor:
-    """Return (T, D), fp32 on the CPU, of unit length: the mean of the real words."""
+def text_embeddings(texts: TextFeatures, of: str = "regions") -> Tensor:
+    """Return (T, D), fp32 on the CPU, of unit length: the mean of the real words.
+
+    Args:
+        texts: features.
+        of: the images' side; against "pooled", the whole-text feature if there is one.
+    """
+    if of == "pooled" and texts.pooled is not None:
+        return normalize(texts.pooled.float(), dim=-1).cpu()
     parts = texts.split(max(1, CHUNK * len(texts) // max(1, texts.nbytes)))
     means = (mean_of_places(part.words, part.mask).float() for part in parts)
     return torch.cat([normalize(vectors, dim=-1).cpu() for vectors in means])

@@ -118,6 +118,22 @@ class ModelArguments:
         0.0, "align_epochs: weight of regions-to-words in the local score"
     )
     feature_norm: str = _option("layer", "norm of projected features", ["layer", "l2", "none"])
+    image_dropout: float = _option(0.0, "dropout on the outputs of the image encoder")
+    text_dropout: float = _option(0.0, "dropout on the outputs of the text encoder")
+    input_norm: str = _option(
+        "none",
+        "frozen encoders: norm of their outputs by training mean and deviation; sqrt_standard: of "
+        "square roots on the image side",
+        ["none", "standard", "sqrt_standard"],
+    )
+    text_pool: str = _option(
+        "none",
+        "pooled text beside the words, by a projection of its own (none: the mean word)",
+        ["none", "mean", "max", "mean_max", "gpo"],
+    )
+    lexical: bool = _option(False, "add a learned bag of the training captions' words to it")
+    lexical_minimum: int = _option(2, "lexical: occurrences that a word needs")
+    lexical_word_dropout: float = _option(0.0, "lexical: words left out in training, as a share")
 
 
 @dataclass(frozen=True)
@@ -205,7 +221,7 @@ class TrainArguments:
 
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
-    "log_every", "stream_buffer", "num_regions",
+    "log_every", "stream_buffer", "num_regions", "lexical_minimum",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ascl_plugin import registry
+from ascl_plugin.retrieval.lexical import BagOfWords
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import Component, DataArguments
 from ascl_plugin.training.resolve import Resolved
@@ -18,6 +19,7 @@ def make_model(options: Resolved, captions: Sequence[Sequence[str]]) -> Retrieva
 
     A text encoder with a classmethod `options_from(captions)` gets the options it returns, such as
     the vocabulary of one that trains from scratch; options given by the user go before them.
+    `lexical` gets its vocabulary in the same way.
     """
     args = options.model
     image = args.image_encoder
@@ -27,11 +29,16 @@ def make_model(options: Resolved, captions: Sequence[Sequence[str]]) -> Retrieva
     encoder = registry.resolve("text_encoder", args.text_encoder.name)
     if hasattr(encoder, "options_from"):
         text = {**encoder.options_from(captions), **text}
+    lexical: dict[str, object] | None = None
+    if args.lexical:
+        lexical = {"word_dropout": args.lexical_word_dropout}
+        lexical |= BagOfWords.options_from(captions, args.lexical_minimum)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(options.train.seed)
         return RetrievalModel(
             dict(image), text, dict(args.fusion), args.dim, args.feature_norm,
-            args.align_local_weight, args.align_direction_weight,
+            args.align_local_weight, args.align_direction_weight, args.image_dropout,
+            args.text_dropout, args.input_norm, args.text_pool, lexical,
         )  # fmt: skip
 
 
