@@ -19,7 +19,7 @@ from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
-from ascl_plugin.retrieval.lexical import BagOfWords
+from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
 
 try:
@@ -61,8 +61,10 @@ class RetrievalModel(
             must not be negative, "standard" on the text side. `fit_input_norm` comes first.
         text_pool: "none": the mean word stands for a text. Otherwise `TextFeatures.pooled` is a
             projection, with weights of its own, of the encoder's words as `TextPool` pools them.
-        lexical: `{"vocabulary": [...], "word_dropout": 0.0}` of a `BagOfWords`, which is added to
-            that projection; None: no such bag. Texts then come with `lexical_ids`.
+        lexical: `{"kind": "bag", "vocabulary": [...], "word_dropout": 0.0}`: a `BagOfWords` is
+            added to that projection; `{"kind": "lsa", "vocabulary": [...], "dim": 512}`: the
+            vector of `LatentSemantics`, which are to be fitted first, follows the pooled words
+            before it. Texts then come with `lexical_ids`. None: neither.
 
     Shapes:
         N pairs in, score blocks (N, N) out, N over all ranks.
@@ -111,13 +113,19 @@ class RetrievalModel(
             "word": self.text_encoder.word_dim,
         }
         self.text_pool: TextPool | None = None
-        self.lexical: BagOfWords | None = None
+        self.lexical: BagOfWords | LatentSemantics | None = None
+        if lexical is not None:
+            options = dict(lexical)
+            kind = str(options.pop("kind", "bag"))
+            _check_choice("lexical", kind, LEXICAL[1:])
+            bag = kind == "bag"
+            self.lexical = BagOfWords(**options, dim=dim) if bag else LatentSemantics(**options)
         if text_pool != "none":
             self.text_pool = TextPool(text_pool, self.text_encoder.word_dim)
-            self.text_projection = nn.Linear(self.text_pool.width, dim)
             widths["text"] = self.text_pool.width
-        if lexical is not None:
-            self.lexical = BagOfWords(**{**lexical, "dim": dim})
+            if isinstance(self.lexical, LatentSemantics):
+                widths["text"] += self.lexical.dim
+            self.text_projection = nn.Linear(widths["text"], dim)
         self.input_norms = nn.ModuleDict()
         if input_norm != "none":
             frozen = {
@@ -153,16 +161,18 @@ class RetrievalModel(
         words = self._normalize(self.word_projection(words))
         if self.text_pool is None:
             return TextFeatures(words, raw.mask)
-        pooled = self._norm_inputs("text", self.text_pool(raw))
+        pooled = self._norm_inputs("text", self._pooled_text(raw, batch, prefix))
         pooled = self.text_projection(self.text_dropout(pooled))
-        if self.lexical is not None:
-            if f"{prefix}lexical_ids" not in batch:
-                raise ValueError(
-                    f"the batch lacks {prefix}lexical_ids: make it by TextInputs(..., "
-                    "lexical=model.lexical_ids)"
-                )
-            pooled = pooled + self.lexical(batch[f"{prefix}lexical_ids"])
+        if isinstance(self.lexical, BagOfWords):
+            pooled = pooled + self.lexical(_lexical_ids(batch, prefix))
         return TextFeatures(words, raw.mask, self._normalize(pooled))
+
+    def _pooled_text(self, raw: TextFeatures, batch: dict[str, Tensor], prefix: str = "") -> Tensor:
+        assert self.text_pool is not None
+        pooled = self.text_pool(raw)
+        if isinstance(self.lexical, LatentSemantics):
+            pooled = torch.cat([pooled, self.lexical(_lexical_ids(batch, prefix))], dim=1)
+        return pooled
 
     @property
     def lexical_ids(self) -> Callable[[Sequence[str]], Tensor] | None:
@@ -202,7 +212,7 @@ class RetrievalModel(
             text = self._raw_texts(batch)
             found["word"] = _real(text.words, text.mask)
             if self.text_pool is not None:
-                found["text"] = self.text_pool(text)
+                found["text"] = self._pooled_text(text, batch)
         return found
 
     def _raw_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
@@ -386,6 +396,15 @@ def _build(kind: str, spec: ComponentSpec) -> Any:
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _lexical_ids(batch: dict[str, Tensor], prefix: str) -> Tensor:
+    if f"{prefix}lexical_ids" not in batch:
+        raise ValueError(
+            f"the batch lacks {prefix}lexical_ids: make it by TextInputs(..., "
+            "lexical=model.lexical_ids)"
+        )
+    return batch[f"{prefix}lexical_ids"]
 
 
 def _real(values: Tensor, mask: Tensor | None) -> Tensor:

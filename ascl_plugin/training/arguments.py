@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.retrieval.lexical import LEXICAL
 from ascl_plugin.yaml_file import parse_yaml, read_yaml
 
 try:
@@ -131,9 +132,17 @@ class ModelArguments:
         "pooled text beside the words, by a projection of its own (none: the mean word)",
         ["none", "mean", "max", "mean_max", "gpo"],
     )
-    lexical: bool = _option(False, "add a learned bag of the training captions' words to it")
+    lexical: str = _option(
+        "none",
+        "words by name beside it: a learned bag of the training captions' words, or their latent "
+        "semantics",
+        LEXICAL,
+    )
+    lexical_dim: int = _option(512, "lexical lsa: number of dimensions")
     lexical_minimum: int = _option(2, "lexical: occurrences that a word needs")
-    lexical_word_dropout: float = _option(0.0, "lexical: words left out in training, as a share")
+    lexical_word_dropout: float = _option(
+        0.0, "lexical bag: words left out in training, as a share"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ascl_plugin import registry
-from ascl_plugin.retrieval.lexical import BagOfWords
+from ascl_plugin.retrieval.lexical import LatentSemantics, vocabulary_of
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import Component, DataArguments
 from ascl_plugin.training.resolve import Resolved
@@ -30,16 +30,25 @@ def make_model(options: Resolved, captions: Sequence[Sequence[str]]) -> Retrieva
     if hasattr(encoder, "options_from"):
         text = {**encoder.options_from(captions), **text}
     lexical: dict[str, object] | None = None
-    if args.lexical:
-        lexical = {"word_dropout": args.lexical_word_dropout}
-        lexical |= BagOfWords.options_from(captions, args.lexical_minimum)
+    if args.lexical != "none":
+        lexical = {
+            "kind": args.lexical,
+            "vocabulary": vocabulary_of(captions, args.lexical_minimum),
+        } | (
+            {"word_dropout": args.lexical_word_dropout}
+            if args.lexical == "bag"
+            else {"dim": args.lexical_dim}
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(options.train.seed)
-        return RetrievalModel(
+        model = RetrievalModel(
             dict(image), text, dict(args.fusion), args.dim, args.feature_norm,
             args.align_local_weight, args.align_direction_weight, args.image_dropout,
             args.text_dropout, args.input_norm, args.text_pool, lexical,
         )  # fmt: skip
+    if isinstance(model.lexical, LatentSemantics):
+        model.lexical.fit(captions)
+    return model
 
 
 def make_loss(given: Component) -> nn.Module:

@@ -76,7 +76,7 @@ def test_a_scan_folder_is_read_as_captions(scan):
 def test_norms_pooled_texts_and_the_bag_of_words_reach_the_saved_model(main, scan, tmp_path):
     flags = [
         "--input_norm=standard", "--image_dropout=0.1", "--text_dropout=0.1",
-        "--text_pool=mean_max", "--lexical=true", "--fusion={name: pooled, image: pooled}",
+        "--text_pool=mean_max", "--lexical=bag", "--fusion={name: pooled, image: pooled}",
         "--positives=none", "--negatives=none",
     ]  # fmt: skip
     status, error = main(f"--data_root={scan}", f"--region_files={scan}", *flags)

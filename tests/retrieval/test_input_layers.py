@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from ascl_plugin.features import TextFeatures
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
 from ascl_plugin.retrieval.input_norm import InputNorm, Moments
 from ascl_plugin.retrieval.inputs import TextInputs
-from ascl_plugin.retrieval.lexical import BagOfWords
+from ascl_plugin.retrieval.lexical import BagOfWords, LatentSemantics, vocabulary_of
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.retrieval.text_pool import ANGLES, TextPool
 
@@ -150,7 +151,7 @@ def test_pools_by_hand():
 
 def test_the_bag_of_words_by_hand(make):
     """Vectors of dog and red (1, 2), (3, 4): "Red dog, red zebra" has 2 red + dog over sqrt(3)."""
-    found = BagOfWords.options_from([["a dog", "red dog"], ["red"]])["vocabulary"]
+    found = vocabulary_of([["a dog", "red dog"], ["red"]])
     assert found == ["dog", "red"]
     bag = BagOfWords(found, 2).eval()
     with torch.no_grad():
@@ -162,6 +163,49 @@ def test_the_bag_of_words_by_hand(make):
     dropping = BagOfWords(found, 2, word_dropout=0.5)
     counts = (dropping(torch.ones(400, 1, dtype=torch.int64)) != 0).any(1).sum().item()
     assert 150 < counts < 250
+
+
+def test_latent_semantics_are_those_of_the_whole_svd():
+    """Products of texts' vectors are those by numpy's SVD, whatever signs the vectors have."""
+    captions = [["a dog runs", "a a cat"], ["red dog", "dog cat red", "a cat runs"]]
+    semantics = LatentSemantics(["a", "dog", "cat", "red", "runs"], dim=2)
+    semantics.fit(captions)
+    weights = np.log(5 / np.array([3, 3, 3, 2, 2]))
+    bags = [[1, 1, 0, 0, 1], [1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [0, 1, 1, 1, 0], [1, 0, 1, 0, 1]]
+    rows = np.array(bags) * weights
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = rows @ np.linalg.svd(rows)[2][:2].T
+    found = semantics(
+        semantics.ids(["Dog a runs", "a cat", "red dog", "cat red dog", "a cat runs"])
+    )
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
+    assert semantics(semantics.ids(["zebra"])).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 2}, "dim must be 1 to 1"),
+        ({"dim": 0}, "dim must be"),
+        ({"vocabulary": []}, "empty"),
+    ],
+)
+def test_latent_semantics_refuse(options, message):
+    with pytest.raises(ValueError, match=message):
+        LatentSemantics(**{"vocabulary": ["a", "b"], **options})
+
+
+def test_latent_semantics_are_saved_with_a_model(make, tmp_path):
+    lexical = {"kind": "lsa", "vocabulary": ["a", "b", "c"], "dim": 2}
+    model = make(text_pool="mean", lexical=lexical).eval()
+    model.lexical.fit([["a b", "b c"], ["a", "c"]])
+    batch = TextInputs(model.text_encoder, lexical=model.lexical_ids)(["a b", "c"])
+    found = model.encode_texts(batch).pooled
+    assert not torch.equal(found[0], found[1])
+    model.save_pretrained(tmp_path)
+    again = RetrievalModel.from_pretrained(tmp_path).lexical
+    ids = again.ids(["a b", "c"])
+    assert torch.equal(ids, batch["lexical_ids"]) and torch.equal(again(ids), model.lexical(ids))
 
 
 def test_lexical_ids_come_with_texts(make, tmp_path):
