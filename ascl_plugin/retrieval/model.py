@@ -17,6 +17,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
+from ascl_plugin.shares import shares
 
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -52,7 +53,7 @@ class RetrievalModel(
             features before the fusion.
 
     Shapes:
-        N pairs in, score blocks (N, N) out, N over all ranks.
+        N pairs in, score blocks (N, N) out, N over all ranks; I images and T texts, (I, T).
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class RetrievalModel(
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
-            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`.
+            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
+            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
         """
         return self.score(*self.encode(batch), batch, negatives, strength, align)
 
@@ -155,7 +157,12 @@ class RetrievalModel(
                 groups[f"{prefix}negative_sim"] = gather_features(noisy)
         # all texts in one call: images are prepared once
         scores = gather(scorer(images, concatenate(list(groups.values()))))
-        return dict(zip(groups, scores.split(scores.shape[1] // len(groups), dim=1), strict=True))
+        each = scores.shape[1] // len(groups)
+        blocks = dict(zip(groups, scores.split(each, dim=1), strict=True))
+        if "image_of_text" in batch:
+            before = shares("own", len(images), scores.device).own.start
+            blocks["targets"] = gather(batch["image_of_text"] + before)
+        return blocks
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.feature_norm == "layer":

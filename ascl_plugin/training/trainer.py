@@ -31,6 +31,7 @@ from ascl_plugin.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from ascl_plugin.training.models import check_targets
 from ascl_plugin.training.nonfinite import BadBatches
 from ascl_plugin.training.optimizer import learning_rate, make_optimizer
 from ascl_plugin.training.resolve import Resolved
@@ -63,6 +64,7 @@ class Trainer:
         self.args = args = options.train
         self.options = options
         self.folder = folder
+        check_targets(loss, options.data.captions_per_image)
         self.loss = loss
         self.val_rows = val_rows
         self.evaluator = evaluator
@@ -165,7 +167,7 @@ class Trainer:
             bar.update()
             if self.step % self.args.log_every == 0 or self.step == self.total_steps:
                 elapsed, started = time.perf_counter() - started, time.perf_counter()
-                pairs = len(losses) * self.feed.batch_size
+                pairs = len(losses) * self.feed.batch_size * self.options.data.captions_per_image
                 values = {"learning_rate": step.rate, "pairs_per_second": pairs / elapsed}
                 if losses:
                     values = {"loss": sum(losses) / len(losses)} | values
