@@ -64,12 +64,17 @@ OPTIONS = [
 class SeveralCaptions(nn.Module):
     """Both sides of InfoNCE with several right texts an image, of all blocks; negatives beside."""
 
-    def forward(self, sim, negative_sim, positive_sim, positive_negative_sim, targets):
+    def forward(
+        self, sim, negative_sim=None, positive_sim=None, positive_negative_sim=None, *, targets
+    ):
         texts = torch.arange(sim.shape[1])
         right = torch.zeros(sim.shape).index_put((targets, texts), torch.tensor(1.0))
         total = torch.zeros(())
         for own, negatives in ((sim, negative_sim), (positive_sim, positive_negative_sim)):
-            of_images = torch.cat([own, negatives], 1).div(0.1).log_softmax(1)[:, : len(texts)]
+            if own is None:
+                continue
+            every = own if negatives is None else torch.cat([own, negatives], 1)
+            of_images = every.div(0.1).log_softmax(1)[:, : len(texts)]
             of_texts = own.div(0.1).log_softmax(0)
             total = total - (of_images * right / right.sum(1, keepdim=True)).sum() / len(sim)
             total = total - of_texts[targets, texts].mean()
