@@ -185,6 +185,9 @@ class TrainArguments:
     final_learning_rate: float = _option(0.0, "schedule cosine: final learning rate")
     warmup_steps: int = _option(0, "number of warm-up steps")
     max_grad_norm: float = _option(0.0, "norm that gradients are clipped to (0: no clipping)")
+    ema_decay: float = _option(
+        0.0, "decay of the moving average of weights, which is validated and saved (0: off)"
+    )
     gradient_accumulation_steps: int = _option(
         1, "batches in an optimizer step; gradients are averaged, negatives not added"
     )

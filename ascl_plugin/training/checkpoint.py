@@ -37,6 +37,7 @@ class TrainingState(TypedDict):
     epoch: int
     batch: int
     feed: list[list[int]] | None
+    average: dict[str, Tensor] | None
     best: dict[str, float]
     bad_validations: int
     skipped_steps: list[int]
