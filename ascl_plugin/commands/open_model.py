@@ -47,6 +47,11 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         help="import components that the model names by dotted path; this runs code, so only use "
         "it if you trust the source of the model",
     )
+    command.add_argument(
+        "--average_views",
+        action=argparse.BooleanOptionalAction,
+        help="score the mean of each image and its mirror image (default: as the run)",
+    )
     command.add_argument("--batch_size", type=int, default=64, help="(default: %(default)s)")
 
 
@@ -96,6 +101,11 @@ def open_split(
 
     region_files = args.region_files or run.options.get("region_files")
     pooled_files = args.pooled_files or run.options.get("pooled_files")
+    average = args.average_views
+    if average is None:
+        average = run.options.get("average_views", False)
+    if average and region_files is not None:
+        raise ValueError("--average_views needs pictures: region files hold no mirror images")
     rows = _rows(args, run.options, pictures or region_files is None)
     model = RetrievalModel.from_pretrained(run.folder, allow_import=args.allow_import)
     evaluator = Evaluator(
@@ -104,6 +114,7 @@ def open_split(
         TextInputs(model.text_encoder, lexical=model.lexical_ids),
         args.batch_size,
         progress=True,
+        average_views=bool(average),
     )
     return evaluator, rows
 

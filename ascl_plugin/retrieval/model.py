@@ -21,6 +21,7 @@ from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEnco
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
+from ascl_plugin.shares import shares
 
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -67,7 +68,7 @@ class RetrievalModel(
             before it. Texts then come with `lexical_ids`. None: neither.
 
     Shapes:
-        N pairs in, score blocks (N, N) out, N over all ranks.
+        N pairs in, score blocks (N, N) out, N over all ranks; I images and T texts, (I, T).
     """
 
     def __init__(
@@ -248,7 +249,8 @@ class RetrievalModel(
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
-            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`.
+            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
+            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
         """
         return self.score(*self.encode(batch), batch, negatives, strength, align)
 
@@ -283,7 +285,12 @@ class RetrievalModel(
                 groups[f"{prefix}negative_sim"] = gather_features(noisy)
         # all texts in one call: images are prepared once
         scores = gather(scorer(images, concatenate(list(groups.values()))))
-        return dict(zip(groups, scores.split(scores.shape[1] // len(groups), dim=1), strict=True))
+        each = scores.shape[1] // len(groups)
+        blocks = dict(zip(groups, scores.split(each, dim=1), strict=True))
+        if "image_of_text" in batch:
+            before = shares("own", len(images), scores.device).own.start
+            blocks["targets"] = gather(batch["image_of_text"] + before)
+        return blocks
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.feature_norm == "layer":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 
 import torch
 from torch import nn
@@ -65,6 +66,19 @@ def make_loss(given: Component) -> nn.Module:
             f"loss {given.name!r} learns {learned[0]!r}, but only the model's weights are trained"
         )
     return loss
+
+
+def check_targets(loss: nn.Module, captions_per_image: int) -> None:
+    """Check that the loss is told which texts are an image's, if it can be several.
+
+    Raises:
+        ValueError: it takes no `targets`.
+    """
+    if captions_per_image > 1 and "targets" not in signature(loss.forward).parameters:
+        raise ValueError(
+            f"captions_per_image is {captions_per_image}, but {type(loss).__name__} takes no "
+            "`targets`, the image of each text; choose another loss, or captions_per_image 1"
+        )
 
 
 def _region_encoder(data: DataArguments) -> Component:
