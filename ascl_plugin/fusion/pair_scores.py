@@ -43,7 +43,9 @@ class Side(NamedTuple):
 
     def take(self, index: Tensor) -> Side:
         """Return the items at `index`."""
-        return Side(*(None if x is None else x.index_select(0, index) for x in self))
+        asking, keys, gram, norms = (x.index_select(0, index) for x in self[:4])
+        mask = None if self.mask is None else self.mask.index_select(0, index)
+        return Side(asking, keys, gram, norms, mask)
 
 
 def local_of_pairs(
@@ -113,23 +115,19 @@ class _Cosines(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Return the gradients of the fields."""
         rows, columns, *fields = ctx.saved_tensors
-        found = [
-            torch.zeros_like(x) if needed else None
-            for x, needed in zip(fields, ctx.needs_input_grad[3:], strict=True)
-        ]
+        images, texts = Side(*fields[:5]), Side(*fields[5:])
+        needed = [k for k, wanted in enumerate(ctx.needs_input_grad[3:]) if wanted]
+        totals = {k: torch.zeros_like(fields[k]) for k in needed}
         parts = (x.split(ctx.size) for x in (rows, columns, *gradients))
         for i, t, *upstream in zip(*parts, strict=True):
-            index = [i] * 5 + [t] * 5
+            image, text = images.take(i), texts.take(t)
+            leaves = {k: (*image, *text)[k].requires_grad_() for k in needed}  # type: ignore[union-attr]
             with torch.enable_grad():
-                leaves = [
-                    None if x is None else x.index_select(0, at).requires_grad_(y is not None)
-                    for x, at, y in zip(fields, index, found, strict=True)
-                ]
-                out = _cosines(ctx.scales, Side(*leaves[:5]), Side(*leaves[5:]))
-            wanted = [k for k, total in enumerate(found) if total is not None]
-            given = torch.autograd.grad(out, [leaves[k] for k in wanted], upstream)
-            for k, gradient in zip(wanted, given, strict=True):
-                found[k].index_add_(0, index[k], gradient)
+                out = _cosines(ctx.scales, image, text)
+            given = torch.autograd.grad(out, list(leaves.values()), upstream)
+            for k, gradient in zip(needed, given, strict=True):
+                totals[k].index_add_(0, i if k < len(image) else t, gradient)
+        found = [totals.get(k) for k in range(len(fields))]
         return None, None, None, *found
 
 
