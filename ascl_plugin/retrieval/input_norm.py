@@ -16,7 +16,8 @@ class InputNorm(nn.Module):
 
     Args:
         width: channels D.
-        root: take the square root first: activations that are never negative have a long tail.
+        root: take the signed square root first, sign(x) sqrt(|x|) (Perronnin et al., 2010):
+            activations have a long tail.
 
     Shapes:
         (..., D) -> (..., D).
@@ -38,7 +39,7 @@ class InputNorm(nn.Module):
         self._ready = False  # spares a GPU the question
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x normalized; under `root` a value below 0 counts as 0.
+        """Return x normalized.
 
         Raises:
             RuntimeError: no statistics yet.
@@ -51,7 +52,7 @@ class InputNorm(nn.Module):
                 )
             self._ready = True
         if self.root:
-            x = x.clamp_min(0).sqrt()
+            x = signed_root(x)
         return (x - self.mean) / self.deviation
 
     if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Moments:
 
     Args:
         name: the name of the vectors, for messages.
-        root: of their square roots.
+        root: of their signed square roots.
     """
 
     def __init__(self, name: str, root: bool = False) -> None:
@@ -102,17 +103,12 @@ class Moments:
         """Add vectors (N, D) (Chan et al., 1979).
 
         Raises:
-            ValueError: a negative value under `root`, or one that is not finite.
+            ValueError: a value that is not finite.
         """
         if not len(x):
             return
         x = x.detach().double()
-        if self.root and x.min() < 0:
-            raise ValueError(
-                f"input_norm sqrt_standard: {self.name} has a negative value ({x.min():.3g}); use "
-                "standard"
-            )
-        x = x.sqrt() if self.root else x
+        x = signed_root(x) if self.root else x
         if not x.isfinite().all():
             raise ValueError(f"input_norm: {self.name} has a value that is not finite")
         mean, variance, total = x.mean(0), x.var(0, correction=0), self.count + len(x)
@@ -124,3 +120,8 @@ class Moments:
         )
         self.mean = self.mean.to(x) + share * step
         self.count = total
+
+
+def signed_root(x: Tensor) -> Tensor:
+    """Return sign(x) sqrt(|x|)."""
+    return x.sign() * x.abs().sqrt()

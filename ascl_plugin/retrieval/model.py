@@ -58,8 +58,8 @@ class RetrievalModel(
         image_dropout, text_dropout: dropout on the encoders' outputs, in training.
         input_norm: of the outputs of *frozen* encoders, before the dropout; a side whose encoder
             trains has none. "standard": each channel less the mean of the training features, over
-            their deviation; "sqrt_standard": of square roots on the image side, where features
-            must not be negative, "standard" on the text side. `fit_input_norm` comes first.
+            their deviation; "sqrt_standard": of signed square roots on the image side, "standard"
+            on the text side. `fit_input_norm` comes first.
         text_pool: "none": the mean word stands for a text. Otherwise `TextFeatures.pooled` is a
             projection, with weights of its own, of the encoder's words as `TextPool` pools them.
         lexical: `{"kind": "bag", "vocabulary": [...], "word_dropout": 0.0}`: a `BagOfWords` is
@@ -192,7 +192,7 @@ class RetrievalModel(
                 Regions and words count where they are real.
 
         Raises:
-            ValueError: a negative value under a square root; a side without any features.
+            ValueError: a value that is not finite; a side without any features.
         """
         if self.needs_input_norm:
             fit(self.input_norms, (self._observed(batch) for batch in batches))

@@ -74,9 +74,9 @@ def test_moments_of_parts_are_those_of_the_whole():
     found = norm(torch.tensor([[4.0, 9], [-1, 4]])).tolist()
     deviation = math.sqrt(1.25)
     assert found[0] == pytest.approx([-0.5 / deviation, 1])
-    assert found[1] == pytest.approx([-2.5 / deviation, 0])
-    with pytest.raises(ValueError, match=r"pooled has a negative value \(-1\); use standard"):
-        Moments("pooled", root=True).add(torch.tensor([[-1.0]]))
+    assert found[1] == pytest.approx([-3.5 / deviation, 0])  # the root of -1 is -1
+    with pytest.raises(ValueError, match="pooled has a value that is not finite"):
+        Moments("pooled", root=True).add(torch.tensor([[torch.nan]]))
 
 
 def test_statistics_are_of_real_places_and_saved(make, tmp_path):
