@@ -115,7 +115,9 @@ def asymmetry_loss(
     def half(scores: Tensor, block: Tensor | None) -> Tensor:
         scores = wide(scores)
         right = scores[pairs.index]
-        logits = scores / temperature + (bias if form == "sigmoid" else 0)
+        logits = scores / temperature
+        if form == "sigmoid":
+            logits = logits + bias
         if ignore is not None:
             logits = logits.masked_fill(ignore, -torch.inf)
         negatives = None

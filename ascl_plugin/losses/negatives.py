@@ -62,7 +62,7 @@ class Negatives:
 
     def log_sum(self, temperature: float | Tensor, margin: float, weight: float) -> Tensor:
         """Return (P,), log of weight * sum_m e^((s_m + margin) / temperature)."""
-        logits = (self.scores + margin) / temperature
+        logits = (self.scores + margin if margin else self.scores) / temperature
         sums = logits.masked_fill(~self.counted, -torch.inf).logsumexp(1) + math.log(weight)
         return sums if self.row is None else sums[self.row]
 
