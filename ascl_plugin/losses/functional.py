@@ -106,7 +106,6 @@ def asymmetry_loss(
         negative_mode=negative_mode, violations=violations, margin=margin, focal=focal,
         negative_weight=negative_weight, reduction=reduction,
     )  # fmt: skip
-    temperature, bias = _scalar(temperature), _scalar(bias)
     blocks = (sim, negative_sim, positive_sim, positive_negative_sim)
     check_blocks(blocks, targets is None, negative_mode)
     pairs = right_pairs(sim, targets, ignore)
@@ -188,10 +187,6 @@ def log_ratios(logits: Tensor, index: Index, dim: int, joined: Tensor | None = N
     if joined is None:
         return share
     return share - softplus(joined - (logits[index] - share))
-
-
-def _scalar(value: float | Tensor) -> float | Tensor:
-    return wide(value).reshape(()) if isinstance(value, Tensor) else value
 
 
 def _loss(log_ratio: Tensor, form: str) -> Tensor:
