@@ -149,7 +149,11 @@ class AsymmetryLoss(_BlockLoss):
         )  # fmt: skip
         self.temperature: float | Tensor | LearnedTemperature = temperature
         if learn_temperature:
-            self.temperature = LearnedTemperature(float(temperature), min_temperature)
+            if isinstance(temperature, Tensor):
+                raise ValueError(
+                    "learn_temperature=True needs a number to start from, got a tensor"
+                )
+            self.temperature = LearnedTemperature(temperature, min_temperature)
         self.balance = balance
         self.form = form
         self.bias = bias

@@ -65,6 +65,8 @@ def test_a_floor_above_the_start_is_refused():
             LearnedTemperature(start, floor)
         with pytest.raises(ValueError, match="lowest temperature"):
             AsymmetryLoss(start, learn_temperature=True, min_temperature=floor)
+    with pytest.raises(ValueError, match="needs a number to start from"):
+        AsymmetryLoss(torch.tensor(0.1), learn_temperature=True)
 
 
 def test_the_recipes_refuse_what_they_would_not_train():
