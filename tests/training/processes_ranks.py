@@ -31,6 +31,8 @@ POSITIVES = ["b", "a c b", "d", "c a e e", "a d", "e e e e e e", "b"]
 COMPONENTS = {
     "nll": {},
     "ratio": {"loss": AsymmetryLoss(0.1, form="ratio")},
+    "own": {"loss": AsymmetryLoss(0.1, negative_mode="own", violations="keep")},
+    "pairwise": {"loss": AsymmetryLoss(0.1, negative_mode="pairwise", focal=2.0)},
     "triplet": {"loss": TripletLoss()},
     "parameter-free": {"fusion": {"num_heads": 2, "attention": "parameter-free"}},
     "pooled": {"fusion": {"name": "pooled"}},
