@@ -1,7 +1,8 @@
 """Asymmetry-sensitive image-text retrieval, as components that work alone and together.
 
 * `AsymmetryLoss`, `TripletLoss`: losses over score matrices, for any model; as functions,
-  `asymmetry_loss`, `triplet_loss`. `gather_features`: features of all ranks, with gradients.
+  `asymmetry_loss`, `triplet_loss`; `contrast_loss`: right scores against wrong ones, pair by pair.
+  `gather_features`: features of all ranks, with gradients.
 * `AsymmetryCollator`: batches with generated positives, and seeds of generated negatives;
   `generate_negatives` makes these.
 * `CrossModalFusion`: scores images against texts by regions and words, and as wholes; it takes
@@ -24,7 +25,13 @@ from ascl_plugin.asymmetry import AsymmetryCollator, generate_negatives
 from ascl_plugin.distributed import gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
-from ascl_plugin.losses import AsymmetryLoss, TripletLoss, asymmetry_loss, triplet_loss
+from ascl_plugin.losses import (
+    AsymmetryLoss,
+    TripletLoss,
+    asymmetry_loss,
+    contrast_loss,
+    triplet_loss,
+)
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available, build, register
 from ascl_plugin.reranking import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
@@ -52,6 +59,7 @@ __all__ = [
     "audit",
     "available",
     "build",
+    "contrast_loss",
     "gather_features",
     "generate_negatives",
     "register",

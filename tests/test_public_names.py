@@ -10,8 +10,8 @@ import pytest
 import ascl_plugin
 
 FUNCTIONS = (
-    "asymmetry_loss", "triplet_loss", "generate_negatives", "audit", "gather_features", "search",
-    "LateInteraction", "PooledSimilarity",
+    "asymmetry_loss", "contrast_loss", "triplet_loss", "generate_negatives", "audit",
+    "gather_features", "search", "LateInteraction", "PooledSimilarity",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ class AsymmetryMetricLoss(BaseMetricLossFunction):
     labelled -1 are generated negatives, to every image.
 
     The interface has no place for generated positives (there is one reference, and a richer text
-    is no other class), nor for several texts of an image in a batch (the loss takes pairs). A
+    is no other class), nor for several texts of an image in a batch (labels must differ). A
     miner's `indices_tuple` is refused. `DistributedLossWrapper` works if labels differ between
     ranks, too. `SelfSupervisedLoss` and `CrossBatchMemory` refuse losses that are not on their own
     list, this one included.

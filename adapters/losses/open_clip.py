@@ -12,7 +12,8 @@ from torch.nn import functional
 from ascl_plugin.asymmetry.embedding import STRENGTH
 from ascl_plugin.distributed import gather
 from ascl_plugin.features import wide
-from ascl_plugin.losses.functional import check_options, pair_terms
+from ascl_plugin.losses.functional import pair_terms
+from ascl_plugin.losses.options import check_options
 
 EMBEDDING_NOISES = ("gaussian", "dropout", "none")
 

@@ -212,7 +212,7 @@ def test_options_out_of_range_are_refused(function):
     """By the functions when called, by the modules when made."""
     own = {
         "temperature": (r"in \(0, inf\)", [0, -1, NAN, INF]),
-        "form": ("'nll' or 'ratio'", ["log", "NLL", None]),
+        "form": ("'nll', 'ratio' or 'sigmoid'", ["log", "NLL", None]),
         "balance": (r"in \[0, 1\]", [7, -0.1, NAN]),
         "margin": (r"in \[0, inf\)", [-0.1, NAN, INF]),
     }

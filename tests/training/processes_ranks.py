@@ -32,6 +32,8 @@ OWNERS = [0, 0, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6]  # image of each text, of several 
 COMPONENTS = {
     "nll": {},
     "ratio": {"loss": AsymmetryLoss(0.1, form="ratio")},
+    "own": {"loss": AsymmetryLoss(0.1, negative_mode="own", violations="keep")},
+    "pairwise": {"loss": AsymmetryLoss(0.1, negative_mode="pairwise", focal=2.0)},
     "triplet": {"loss": TripletLoss()},
     "parameter-free": {"fusion": {"num_heads": 2, "attention": "parameter-free"}},
     "pooled": {"fusion": {"name": "pooled"}},
