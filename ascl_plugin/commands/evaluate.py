@@ -105,7 +105,7 @@ def _suite(args: argparse.Namespace, run: SavedModel) -> int:
     """Print a benchmark of texts, and write it if the options say so."""
     from ascl_plugin.data.sugarcrepe import read_sugarcrepe
     from ascl_plugin.disk import write_json
-    from ascl_plugin.report.table import Table, markdown_table
+    from ascl_plugin.report.table import Cell, Table, markdown_table
     from ascl_plugin.report.terminal import print_contests
     from ascl_plugin.retrieval import asymmetry_benchmark as benchmarks
     from ascl_plugin.retrieval.suites import balanced_of, variants_of
@@ -125,7 +125,9 @@ def _suite(args: argparse.Namespace, run: SavedModel) -> int:
             print_contests(found)
         else:
             found = benchmarks.balanced_benchmark(evaluator, rows, balanced_of(rows))
-            cells = [{"percent": k, **one, "count": int(one["count"])} for k, one in found.items()]
+            cells: list[dict[str, Cell]] = [
+                {"percent": kind, **one, "count": int(one["count"])} for kind, one in found.items()
+            ]
             print(f"\n{markdown_table(Table('', cells, 1))}", flush=True)
     if args.output is not None:
         about = {"split": args.split} if args.path is None else {"path": str(args.path)}

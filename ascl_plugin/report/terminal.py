@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from ascl_plugin.metrics.result_row import SplitResults
 from ascl_plugin.report.table import (
+    Cell,
     Table,
     blind_beside,
     interval_cells,
@@ -52,11 +53,12 @@ def print_results(results: SplitResults, title: str) -> None:
 
 def print_contests(contests: Mapping[str, Mapping[str, float]]) -> None:
     """Print accuracies of contests of texts, and blind: with the mean image for each image."""
-    texts = {name: {"texts": int(one["texts"])} for name, one in contests.items() if "texts" in one}
-    rows = [
-        {"percent": name, **cells, **texts.get(name, {})}
-        for name, cells in with_blind(contests).items()
-    ]
+    rows: list[dict[str, Cell]] = []
+    for name, cells in with_blind(contests).items():
+        row: dict[str, Cell] = {"percent": name, **cells}
+        if "texts" in contests[name]:
+            row["texts"] = int(contests[name]["texts"])
+        rows.append(row)
     print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
 
 

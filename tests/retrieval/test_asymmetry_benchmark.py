@@ -85,9 +85,9 @@ def test_variants_by_hand():
     Row 0, caption 5: `add` 4 is beaten, `replace` 5 is a tie, which is none; the richer 4 ties with
     `add`, the shorter 6 beats it. Row 2, caption 2: `add` 3 is not beaten. Blind, by sums over the
     three images: captions 7 and 7, `add` 4 and 21, `replace` 5, richer 6, shorter 8.
-    Ranks of positives: the caption of row 0 is first of (5, 1, 1), that of row 2 last of (3, 2, 2): a tie; the truncated
-    caption of row 2 is second of (9, 0, 1). Score by amount: row 0 changes by -1 and then -3,
-    row 2 by +1.
+    Ranks of positives: the caption of row 0 is first of (5, 1, 1), that of row 2 last of (3, 2, 2):
+    a tie; the truncated caption of row 2 is second of (9, 0, 1). Score by amount: row 0 changes by
+    -1 and then -3, row 2 by +1.
     """
     variants = [
         variant(

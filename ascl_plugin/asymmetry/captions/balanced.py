@@ -26,7 +26,7 @@ from ascl_plugin.asymmetry.captions.reader import CaptionReader, ObjectOf
 from ascl_plugin.asymmetry.captions.tagger import Phrase
 
 KINDS = ("added", "replaced noun", "replaced attribute", "swapped")
-_TRIES = 50  # partners of an image
+_TRIES = 30  # partners of an image
 # Prepositions behind which "with" ties one more thing: "in the snow with a dog".
 _LEADING = {
     "in", "on", "at", "by", "near", "beside", "behind", "under", "over", "above", "below", "around",
@@ -151,14 +151,18 @@ class BalancedBank:
     ) -> Callable[[int], list[BalancedPair]]:
         """Return a function from row A to its pairs with some B: host of A, host of B; or none."""
         if kind in ("added", "replaced noun"):
+            offered = self._insertable if kind == "added" else self._replaceable
             make = self._added if kind == "added" else self._replaced
+            able = [row for row in rows if offered[row]]
 
             def with_any(row: int) -> list[BalancedPair]:
-                for place in rng.integers(len(rows), size=_TRIES):
-                    if rows[place] != row:
-                        found = make(self._images[row], self._images[rows[place]], rng)
-                        if found:
-                            return found
+                tries = _TRIES if able and offered[row] else 0
+                for place in rng.integers(len(able), size=tries) if tries else ():
+                    b = able[place]
+                    p = self._false(offered[row], b, rng) if b != row else iter(())
+                    found = make(row, b, p, self._false(offered[b], row, rng), rng)
+                    if found:
+                        return found
                 return []
 
             return with_any
@@ -203,55 +207,72 @@ class BalancedBank:
             if count is None or len(seen) == before:
                 return
 
-    def _added(self, a: ReadImage, b: ReadImage, rng: np.random.Generator) -> list[BalancedPair]:
-        p = self._new(a, b, rng)
-        q = self._new(b, a, rng) if p else None
-        if not p or not q:
+    def _added(
+        self,
+        a: int,
+        b: int,
+        of_a: Iterator[Mention],
+        of_b: Iterator[Mention],
+        rng: np.random.Generator,
+    ) -> list[BalancedPair]:
+        p = next(of_a, None)
+        q = next(of_b, None) if p else None
+        if p is None or q is None:
             return []
         found = []
-        for host in (p[1], q[1]):
+        for row, told in ((a, p), (b, q)):
+            hosts = self._images[row].hosts(told)
+            host = hosts[rng.integers(len(hosts))]
             at, joiner = _place(host, rng)
-            of_p, of_q = (
-                f"{host.text[:at]} {joiner} {of.inserted}{host.text[at:]}" for of in (p[0], q[0])
+            with_p, with_q = (
+                f"{host.text[:at]} {joiner} {of.inserted}{host.text[at:]}" for of in (p, q)
             )
-            found.append(BalancedPair("added", a.row, b.row, host.text, of_p, of_q))
+            found.append(BalancedPair("added", a, b, host.text, with_p, with_q))
         return found
 
-    def _new(
-        self, a: ReadImage, b: ReadImage, rng: np.random.Generator
-    ) -> tuple[Mention, ReadCaption] | None:
-        """Return a phrase of A that is false of B, and a caption of A that does not tell it."""
-        for mention in self._false(a, b, rng):
-            hosts = [
-                own for own in a.captions if own.content.lacks(mention.thing, mention.phrase.head)
-            ]
-            if hosts:
-                return mention, hosts[rng.integers(len(hosts))]
-        return None
-
-    def _replaced(self, a: ReadImage, b: ReadImage, rng: np.random.Generator) -> list[BalancedPair]:
-        p = next(self._false(a, b, rng), None)
-        if p is None:
+    def _replaced(
+        self,
+        a: int,
+        b: int,
+        of_a: Iterator[Mention],
+        of_b: Iterator[Mention],
+        rng: np.random.Generator,
+    ) -> list[BalancedPair]:
+        p = next(of_a, None)
+        q = next((q for q in of_b if q.one == p.one), None) if p else None
+        if p is None or q is None:
             return []
-        for q in self._false(b, a, rng):
-            if q.one == p.one:
-                of_a, of_b = p.caption.text, q.caption.text
-                own, other = p.replaced_by(q.inserted), q.replaced_by(p.inserted)
-                return [
-                    BalancedPair("replaced noun", a.row, b.row, of_a, of_a, own),
-                    BalancedPair("replaced noun", a.row, b.row, of_b, other, of_b),
-                ]
-        return []
+        own, other = p.caption.text, q.caption.text
+        return [
+            BalancedPair("replaced noun", a, b, own, own, p.replaced_by(q.inserted)),
+            BalancedPair("replaced noun", a, b, other, q.replaced_by(p.inserted), other),
+        ]
 
-    def _false(self, a: ReadImage, b: ReadImage, rng: np.random.Generator) -> Iterator[Mention]:
-        """Yield phrases that are true of A and name an object that B lacks, in a drawn order."""
-        offered = a.offered if self._is_true else a.confirmed
+    def _false(
+        self, offered: Sequence[Mention], row: int, rng: np.random.Generator
+    ) -> Iterator[Mention]:
+        """Yield the mentions whose object an image lacks, in a drawn order."""
+        content = self._images[row].content
         for place in rng.permutation(len(offered)):
             mention = offered[place]
-            if b.content.lacks(mention.thing, mention.phrase.head) and (
-                self._is_true is None or self._is_true(a.row, mention.phrase.text)
-            ):
+            if content.lacks(mention.thing, mention.phrase.head):
                 yield mention
+
+    @cached_property
+    def _replaceable(self) -> list[list[Mention]]:
+        """Phrases of each image that are true of it and fit into another sentence."""
+        if self._is_true is None:
+            return [image.confirmed for image in self._images]
+        return [
+            [one for one in image.offered if self._is_true(image.row, one.phrase.text)]
+            for image in self._images
+        ]
+
+    @cached_property
+    def _insertable(self) -> list[list[Mention]]:
+        """Those whose object one of the image's captions does not name."""
+        both = zip(self._images, self._replaceable, strict=True)
+        return [[one for one in told if image.hosts(one)] for image, told in both]
 
     @cached_property
     def _singles(self) -> list[list[Told]]:

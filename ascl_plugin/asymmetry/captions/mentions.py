@@ -95,7 +95,6 @@ class ReadImage:
     Attributes:
         captions, mentions: captions and all their noun phrases.
         offered: phrases that fit into another sentence.
-        confirmed: those of objects that two captions name, or the only one.
         content: content of all captions.
     """
 
@@ -113,6 +112,15 @@ class ReadImage:
         contents = [caption.content for caption in self.captions]
         empty = Content(frozenset(), frozenset())
         self.content = functools.reduce(Content.__or__, contents, empty)
-        named = Counter(thing for content in contents for thing in content.objects)
-        enough = min(2, len(contents))
-        self.confirmed = [one for one in self.offered if named[one.thing] >= enough]
+        self._named = Counter(thing for content in contents for thing in content.objects)
+
+    @cached_property
+    def confirmed(self) -> list[Mention]:
+        """Those offered of objects that two captions name, or the only one."""
+        enough = min(2, len(self.captions))
+        return [one for one in self.offered if self._named[one.thing] >= enough]
+
+    def hosts(self, mention: Mention) -> list[ReadCaption]:
+        """Return the captions that do not name the object of a mention."""
+        head = mention.phrase.head
+        return [own for own in self.captions if own.content.lacks(mention.thing, head)]
