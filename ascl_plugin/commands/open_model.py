@@ -95,6 +95,13 @@ def open_split(
 
     `pictures` requires image files, also for a model that takes region files.
     """
+    region_files = args.region_files or run.options.get("region_files")
+    rows = _rows(args, run.options, pictures or region_files is None)
+    return open_evaluator(args, run), rows
+
+
+def open_evaluator(args: argparse.Namespace, run: SavedModel) -> Evaluator:
+    """Return an evaluator of a run's model, as the options in `args` say."""
     from ascl_plugin.retrieval.evaluator import Evaluator
     from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
     from ascl_plugin.retrieval.model import RetrievalModel
@@ -106,9 +113,8 @@ def open_split(
         average = run.options.get("average_views", False)
     if average and region_files is not None:
         raise ValueError("--average_views needs pictures: region files hold no mirror images")
-    rows = _rows(args, run.options, pictures or region_files is None)
     model = RetrievalModel.from_pretrained(run.folder, allow_import=args.allow_import)
-    evaluator = Evaluator(
+    return Evaluator(
         model,
         image_inputs(model.image_encoder, None, region_files, pooled_files),
         TextInputs(model.text_encoder, lexical=model.lexical_ids),
@@ -116,7 +122,6 @@ def open_split(
         progress=True,
         average_views=bool(average),
     )
-    return evaluator, rows
 
 
 def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> datasets.Dataset:

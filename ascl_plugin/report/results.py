@@ -21,8 +21,11 @@ _FURTHER = {
 }
 _ASYMMETRY = {
     "asym1_caption": "caption > negative",
+    "asym1_caption_blind": "caption, blind",
     "asym1_richer": "richer > negative",
+    "asym1_richer_blind": "richer, blind",
     "asym1_shorter": "shorter > negative",
+    "asym1_shorter_blind": "shorter, blind",
     "caption_r1": "caption R@1",
     "richer_r1": "richer R@1",
     "shorter_r1": "shorter R@1",
