@@ -18,6 +18,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
+from ascl_plugin.retrieval.hard_pairs import check_scorer, score_hard_pairs
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
@@ -236,6 +237,7 @@ class RetrievalModel(
         negatives: str = "mixture",
         strength: float | None = None,
         align: bool = False,
+        hard_pairs: int = 0,
     ) -> dict[str, Tensor]:
         """Return score blocks over the pairs of all ranks. Collective.
 
@@ -246,13 +248,16 @@ class RetrievalModel(
             negatives, strength: see `generate_negatives`; used if the batch has seeds. Negatives
                 that it has as texts ("insert") are encoded like any other.
             align: score by late interaction instead of the fusion.
+            hard_pairs: k above 0 scores all pairs by the plain part of the fusion alone, and in
+                `hard_sim` the right pairs and the k hardest a text and an image by the whole.
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
             `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
             `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
+            With `hard_pairs`, also `hard_sim`, of the shape of `sim`, -inf where not scored.
         """
-        return self.score(*self.encode(batch), batch, negatives, strength, align)
+        return self.score(*self.encode(batch), batch, negatives, strength, align, hard_pairs)
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
@@ -268,9 +273,13 @@ class RetrievalModel(
         negatives: str = "mixture",
         strength: float | None = None,
         align: bool = False,
+        hard_pairs: int = 0,
     ) -> dict[str, Tensor]:
         """Return the score blocks of `forward`, of the features that `encode` returned."""
-        scorer = self.aligner if align else self.fusion
+        scorer: Scorer = self.aligner if align else self.fusion
+        if hard_pairs and not align:
+            chooser = check_scorer(self.fusion)
+            scorer = chooser.plain_scores
         groups: dict[str, TextFeatures] = {}
         for prefix in ("", "positive_"):
             if prefix not in texts:
@@ -290,6 +299,12 @@ class RetrievalModel(
         if "image_of_text" in batch:
             before = shares("own", len(images), scores.device).own.start
             blocks["targets"] = gather(batch["image_of_text"] + before)
+        if hard_pairs and not align:
+            sim = blocks["sim"]
+            targets = blocks.get("targets", torch.arange(len(sim), device=sim.device))
+            blocks["hard_sim"] = score_hard_pairs(
+                chooser, images, groups["sim"], sim, targets, hard_pairs
+            )
         return blocks
 
     def _normalize(self, x: Tensor) -> Tensor:

@@ -168,6 +168,13 @@ class LossArguments:
     noise_strength: float | None = _option(
         None, "strength of the negatives' noise (default: each noise's own)"
     )
+    hard_pairs: int = _option(
+        0,
+        "with fusion.global_score plain: all pairs of a batch are scored by the plain part, and the "
+        "right ones and this many hardest wrong ones a text and an image by the whole (0: all by "
+        "the whole)",
+    )
+    hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ def resolve(options: Options, name: str = "run") -> Resolved:
     check_options("text_encoder", options.model.text_encoder)
     check_options("fusion", options.model.fusion)
     check_options("loss", options.loss.loss)
+    if (
+        options.loss.hard_pairs
+        and (options.loss.positives, options.loss.negatives) != ("none",) * 2
+    ):
+        raise ValueError("hard_pairs scores captions alone: set --positives none --negatives none")
     train = _with_folder(_with_epochs(options.train, data.train_stream), name)
     return Resolved(data, options.model, options.loss, train)
 

@@ -21,6 +21,7 @@ from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.retrieval.evaluator import Evaluator
+from ascl_plugin.retrieval.hard_pairs import check_scorer
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training import run_log
 from ascl_plugin.training.average import WeightAverage
@@ -67,6 +68,8 @@ class Trainer:
         self.options = options
         self.folder = folder
         check_targets(loss, options.data.captions_per_image)
+        if options.loss.hard_pairs:
+            check_scorer(model.fusion)
         self.loss = loss
         self.val_rows = val_rows
         self.evaluator = evaluator

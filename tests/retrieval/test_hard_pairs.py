@@ -1,0 +1,50 @@
+"""Hard pairs: chosen by the plain score, scored by the whole, the rest left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction
+from ascl_plugin.retrieval.hard_pairs import check_scorer, hard_pairs, score_hard_pairs
+
+
+def test_the_hardest_wrong_pairs_are_chosen_by_hand():
+    """Texts 0 and 1 are image 0's, text 2 image 1's.
+
+    Hardest wrong image of each text: 1, 2, 2. Hardest wrong text of each image: 2, 1, 0.
+    """
+    sim = torch.tensor([[0.9, 0.8, 0.1], [0.5, 0.7, 0.6], [0.4, 0.75, 0.3]])
+    sim[2] = torch.tensor([0.45, 0.75, 0.3])
+    rows, columns = hard_pairs(sim, torch.tensor([0, 0, 1]), 1)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2),
+    ]  # fmt: skip
+
+
+def test_more_than_there_are_takes_all():
+    rows, _ = hard_pairs(torch.rand(3, 4), torch.tensor([0, 0, 1, 2]), 9)
+    assert len(rows) == 12
+
+
+def test_scores_are_entries_of_the_whole_and_gradients_reach_both_parts():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    images = ImageFeatures(draw(4, 3, 8).requires_grad_(), None, draw(4, 8).requires_grad_())
+    texts = TextFeatures(draw(6, 5, 8).requires_grad_(), torch.ones(6, 5, dtype=torch.bool))
+    fusion = CrossModalFusion(8, 2, local_weight=0.3, global_score="plain")
+    targets = torch.tensor([0, 0, 1, 2, 3, 3])
+    plain = fusion.plain_scores(images, texts)
+    found = score_hard_pairs(check_scorer(fusion), images, texts, plain, targets, 1)
+    chosen = found > -torch.inf
+    assert 6 < chosen.sum() < 24 and chosen[targets, torch.arange(6)].all()
+    torch.testing.assert_close(found[chosen], fusion(images, texts)[chosen])
+    found[chosen].sum().backward()
+    assert images.pooled.grad.abs().sum() > 0 and texts.words.grad.abs().sum() > 0
+
+
+def test_scorers_of_one_part_are_refused():
+    for scorer in (LateInteraction(), CrossModalFusion(8, 2)):
+        with pytest.raises(ValueError, match="hard_pairs needs a fusion of a local and a plain"):
+            check_scorer(scorer)
