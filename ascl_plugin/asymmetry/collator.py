@@ -137,7 +137,7 @@ class AsymmetryCollator:
     def _draw(
         self, captions: Sequence[str], chosen: int, place_of_draw: list[int]
     ) -> dict[str, Any]:
-        drawn = {
+        drawn: dict[str, Any] = {
             "row": place_of_draw[-1],
             "caption_index": chosen,
             "caption": captions[chosen],
