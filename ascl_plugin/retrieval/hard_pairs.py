@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ascl_plugin.distributed import gather
+from ascl_plugin.distributed import gather, gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.shares import shares
 
@@ -72,29 +72,31 @@ def hard_pairs(sim: Tensor, targets: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return rows, columns
 
 
+def first_texts(image_of_text: Tensor) -> Tensor:
+    """Return the number of the first text of each image, of texts in order of images."""
+    same = image_of_text[1:] == image_of_text[:-1]
+    return torch.cat([same.new_zeros(1), same]).logical_not().nonzero()[:, 0]
+
+
 def score_hard_pairs(
-    scorer: LocalPairs,
-    images: ImageFeatures,
-    texts: TextFeatures,
-    plain: Tensor,
-    targets: Tensor,
-    k: int,
+    scorer: LocalPairs, images: ImageFeatures, texts: TextFeatures, k: int
 ) -> Tensor:
-    """Return S (I, T) of the right and the hardest pairs, -inf for all others. Collective.
+    """Return S (I, I) of the right pairs and of the hardest, -inf for all others. Collective.
 
     Args:
         scorer: see `LocalPairs`.
         images: this rank's images.
-        texts: texts of all ranks, T.
-        plain: (I, T) plain scores over all ranks' images, by which pairs are chosen.
-        targets: (T,) each text's image.
+        texts: one text of each of them.
         k: see `hard_pairs`.
     """
-    rows, columns = hard_pairs(plain, targets, k)
-    own = shares("own", len(images), plain.device).own
-    mine = (rows >= own.start) & (rows < own.stop)
-    rows, columns = rows[mine], columns[mine]
-    local = scorer.score_pairs_local(images, texts, rows - own.start, columns)
+    texts = gather_features(texts)
+    plain = scorer.plain_scores(images, texts)
+    every = gather(plain.detach())
+    rows, columns = hard_pairs(every, torch.arange(len(every), device=every.device), k)
+    first = shares("own", len(images), every.device).own.start
+    mine = (rows >= first) & (rows < first + len(images))
+    rows, columns = rows[mine] - first, columns[mine]
+    local = scorer.score_pairs_local(images, texts, rows, columns)
     whole = scorer.u2 * local + (1 - scorer.u2) * plain[rows, columns]
-    scores = whole.new_full((len(images), len(texts)), -torch.inf)
-    return gather(scores.index_put((rows - own.start, columns), whole))
+    scores = whole.new_full(plain.shape, -torch.inf)
+    return gather(scores.index_put((rows, columns), whole))

@@ -16,9 +16,9 @@ from ascl_plugin.disk import check_sums
 from ascl_plugin.distributed import gather, gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
-from ascl_plugin.fusion.pooled import unit
+from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
-from ascl_plugin.retrieval.hard_pairs import check_scorer, score_hard_pairs
+from ascl_plugin.retrieval.hard_pairs import check_scorer, first_texts, score_hard_pairs
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
@@ -34,6 +34,7 @@ except ImportError as error:
 NORMS = ("layer", "l2", "none")
 WEIGHTS = "model.safetensors"
 HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
+TEXT_INPUTS = ("input_ids", "attention_mask", "words", "word_mask", "lexical_ids")
 TEXTS = ("", "negative_", "positive_", "positive_negative_")  # prefixes of a batch's texts
 
 
@@ -147,27 +148,48 @@ class RetrievalModel(
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
         raw = self._raw_images(batch)
         assert raw.pooled is not None
-        regions = self.image_dropout(self._norm_inputs("region", raw.regions))
         pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
-        regions = self._normalize(self.region_projection(regions))
-        return ImageFeatures(regions, raw.mask, self._normalize(self.pooled_projection(pooled)))
+        pooled = self._normalize(self.pooled_projection(pooled))
+        if self.compares_wholes:
+            return ImageFeatures(pooled.unsqueeze(1), None, pooled)
+        regions = self.image_dropout(self._norm_inputs("region", raw.regions))
+        return ImageFeatures(self._normalize(self.region_projection(regions)), raw.mask, pooled)
 
-    def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
+    @property
+    def compares_wholes(self) -> bool:
+        """True if scores need pooled features alone: these then stand for regions and words too."""
+        pooled = isinstance(self.fusion, PooledSimilarity) and self.fusion.image == "pooled"
+        return pooled and self.text_pool is not None
+
+    def encode_texts(
+        self, batch: dict[str, Tensor], prefix: str = "", with_words: bool = True
+    ) -> TextFeatures:
         """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`.
+
+        Args:
+            batch: see `forward`.
+            prefix: of the texts' keys.
+            with_words: False lets the pooled text stand for its words, which saves their
+                projection; with a `text_pool` only.
 
         Raises:
             ValueError: a model with `lexical` got no `lexical_ids`.
         """
         raw = self._raw_texts(batch, prefix)
-        words = self.text_dropout(self._norm_inputs("word", raw.words))
-        words = self._normalize(self.word_projection(words))
         if self.text_pool is None:
-            return TextFeatures(words, raw.mask)
+            return TextFeatures(self._words(raw), raw.mask)
         pooled = self._norm_inputs("text", self._pooled_text(raw, batch, prefix))
         pooled = self.text_projection(self.text_dropout(pooled))
         if isinstance(self.lexical, BagOfWords):
             pooled = pooled + self.lexical(_lexical_ids(batch, prefix))
-        return TextFeatures(words, raw.mask, self._normalize(pooled))
+        pooled = self._normalize(pooled)
+        if self.compares_wholes or not with_words:
+            return TextFeatures(pooled.unsqueeze(1), None, pooled)
+        return TextFeatures(self._words(raw), raw.mask, pooled)
+
+    def _words(self, raw: TextFeatures) -> Tensor:
+        words = self.text_dropout(self._norm_inputs("word", raw.words))
+        return self._normalize(self.word_projection(words))
 
     def _pooled_text(self, raw: TextFeatures, batch: dict[str, Tensor], prefix: str = "") -> Tensor:
         assert self.text_pool is not None
@@ -248,22 +270,41 @@ class RetrievalModel(
             negatives, strength: see `generate_negatives`; used if the batch has seeds. Negatives
                 that it has as texts ("insert") are encoded like any other.
             align: score by late interaction instead of the fusion.
-            hard_pairs: k above 0 scores all pairs by the plain part of the fusion alone, and in
-                `hard_sim` the right pairs and the k hardest a text and an image by the whole.
+            hard_pairs: k above 0 scores all pairs by the plain part of the fusion alone; `hard_sim`
+                (I, I) has each image and its first text, and the k hardest wrong ones of either,
+                by the whole, and -inf elsewhere.
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
             `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
             `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
-            With `hard_pairs`, also `hard_sim`, of the shape of `sim`, -inf where not scored.
         """
-        return self.score(*self.encode(batch), batch, negatives, strength, align, hard_pairs)
+        if hard_pairs and not align:
+            return self._score_hard(batch, hard_pairs)
+        return self.score(*self.encode(batch), batch, negatives, strength, align)
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
         images = self.encode_images(batch)
         there = [p for p in TEXTS if f"{p}input_ids" in batch or f"{p}words" in batch]
         return images, {p: self.encode_texts(batch, p) for p in there}
+
+    def _score_hard(self, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        scorer = check_scorer(self.fusion)
+        images = self.encode_images(batch)
+        wholes = gather_features(self.encode_texts(batch, with_words=self.text_pool is None))
+        blocks = {"sim": gather(scorer.plain_scores(images, wholes))}
+        texts = batch
+        if "image_of_text" in batch:
+            first = first_texts(batch["image_of_text"])
+            texts = {k: v[first] for k, v in batch.items() if k in TEXT_INPUTS}
+            blocks["targets"] = self._targets(batch, len(images))
+        return blocks | {"hard_sim": score_hard_pairs(scorer, images, self.encode_texts(texts), k)}
+
+    @staticmethod
+    def _targets(batch: dict[str, Tensor], images: int) -> Tensor:
+        index = batch["image_of_text"]
+        return gather(index + shares("own", images, index.device).own.start)
 
     def score(
         self,
@@ -273,13 +314,9 @@ class RetrievalModel(
         negatives: str = "mixture",
         strength: float | None = None,
         align: bool = False,
-        hard_pairs: int = 0,
     ) -> dict[str, Tensor]:
         """Return the score blocks of `forward`, of the features that `encode` returned."""
-        scorer: Scorer = self.aligner if align else self.fusion
-        if hard_pairs and not align:
-            chooser = check_scorer(self.fusion)
-            scorer = chooser.plain_scores
+        scorer = self.aligner if align else self.fusion
         groups: dict[str, TextFeatures] = {}
         for prefix in ("", "positive_"):
             if prefix not in texts:
@@ -297,14 +334,7 @@ class RetrievalModel(
         each = scores.shape[1] // len(groups)
         blocks = dict(zip(groups, scores.split(each, dim=1), strict=True))
         if "image_of_text" in batch:
-            before = shares("own", len(images), scores.device).own.start
-            blocks["targets"] = gather(batch["image_of_text"] + before)
-        if hard_pairs and not align:
-            sim = blocks["sim"]
-            targets = blocks.get("targets", torch.arange(len(sim), device=sim.device))
-            blocks["hard_sim"] = score_hard_pairs(
-                chooser, images, groups["sim"], sim, targets, hard_pairs
-            )
+            blocks["targets"] = self._targets(batch, len(images))
         return blocks
 
     def _normalize(self, x: Tensor) -> Tensor:

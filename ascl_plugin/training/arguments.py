@@ -170,9 +170,9 @@ class LossArguments:
     )
     hard_pairs: int = _option(
         0,
-        "with fusion.global_score plain: all pairs of a batch are scored by the plain part, and the "
-        "right ones and this many hardest wrong ones a text and an image by the whole (0: all by "
-        "the whole)",
+        "with fusion.global_score plain: all pairs of a batch are scored by the plain part, and by "
+        "the whole the right ones and this many hardest wrong ones, for each image and its first "
+        "caption (0: all by the whole)",
     )
     hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
 

@@ -66,20 +66,19 @@ class Step:
         """Add a batch's gradients; return False to skip the step."""
         inputs = to_inputs(batch, self.accelerator.device)
         objective = self.options.loss
-        scoring = objective.negatives, objective.noise_strength, align, objective.hard_pairs
+        scoring = objective.negatives, objective.noise_strength, align
         autocast, chunk = self.accelerator.autocast, self.options.train.cached_chunk
         model = self.engine.raw_model
         cached = CachedEncoding(model, inputs, chunk, autocast) if chunk else None
         with autocast():
             if cached is None:
-                blocks = self.engine.model(inputs, *scoring)
+                blocks = self.engine.model(inputs, *scoring, objective.hard_pairs)
             else:
                 blocks = model.score(cached.images, cached.texts, inputs, *scoring)
             hard = blocks.pop("hard_sim", None)
             loss = self.loss(**blocks)
             if hard is not None:
-                targets = {k: v for k, v in blocks.items() if k == "targets"}
-                loss = loss + objective.hard_weight * self.loss(hard, **targets)
+                loss = loss + objective.hard_weight * self.loss(hard)
         value = loss.item()
         self.losses.append(value)
         if not self._all_finite(math.isfinite(value), f"loss is {value}"):

@@ -7,7 +7,12 @@ import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, LateInteraction
-from ascl_plugin.retrieval.hard_pairs import check_scorer, hard_pairs, score_hard_pairs
+from ascl_plugin.retrieval.hard_pairs import (
+    check_scorer,
+    first_texts,
+    hard_pairs,
+    score_hard_pairs,
+)
 
 
 def test_the_hardest_wrong_pairs_are_chosen_by_hand():
@@ -31,17 +36,19 @@ def test_more_than_there_are_takes_all():
 def test_scores_are_entries_of_the_whole_and_gradients_reach_both_parts():
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    images = ImageFeatures(draw(4, 3, 8).requires_grad_(), None, draw(4, 8).requires_grad_())
-    texts = TextFeatures(draw(6, 5, 8).requires_grad_(), torch.ones(6, 5, dtype=torch.bool))
+    images = ImageFeatures(draw(5, 3, 8).requires_grad_(), None, draw(5, 8).requires_grad_())
+    texts = TextFeatures(draw(5, 5, 8).requires_grad_(), torch.ones(5, 5, dtype=torch.bool))
     fusion = CrossModalFusion(8, 2, local_weight=0.3, global_score="plain")
-    targets = torch.tensor([0, 0, 1, 2, 3, 3])
-    plain = fusion.plain_scores(images, texts)
-    found = score_hard_pairs(check_scorer(fusion), images, texts, plain, targets, 1)
+    found = score_hard_pairs(check_scorer(fusion), images, texts, 1)
     chosen = found > -torch.inf
-    assert 6 < chosen.sum() < 24 and chosen[targets, torch.arange(6)].all()
+    assert 5 < chosen.sum() < 25 and chosen.diagonal().all()
     torch.testing.assert_close(found[chosen], fusion(images, texts)[chosen])
     found[chosen].sum().backward()
     assert images.pooled.grad.abs().sum() > 0 and texts.words.grad.abs().sum() > 0
+
+
+def test_first_texts():
+    assert first_texts(torch.tensor([0, 0, 1, 2, 2, 2])).tolist() == [0, 2, 3]
 
 
 def test_scorers_of_one_part_are_refused():
