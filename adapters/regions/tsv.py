@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ascl_plugin.adapters.regions.reader import Plan, RegionReader, RegionRecord, RegionWriter
+from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord
 from ascl_plugin.disk import written
 from ascl_plugin.npy_file import read_npz
 
@@ -156,29 +156,3 @@ def _scan(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:
             bar.update(len(line))
     places = np.array(list(found.values()), dtype=np.int64).reshape(-1, 2)
     return list(found), places[:, 0], places[:, 1]
-
-
-class TsvWriter(RegionWriter):
-    """Six columns a line; width and height of the picture are unknown here and written as 0."""
-
-    def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        super().__init__(part, plan, done)
-        if not np.can_cast(plan.dtype, _FLOAT):
-            raise ValueError(f"features are {plan.dtype}: tsv holds float32")
-        if bad := next((i for i in plan.ids if set(i) & set("\t\r\n")), None):
-            raise ValueError(f"image id {bad!r} cannot stand in a TSV")
-        part.touch()
-        with open(part, "r+b") as file:  # cut off the half line that a kill left
-            for entry in range(done):
-                if not file.readline().endswith(b"\n"):
-                    raise ValueError(f"it ends in image {entry + 1} of {done}")
-            file.truncate(file.tell())
-
-    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
-        features, boxes = (
-            b"" if x is None else base64.b64encode(x.astype(_FLOAT, copy=False).tobytes())
-            for x in record
-        )
-        start = f"{self.plan.ids[entry]}\t0\t0\t{len(record.features)}\t".encode()
-        with open(self.part, "ab") as file:
-            file.write(start + boxes + b"\t" + features + b"\n")
