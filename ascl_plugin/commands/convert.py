@@ -22,9 +22,7 @@ def add_convert(commands: Any) -> None:
         help="X_ims.npy, .tsv, .h5, .hdf5, a folder of these, or a folder of one .npy or .npz "
         "per image",
     )
-    command.add_argument(
-        "target", type=Path, metavar="TARGET.h5", help="file that does not exist"
-    )
+    command.add_argument("target", type=Path, metavar="TARGET.h5", help="file that does not exist")
     command.add_argument(
         "--num_regions", type=int, metavar="K", help="first K regions of each image (default: all)"
     )

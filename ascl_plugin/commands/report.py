@@ -41,6 +41,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(args: argparse.Namespace) -> int:
     from ascl_plugin.report.build import build_report
+    from ascl_plugin.report.text_formats import latex_tables, markdown_page
 
     suffixes = {suffix: name for name, suffix in _SUFFIX.items()}
     kind = args.format or suffixes.get(args.output.suffix if args.output else "", "html")
@@ -48,12 +49,8 @@ def _run(args: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder to write to")
     if kind == "latex":
-        from ascl_plugin.report.latex import latex_tables
-
         write_text(output, latex_tables(build_report(args.folders, args.title)))
     elif kind == "md":
-        from ascl_plugin.report.markdown import markdown_page
-
         drawings = output.with_name(f"{output.stem}_files")
         document = build_report(args.folders, args.title, drawings)
         write_text(output, markdown_page(document, output.parent))

@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
 pytest.importorskip("matplotlib", reason="extra `report`")
-pytest.importorskip("sklearn", reason="extra `report`")
 
 from ascl_plugin.commands.main import main as command
 from ascl_plugin.experiments.plan import EXPERIMENTS
@@ -32,12 +31,8 @@ experiments:
   main: {{}}
   ablations: {{}}
   strategies: {{negatives: {{mixture: full, none: plain}}, positives: {{both: full, none: plain}}}}
-  geometry: {{}}
-  tsne: {{pairs: 3, items: 20, perplexity: 5}}
-  query_length: {{}}
   rerank: {{models: [full]}}
   cases: {{}}
-  notional: {{}}
   asymmetry: {{rows: 4}}
   paired: {{models: [full], rows: 4}}
 """

@@ -14,9 +14,8 @@ pytest.importorskip("yaml", reason="extra `recipes`")
 from ascl_plugin.commands.main import main
 from ascl_plugin.metrics.result_row import ResultRow
 from ascl_plugin.report.document import Document, Section
-from ascl_plugin.report.latex import escaped, latex_tables
-from ascl_plugin.report.markdown import markdown_page
 from ascl_plugin.report.table import Table, markdown_table, results_table
+from ascl_plugin.report.text_formats import latex, latex_tables, markdown_page
 
 
 def column(*values, digits=None, name="x"):
@@ -83,7 +82,7 @@ Oracle-free & $-$1.5 \\
 
 @given(st.text(alphabet='ab \\&%$#_{}~^<>|"-±[*'))
 def test_latex_leaves_no_special_letter_as_it_is(text):
-    shown = escaped(text)
+    shown = latex(text)
     commands = r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$\\pm\$|-\{\}|\{[\[*]\}"
     assert not re.search(r"[\\&%$#_{}~^<>|\"±\[*]", re.sub(commands, "", shown))
     assert "--" not in shown
