@@ -34,7 +34,7 @@ experiments:
   rerank: {{models: [full]}}
   cases: {{}}
   asymmetry: {{rows: 4}}
-  paired: {{models: [full], rows: 4}}
+  paired: {{models: [full], rows: 4, draws: 2, steps: 2}}
 """
 
 
@@ -49,7 +49,9 @@ def run(folder, *names):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    assert run(folder, "all") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ascl_plugin.experiments.paired.ITEMS", 20)  # noise of the small head
+        assert run(folder, "all") == 0
     return folder
 
 
