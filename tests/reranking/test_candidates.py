@@ -45,7 +45,7 @@ options = {
 }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     sim=matrices(),
     lengths=st.tuples(st.integers(1, 12), st.integers(1, 9)),
