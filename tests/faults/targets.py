@@ -200,12 +200,11 @@ def read_scores(folder):
 
 
 def owners(folder):
-    (folder / "owner.json").write_text("[0, 0, 1]")
     (folder / "owner.txt").write_text("0\n0\n1\n")
 
 
-def read_owners(name, folder):
-    assert read_caption_to_image(folder / name).dtype == np.int64
+def read_owners(folder):
+    assert read_caption_to_image(folder / "owner.txt").dtype == np.int64
 
 
 INPUTS = {"shape": [3, 4], "images": "x", "texts": "y", "scorer": "z"}
@@ -334,10 +333,7 @@ TARGETS = {
     "scores, safetensors": Target(
         "sims.safetensors", partial(scores, ".safetensors"), read_scores, TENSORS
     ),
-    "caption's image, JSON": Target(
-        "owner.json", owners, partial(read_owners, "owner.json"), spoilt_json
-    ),
-    "caption's image, text": Target("owner.txt", owners, partial(read_owners, "owner.txt"), OWNER),
+    "caption's image, text": Target("owner.txt", owners, read_owners, OWNER),
     "score matrix": Target("m.npy.part", matrix, read_matrix, NPY),
     "score matrix's record": Target("m.npy.json", matrix, read_matrix, spoilt_json),
     "feature cache": Target("", store, read_store, TENSORS),

@@ -47,7 +47,7 @@ def test_the_harness_sees_what_is_wrong(tmp_path, monkeypatch):
         return read
 
     monkeypatch.setattr(outcomes, "SECONDS", 0.05)
-    target = TARGETS["caption's image, JSON"]
+    target = TARGETS["caption's image, text"]
     for read, found in (
         (raising(TypeError("x")), "crash: TypeError"),
         (raising(ValueError("something is wrong")), "crash: no place in ValueError"),

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from ascl_plugin.reranking import rerank
 
@@ -173,29 +172,6 @@ def test_qb_norm_by_hand():
     wanted = [[2, 3, -9], [0.5, 4, -9]]
     assert rerank(sim, method="qb_norm", activation_k=2, **options).i2t.tolist() == wanted
     assert rerank(sim, method="inverted_softmax", **options).i2t.tolist() == wanted
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    name=st.sampled_from(METHODS),
-    sim=hnp.arrays(
-        np.float32, shapes, elements=st.sampled_from([-3.0, -0.5, -0.0, 0.0, 0.25, 1.0, 1e4])
-    ),
-)
-def test_scores_only_change_places(name, sim):
-    """Also where scores tie, and where exp of a score overflows."""
-    before = sim.copy()
-    result = rerank(sim, method=name)
-    np.testing.assert_array_equal(sim, before)
-    np.testing.assert_array_equal(np.sort(result.i2t, axis=1), np.sort(sim, axis=1))
-    np.testing.assert_array_equal(np.sort(result.t2i, axis=0), np.sort(sim, axis=0))
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_equal_scores_stay_where_they_are(name):
-    sim = np.full((4, 5), 0.5)
-    for matrix in rerank(sim, method=name):
-        assert matrix.tolist() == sim.tolist()
 
 
 @pytest.mark.parametrize("name", METHODS)
