@@ -159,13 +159,6 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
     assert "named 'sim', found i2t, t2i" in failing(capsys, "rerank", several)
 
 
-def test_nothing_is_unpickled(tmp_path, capsys):
-    objects = np.array([[{"a": 1}]], dtype=object)
-    for suffix in (".npy", ".npz"):
-        path = write(tmp_path, objects, suffix)
-        assert f"{path}: " in failing(capsys, "rerank", path)
-
-
 def test_outputs_that_cannot_be_written(tmp_path, capsys):
     path = write(tmp_path, SIM, ".npy")
     nowhere = tmp_path / "nowhere" / "out.npy"
