@@ -82,7 +82,8 @@ def convert(
         with bar:
             while entry < len(counts):
                 for column, values in zip(columns, reader.read(entry, num_regions), strict=False):
-                    column[entry, : len(values)] = values
+                    if values is not None:
+                        column[entry, : len(values)] = values
                 entry += 1
                 bar.update()
                 if time.monotonic() - saved > SAVE_EVERY:

@@ -125,14 +125,14 @@ def test_markdown_and_latex_of_whole_folders(folders, tmp_path):
     assert "out_files/loss-0.svg" in links and "study/cases/1.jpg" in links
     assert all((tmp_path / unquote(link)).exists() for link in links)
     output = tmp_path / "out.tex"
-    assert (
-        main(["report", *map(str, folders.all), "--format", "latex", "--output", str(output)]) == 0
-    )
+    assert main(["report", *map(str, folders.all), "--output", str(output)]) == 0
     tables = output.read_text().count(r"\begin{table}")
     assert tables == text.count("\n| ---") >= 7
 
 
-def test_no_folder_to_write_to(folders, tmp_path, capsys):
+def test_nowhere_to_write_to(folders, tmp_path, capsys):
+    assert main(["report", str(folders.study), "--output", str(tmp_path / "r.pdf")]) == 2
+    assert "expected a name that ends in .html, .md, .tex" in capsys.readouterr().err
     argv = ["report", str(folders.study), "--output", str(tmp_path / "none" / "r.html")]
     assert main(argv) == 2
     assert "none: no such folder to write to" in capsys.readouterr().err

@@ -270,22 +270,6 @@ def test_hdf5_that_lies_is_named(samples, tmp_path):
 # the TSV
 
 
-def test_the_index_is_kept_and_made_anew_when_the_file_changes(samples, tmp_path, monkeypatch):
-    path = tmp_path / "a.tsv"
-    images = samples.features(IDS, COUNTS)
-    samples.write_tsv(path, images)
-    open_regions(path)
-    assert (tmp_path / "a.tsv.index.npz").exists()
-    with monkeypatch.context() as barred:
-        barred.setattr(region_tsv, "_scan", None)  # not needed
-        same(open_regions(path), images)
-    (tmp_path / "a.tsv.index.npz").write_bytes(b"damaged")
-    same(open_regions(path), images)
-    more = samples.features([*IDS, "new"], [*COUNTS, 2])
-    samples.write_tsv(path, more)
-    same(open_regions(path), more)
-
-
 def test_a_line_twice_is_one_image_unless_it_differs(samples, tmp_path):
     path = tmp_path / "a.tsv"
     images = samples.features(["1", "2", "3"], [2, 2, 2])
