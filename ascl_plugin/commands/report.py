@@ -56,8 +56,8 @@ def _run(args: argparse.Namespace) -> int:
     else:
         from ascl_plugin.report.page import html_page
 
-        with tempfile.TemporaryDirectory() as drawings:
-            document = build_report(args.folders, args.title, Path(drawings))
+        with tempfile.TemporaryDirectory() as folder:
+            document = build_report(args.folders, args.title, Path(folder))
             page = html_page(document, output.parent)
         write_text(output, page)
     print(f"wrote {output}")
