@@ -69,7 +69,7 @@ options = {
 }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     sim=st.booleans().flatmap(sims),
     mix=st.sampled_from([0.0, 0.0, 0.3, 0.5, 1.0]),
