@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -11,7 +9,6 @@ from torch.nn.functional import normalize
 from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places
 from ascl_plugin.fusion.pooled import image_vectors
 from ascl_plugin.interfaces import HasFusion, Scorer, VectorIndex
-from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.pairs import score_pairs
 from ascl_plugin.scoring.topk import TopK, best_of_pairs
 from ascl_plugin.scoring.vector_index import make_index
@@ -39,7 +36,7 @@ def search(
     """Return the best texts of each image and images of each text, by exact scores of candidates.
 
     Candidates are the nearest items in an index of one vector an item, so results are no better
-    than the alignment of these vectors between images and texts: see `search_report`. A pair
+    than the alignment of these vectors between images and texts: see `list_recall`. A pair
     proposed by either direction is scored once and counts in both.
 
     Args:
@@ -135,43 +132,6 @@ def clusters(vectors: Tensor, count: int) -> Tensor:
     """Return (N,) the nearest of `count` evenly spaced vectors, for each vector."""
     pivots = vectors[torch.linspace(0, len(vectors) - 1, count).long()]
     return torch.cat([(part @ pivots.T).argmax(1) for part in vectors.split(2**14)])
-
-
-def search_report(
-    model: Scorer | HasFusion,
-    images: ImageFeatures,
-    texts: TextFeatures,
-    candidates: int = 100,
-    topk: int = 10,
-    *,
-    embeddings: str | tuple[Tensor, Tensor] = "regions",
-    index: Index = "Flat",
-    index_options: str = "",
-    memory: int = 2**30,
-) -> dict[str, float]:
-    """Return recall and time of `search` beside scoring everything, on a size where both fit.
-
-    Args:
-        model, images, texts, candidates, topk, embeddings, index, index_options, memory: see
-            `search`.
-
-    Returns:
-        `i2t_recall`, `t2i_recall`: percent of the exact first `topk` that are found;
-        `search_seconds`, `exact_seconds`: wall time, index included.
-    """
-    start = time.perf_counter()
-    found = search(
-        model, images, texts, candidates, topk,
-        embeddings=embeddings, index=index, index_options=index_options, memory=memory,
-    )  # fmt: skip
-    middle = time.perf_counter()
-    exact = score_matrix(model, images, texts, topk=topk, memory=memory)
-    return {
-        "i2t_recall": list_recall(found.i2t_ids, exact.i2t_ids),
-        "t2i_recall": list_recall(found.t2i_ids, exact.t2i_ids),
-        "search_seconds": middle - start,
-        "exact_seconds": time.perf_counter() - middle,
-    }
 
 
 def list_recall(found: Tensor, exact: Tensor) -> float:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
 from ascl_plugin import registry
-from ascl_plugin.commands import rerank as command
 from ascl_plugin.commands.main import main
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available
@@ -53,7 +50,6 @@ GIVEN = {
     "csls": {"neighbors": 2},
     "dual_softmax": {"temperature": 0.3},
     "inverted_softmax": {"temperature": 0.3},
-    "k_reciprocal": {"k1": 3, "k2": 2, "initial_weight": 0.1},
     "nnn": {"alpha": 0.9, "neighbors": 2},
     "none": {},
     "qb_norm": {"temperature": 0.3, "activation_k": 3},
@@ -84,18 +80,19 @@ def test_banks_and_embeddings_come_from_files(path, sim, tmp_path):
     arrays = {
         "bank_i2t": rng.normal(size=(5, 12)),
         "bank_t2i": rng.normal(size=(6, 7)),
-        "image_embeddings": rng.normal(size=(6, 3)),
         "text_embeddings": rng.normal(size=(12, 3)),
     }
     for name, values in arrays.items():
         np.save(tmp_path / f"{name}.npy", values)
     for method, names in (
         ("nnn", ("bank_i2t", "bank_t2i")),
-        ("k_reciprocal", ("image_embeddings", "text_embeddings")),
+        ("bidirectional", ("text_embeddings",)),
     ):
+        options = {"text_neighbors": 2} if method == "bidirectional" else {}
         files = [word for n in names for word in (f"--{n}", str(tmp_path / f"{n}.npy"))]
+        files += [word for n, value in options.items() for word in (f"--{n}", str(value))]
         assert main(["rerank", str(path), "--method", method, *files]) == 0
-        wanted = rerank(sim, method=method, **{name: arrays[name] for name in names})
+        wanted = rerank(sim, method=method, **options, **{name: arrays[name] for name in names})
         for found, matrix in zip(written(path), wanted, strict=True):
             np.testing.assert_array_equal(found, matrix)
 
@@ -164,18 +161,3 @@ def test_what_does_not_go_together(path, capsys, tmp_path):
     assert "--tune writes nothing" in failing(capsys, path, "--tune", "--output", "a.npy", *pairing)
     message = failing(capsys, path, "--method", "all", "--output", "a.npy", *pairing)
     assert "a.npy: --method all writes a table" in message
-
-
-def test_runs_without_tqdm(path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert main(["rerank", str(path)]) == 0
-
-
-def test_the_bar_names_each_step(monkeypatch, capsys):
-    pytest.importorskip("tqdm", reason="extra `recipes`")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with command._bar(2) as step:
-        step("re-rank")
-        step("write")
-    shown = capsys.readouterr().err
-    assert "re-rank: 1/2" in shown and "write: 2/2" in shown
