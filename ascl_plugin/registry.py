@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "csls": "ascl_plugin.reranking.hubness:csls",
         "dual_softmax": "ascl_plugin.reranking.hubness:dual_softmax",
         "inverted_softmax": "ascl_plugin.reranking.hubness:inverted_softmax",
+        "k_reciprocal": "ascl_plugin.reranking.k_reciprocal:k_reciprocal",
         "nnn": "ascl_plugin.reranking.hubness:nnn",
         "none": "ascl_plugin.reranking.hubness:none",
         "qb_norm": "ascl_plugin.reranking.hubness:qb_norm",

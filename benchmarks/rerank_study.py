@@ -44,6 +44,7 @@ OTHERS: dict[str, dict[str, Sequence[Any]]] = {
     "qb_norm": {"temperature": TEMPERATURES, "activation_k": (1, 5)},
     "csls": {"neighbors": (1, 2, 5, 10, 20, 50)},
     "nnn": {"alpha": (0.25, 0.5, 0.75, 1.0), "neighbors": (1, 4, 16, 64)},
+    "k_reciprocal": {"k1": (10, 20), "k2": (1, 6), "initial_weight": (0.3, 0.7)},
 }
 # one option at a time: its values, and what the left and the right half of a plot hold fixed
 SWEEPS: dict[str, tuple[Sequence[Any], dict[str, Any], dict[str, Any]]] = {

@@ -245,12 +245,12 @@ def test_reranking_keeps_every_score(method, options):
             assert np.array_equal(np.sort(found.t2i, 0), np.sort(sim, 0)), (dtype, case)
 
 
-@pytest.mark.parametrize("method", ["bidirectional", "csls", "nnn"])
+@pytest.mark.parametrize("method", ["bidirectional", "csls", "nnn", "k_reciprocal"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_order_is_that_of_the_same_scores_on_another_scale(method, dtype):
     """Powers of two up to the end of the range (of the mean of 16 scores, where one is taken)."""
     sim = np.random.default_rng(3).uniform(-1.99, 1.99, (7, 11)).astype(dtype)
-    room = 1 if method == "bidirectional" else 32
+    room = 1 if method in ("bidirectional", "k_reciprocal") else 32
     scale = dtype(2) ** (np.finfo(dtype).maxexp - 1) / dtype(room)
     small, large = rerank(sim, method=method), rerank(sim * scale, method=method)
     assert np.array_equal(small.i2t * scale, large.i2t)

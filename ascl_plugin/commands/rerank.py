@@ -36,7 +36,11 @@ _MEANING = {
     "neighbors": "number of scores of the bank in a gallery item's mean",
     "alpha": "share of that mean that is subtracted",
     "activation_k": "number of first results of each query of the bank that count as hubs",
+    "k1": "length of the lists that are compared",
+    "k2": "number of lists that are averaged",
+    "initial_weight": "0 to 1, weight of the initial distance",
     "text_embeddings": "(texts, width), for neighbours of a text by cosine",
+    "image_embeddings": "(images, width), for neighbours of an image by cosine",
     "bank_i2t": "(images of the bank, texts), scores of other images with the same texts",
     "bank_t2i": "(images, texts of the bank), scores of the same images with other texts",
 }

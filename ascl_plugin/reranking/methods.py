@@ -68,7 +68,7 @@ def rerank(
     k best images of a text are put in the order in which they rank the text, or the best placed of
     the text's neighbours, among all texts. Equal positions keep the initial order. It uses no
     labels. It is transductive: a query's result depends on the other queries. The other methods
-    (`ascl_plugin.reranking.hubness`) reorder whole lists.
+    (`ascl_plugin.reranking.hubness`, `ascl_plugin.reranking.k_reciprocal`) reorder whole lists.
 
     Each method has these options, and refuses the others; None means the default:
 
@@ -81,6 +81,7 @@ def rerank(
     csls              neighbors=10, bank_i2t, bank_t2i
     qb_norm           temperature=.05, activation_k=1, bank_i2t, bank_t2i
     nnn               alpha=.75, neighbors=16, bank_i2t, bank_t2i
+    k_reciprocal      k1=20, k2=6, initial_weight=.3, image_embeddings, text_embeddings
     none
     ================  ==================================================================
 
@@ -106,9 +107,13 @@ def rerank(
         neighbors: number of scores of the bank in a gallery item's mean.
         alpha: share of that mean that is subtracted.
         activation_k: number of first results of each query of the bank that count as hubs.
+        k1: length of the lists that are compared.
+        k2: number of lists that are averaged.
+        initial_weight: 0 to 1, weight of the initial distance.
         bank_i2t: (B, T) scores of B *other* images, for example of the training split, with the
             same texts; None: those of `sim`. With both banks the method is not transductive.
         bank_t2i: (I, B') scores of the same images with B' other texts; None: those of `sim`.
+        image_embeddings: (I, E); neighbours of an image by cosine, in place of the rows of `sim`.
 
     Returns:
         Reranked, its i2t and t2i both of sim's shape, type, dtype and device, without gradient.

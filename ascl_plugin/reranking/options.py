@@ -36,8 +36,12 @@ class MethodOptions(TypedDict, total=False):
     neighbors: int | None
     alpha: float | None
     activation_k: int | None
+    k1: int | None
+    k2: int | None
+    initial_weight: float | None
     bank_i2t: Array | None
     bank_t2i: Array | None
+    image_embeddings: Array | None
 
 
 class RerankOptions(MethodOptions, total=False):
@@ -52,6 +56,7 @@ class RerankOptions(MethodOptions, total=False):
 
 # name -> its axes, which of them must match an axis of sim, and of which items that is
 _AXES = {
+    "image_embeddings": ("(images, width)", 0, "images"),
     "text_embeddings": ("(texts, width)", 0, "texts"),
     "bank_i2t": ("(images of the bank, texts)", 1, "texts"),
     "bank_t2i": ("(images, texts of the bank)", 0, "images"),

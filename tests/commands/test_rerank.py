@@ -50,6 +50,7 @@ GIVEN = {
     "csls": {"neighbors": 2},
     "dual_softmax": {"temperature": 0.3},
     "inverted_softmax": {"temperature": 0.3},
+    "k_reciprocal": {"k1": 3, "k2": 2, "initial_weight": 0.1},
     "nnn": {"alpha": 0.9, "neighbors": 2},
     "none": {},
     "qb_norm": {"temperature": 0.3, "activation_k": 3},
@@ -80,19 +81,18 @@ def test_banks_and_embeddings_come_from_files(path, sim, tmp_path):
     arrays = {
         "bank_i2t": rng.normal(size=(5, 12)),
         "bank_t2i": rng.normal(size=(6, 7)),
+        "image_embeddings": rng.normal(size=(6, 3)),
         "text_embeddings": rng.normal(size=(12, 3)),
     }
     for name, values in arrays.items():
         np.save(tmp_path / f"{name}.npy", values)
     for method, names in (
         ("nnn", ("bank_i2t", "bank_t2i")),
-        ("bidirectional", ("text_embeddings",)),
+        ("k_reciprocal", ("image_embeddings", "text_embeddings")),
     ):
-        options = {"text_neighbors": 2} if method == "bidirectional" else {}
         files = [word for n in names for word in (f"--{n}", str(tmp_path / f"{n}.npy"))]
-        files += [word for n, value in options.items() for word in (f"--{n}", str(value))]
         assert main(["rerank", str(path), "--method", method, *files]) == 0
-        wanted = rerank(sim, method=method, **options, **{name: arrays[name] for name in names})
+        wanted = rerank(sim, method=method, **{name: arrays[name] for name in names})
         for found, matrix in zip(written(path), wanted, strict=True):
             np.testing.assert_array_equal(found, matrix)
 

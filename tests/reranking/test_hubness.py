@@ -1,4 +1,4 @@
-"""Every method of hubness reduction against its paper's equation, and by hand.
+"""Every method of hubness reduction and k-reciprocal against its paper's equation, and by hand.
 
 The promises that all methods keep are tested here for all of them, the default one included.
 """
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ascl_plugin.reranking import rerank
 
 BANKED = ("inverted_softmax", "csls", "nnn", "qb_norm")
-METHODS = (*BANKED, "bidirectional", "dual_softmax", "none")
+METHODS = (*BANKED, "bidirectional", "dual_softmax", "k_reciprocal", "none")
 
 
 def handed_out(scores, values):
@@ -79,6 +79,56 @@ def twin(name, s, bank, **options):
     ]
 
 
+def twin_k_reciprocal(s, vectors, k1, k2, weight):
+    """Eqs 2, 3, 7, 10-12 with sets; `vectors` of the gallery, of length 1."""
+    queries, gallery = range(len(s)), range(len(s[0]))
+    cosine = [[float(a @ b) for b in vectors] for a in vectors]
+
+    def top(row, k):
+        return sorted(range(len(row)), key=lambda i: (-row[i], i))[:k]
+
+    def distances(row):
+        return [(max(row) - x) / ((max(row) - min(row)) or 1) for x in row]
+
+    def near(g, k):
+        return [g, *[j for j in top(cosine[g], len(gallery)) if j != g][:k]]
+
+    def reciprocal(g, k):
+        return {j for j in near(g, k) if g in near(j, k)}
+
+    def extended(found):
+        result = set(found)
+        for c in found:
+            half = reciprocal(c, k1 // 2)
+            if len(found & half) >= 2 / 3 * len(half):
+                result |= half
+        return result
+
+    def code(members, distance):
+        weights = [math.exp(-distance[g]) if g in members else 0.0 for g in gallery]
+        total = sum(weights)
+        return np.array([w / total if total else 0.0 for w in weights])
+
+    codes = [code(extended(reciprocal(g, k1)), distances(cosine[g])) for g in gallery]
+    final = [np.mean([codes[j] for j in near(g, k2 - 1)], axis=0) for g in gallery]
+    result = []
+    for q in queries:
+        found = {g for g in top(s[q], k1) if q in top([s[p][g] for p in queries], k1)}
+        distance = distances(s[q])
+        own = code(extended(found), distance)
+        own = np.mean([own, *[codes[g] for g in top(s[q], k2 - 1)]], axis=0)
+        jaccard = [1 - np.minimum(own, v).sum() / np.maximum(own, v).sum() for v in final]
+        values = [-((1 - weight) * j + weight * d) for j, d in zip(jaccard, distance, strict=True)]
+        result.append(handed_out(s[q], values))
+    return result
+
+
+def profiles(s):
+    """Unit vectors of the columns, each query's mean over the gallery taken off."""
+    columns = (s - s.mean(axis=1, keepdims=True)).T
+    return columns / np.maximum(np.linalg.norm(columns, axis=1, keepdims=True), 1e-12)
+
+
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
@@ -117,6 +167,38 @@ def test_equals_the_equation(name, shape, banks, neighbors, temperature, seed, c
     assert result.t2i.T.tolist() == twin(name, sim.T.tolist(), t2i_bank, **options)
     assert result.transductive is (name != "none" and len(given_banks) < 2)
     assert (result.method, result.oracle) == (name, False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=shapes,
+    k1=st.integers(1, 7),
+    k2=st.integers(1, 5),
+    weight=st.sampled_from([0.1, 0.3, 1.0]),
+    seed=st.integers(0, 9999),
+    chunk=st.sampled_from([1, 13, 2**20]),
+)
+def test_k_reciprocal_equals_the_equations(shape, k1, k2, weight, seed, chunk):
+    sim, *vectors = draw(seed, shape, (shape[1], 3), (shape[0], 3))
+    vectors = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors]
+    texts, images = vectors
+    options = {"text_embeddings": texts, "image_embeddings": images}
+    options |= {"k1": k1, "k2": k2, "initial_weight": weight}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
+        result = rerank(sim, method="k_reciprocal", **options)
+    assert result.i2t.tolist() == twin_k_reciprocal(sim.tolist(), texts, k1, k2, weight)
+    assert result.t2i.T.tolist() == twin_k_reciprocal(sim.T.tolist(), images, k1, k2, weight)
+    assert result.transductive
+
+
+def test_without_embeddings_k_reciprocal_compares_profiles():
+    (sim,) = draw(4, (9, 14))
+    given_vectors = {"text_embeddings": profiles(sim), "image_embeddings": profiles(sim.T)}
+    wanted = rerank(sim, method="k_reciprocal", k1=4, **given_vectors)
+    result = rerank(sim, method="k_reciprocal", k1=4)
+    np.testing.assert_array_equal(result.i2t, wanted.i2t)
+    np.testing.assert_array_equal(result.t2i, wanted.t2i)
 
 
 # exp(s / TEMPERATURE) = 2 ** s
@@ -172,6 +254,21 @@ def test_qb_norm_by_hand():
     wanted = [[2, 3, -9], [0.5, 4, -9]]
     assert rerank(sim, method="qb_norm", activation_k=2, **options).i2t.tolist() == wanted
     assert rerank(sim, method="inverted_softmax", **options).i2t.tolist() == wanted
+
+
+def test_k_reciprocal_by_hand():
+    """k1 = k2 = 1: image 0 and its best text 0 choose each other, so V of image 0 is 1 at text 0.
+    Texts 0 and 1 choose each other too, text 2 has nobody: V of text 1 is above 0 at text 0, that
+    of text 2 is 0 there. By Jaccard distance alone, image 0 now prefers text 1 to text 2. Image 1
+    likewise has 1 at text 1, and text 0 passes text 2.
+    """
+    sim = np.array([[0.9, 0.5, 0.6], [0.1, 0.8, 0.2]])
+    embeddings = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    options = {"k1": 1, "k2": 1, "text_embeddings": embeddings}
+    result = rerank(sim, method="k_reciprocal", initial_weight=0, **options)
+    assert result.i2t.tolist() == [[0.9, 0.6, 0.5], [0.2, 0.8, 0.1]]
+    result = rerank(sim, method="k_reciprocal", initial_weight=1, **options)
+    assert result.i2t.tolist() == sim.tolist()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -235,6 +332,18 @@ def test_a_small_temperature_does_not_overflow():
         ({"method": "qb_norm", "temperature": 0}, ValueError, "temperature must be .* above 0"),
         ({"method": "dual_softmax", "temperature": np.nan}, ValueError, "temperature .* got nan"),
         ({"method": "inverted_softmax", "temperature": -1}, ValueError, "temperature .* got -1"),
+        ({"method": "k_reciprocal", "k1": 0}, ValueError, "k1 must be"),
+        ({"method": "k_reciprocal", "k2": 0}, ValueError, "k2 must be"),
+        (
+            {"method": "k_reciprocal", "initial_weight": 1.5},
+            ValueError,
+            "initial_weight must be a number at least 0 and at most 1, got 1.5",
+        ),
+        (
+            {"method": "k_reciprocal", "image_embeddings": np.ones((3, 4))},
+            ValueError,
+            r"image_embeddings has shape \(3, 4\), sim has 2 images",
+        ),
         (
             {"method": "nnn", "bank_i2t": np.ones((3, 4))},
             ValueError,
