@@ -152,8 +152,11 @@ class TimmGrid(PretrainedEncoder):
         """Return all that the features depend on, as JSON: model, weights, preprocessing, grid."""
         config = {n: self.data_config[n] for n in _PREPROCESSING if n in self.data_config}
         # caches of before the option stay valid
-        later = {} if self.precision == "float32" else {"precision": self.precision}
-        later |= {"pooled_layers": self.pooled_layers} if self.pooled_layers else {}
+        later: dict[str, object] = {}
+        if self.precision != "float32":
+            later["precision"] = self.precision
+        if self.pooled_layers:
+            later["pooled_layers"] = self.pooled_layers
         return self._fingerprint(num_regions=self.side**2, preprocessing=config, **later)
 
     def _layer(self, name: str) -> nn.Module:
