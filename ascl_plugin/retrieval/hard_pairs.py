@@ -1,4 +1,8 @@
-"""The pairs worth a closer look: those that a cheap score finds hard to tell from right ones."""
+"""The pairs worth a closer look: those that a cheap score finds hard to tell from right ones.
+
+A score trained on such pairs alone means nothing for the others, and is still added to theirs when
+all pairs are ranked: pairs at random belong in, too.
+"""
 
 from __future__ import annotations
 
@@ -48,26 +52,25 @@ def check_scorer(scorer: object) -> LocalPairs:
     return scorer
 
 
-def hard_pairs(sim: Tensor, targets: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return rows and columns of the right pairs and of the hardest wrong ones.
+def hard_pairs(sim: Tensor, hardest: int, others: int = 0) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the right pairs, the hardest wrong ones, and some others.
 
     Args:
-        sim: (I, T) scores.
-        targets: (T,) int64, the image of each text.
-        k: wrong images chosen for each text, and wrong texts for each image, by score.
+        sim: (N, N) scores, right pairs on the diagonal, in a random order of pairs.
+        hardest: wrong images chosen for each text, and wrong texts for each image, by score.
+        others: texts chosen for each image whatever their score: those behind its own.
 
     Returns:
         Rows and columns (P,) int64, each pair once, in order of rows.
     """
-    columns = torch.arange(sim.shape[1], device=sim.device)
+    count = len(sim)
+    own = torch.arange(count, device=sim.device)
     chosen = torch.zeros(sim.shape, dtype=torch.bool, device=sim.device)
-    wrong = sim.detach().clone()
-    wrong[targets, columns] = -torch.inf
+    wrong = sim.detach().clone().fill_diagonal_(-torch.inf)
     for dim in (0, 1):
-        count = min(k, sim.shape[dim])
-        chosen.scatter_(dim, wrong.topk(count, dim=dim).indices, True)
-    # where there are fewer than k wrong ones, right ones are chosen here already
-    chosen[targets, columns] = True
+        chosen.scatter_(dim, wrong.topk(min(hardest, count), dim=dim).indices, True)
+    for shift in range(min(others + 1, count)):
+        chosen[own, (own + shift) % count] = True
     rows, columns = chosen.nonzero(as_tuple=True)
     return rows, columns
 
@@ -79,20 +82,27 @@ def first_texts(image_of_text: Tensor) -> Tensor:
 
 
 def score_hard_pairs(
-    scorer: LocalPairs, images: ImageFeatures, texts: TextFeatures, k: int
+    scorer: LocalPairs,
+    images: ImageFeatures,
+    texts: TextFeatures,
+    hardest: int,
+    others: int = 0,
 ) -> Tensor:
-    """Return S (I, I) of the right pairs and of the hardest, -inf for all others. Collective.
+    """Return S (I, I) of `hard_pairs`, -inf for all others. Collective.
+
+    The local part alone gets a gradient: it learns what the plain one lacks. The plain one would
+    lose what it learns of all pairs.
 
     Args:
         scorer: see `LocalPairs`.
         images: this rank's images.
         texts: one text of each of them.
-        k: see `hard_pairs`.
+        hardest, others: see `hard_pairs`.
     """
     texts = gather_features(texts)
-    plain = scorer.plain_scores(images, texts)
-    every = gather(plain.detach())
-    rows, columns = hard_pairs(every, torch.arange(len(every), device=every.device), k)
+    plain = scorer.plain_scores(images, texts).detach()
+    every = gather(plain)
+    rows, columns = hard_pairs(every, hardest, others)
     first = shares("own", len(images), every.device).own.start
     mine = (rows >= first) & (rows < first + len(images))
     rows, columns = rows[mine] - first, columns[mine]

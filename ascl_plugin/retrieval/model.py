@@ -259,7 +259,7 @@ class RetrievalModel(
         negatives: str = "mixture",
         strength: float | None = None,
         align: bool = False,
-        hard_pairs: int = 0,
+        hard_pairs: tuple[int, int] = (0, 0),
     ) -> dict[str, Tensor]:
         """Return score blocks over the pairs of all ranks. Collective.
 
@@ -270,16 +270,16 @@ class RetrievalModel(
             negatives, strength: see `generate_negatives`; used if the batch has seeds. Negatives
                 that it has as texts ("insert") are encoded like any other.
             align: score by late interaction instead of the fusion.
-            hard_pairs: k above 0 scores all pairs by the plain part of the fusion alone; `hard_sim`
-                (I, I) has each image and its first text, and the k hardest wrong ones of either,
-                by the whole, and -inf elsewhere.
+            hard_pairs: if not 0, the plain part of the fusion scores all pairs alone; `hard_sim`
+                (I, I) has each image with its first text, the hardest wrong pairs and others, so
+                many of each, by the whole, and -inf elsewhere; see `score_hard_pairs`.
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
             `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
             `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
         """
-        if hard_pairs and not align:
+        if any(hard_pairs) and not align:
             return self._score_hard(batch, hard_pairs)
         return self.score(*self.encode(batch), batch, negatives, strength, align)
 
@@ -289,7 +289,7 @@ class RetrievalModel(
         there = [p for p in TEXTS if f"{p}input_ids" in batch or f"{p}words" in batch]
         return images, {p: self.encode_texts(batch, p) for p in there}
 
-    def _score_hard(self, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+    def _score_hard(self, batch: dict[str, Tensor], counts: tuple[int, int]) -> dict[str, Tensor]:
         scorer = check_scorer(self.fusion)
         images = self.encode_images(batch)
         wholes = gather_features(self.encode_texts(batch, with_words=self.text_pool is None))
@@ -299,7 +299,8 @@ class RetrievalModel(
             first = first_texts(batch["image_of_text"])
             texts = {k: v[first] for k, v in batch.items() if k in TEXT_INPUTS}
             blocks["targets"] = self._targets(batch, len(images))
-        return blocks | {"hard_sim": score_hard_pairs(scorer, images, self.encode_texts(texts), k)}
+        hard = score_hard_pairs(scorer, images, self.encode_texts(texts), *counts)
+        return blocks | {"hard_sim": hard}
 
     @staticmethod
     def _targets(batch: dict[str, Tensor], images: int) -> Tensor:

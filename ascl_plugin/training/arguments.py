@@ -174,6 +174,7 @@ class LossArguments:
         "the whole the right ones and this many hardest wrong ones, for each image and its first "
         "caption (0: all by the whole)",
     )
+    other_pairs: int = _option(0, "hard_pairs: and this many pairs at random for each image")
     hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
 
 

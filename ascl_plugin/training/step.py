@@ -66,13 +66,14 @@ class Step:
         """Add a batch's gradients; return False to skip the step."""
         inputs = to_inputs(batch, self.accelerator.device)
         objective = self.options.loss
+        counts = objective.hard_pairs, objective.other_pairs
         scoring = objective.negatives, objective.noise_strength, align
         autocast, chunk = self.accelerator.autocast, self.options.train.cached_chunk
         model = self.engine.raw_model
         cached = CachedEncoding(model, inputs, chunk, autocast) if chunk else None
         with autocast():
             if cached is None:
-                blocks = self.engine.model(inputs, *scoring, objective.hard_pairs)
+                blocks = self.engine.model(inputs, *scoring, counts)
             else:
                 blocks = model.score(cached.images, cached.texts, inputs, *scoring)
             hard = blocks.pop("hard_sim", None)
