@@ -121,11 +121,11 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     cache = Path(data.cache_dir).expanduser()
     images = image_inputs(
         model.image_encoder, cache if data.cache_images else None, data.region_files,
-        data.pooled_files, int(data.feature_memory * 2**30),
+        data.pooled_files, int(data.feature_memory * 2**30), model.wholes_only,
     )  # fmt: skip
     texts = TextInputs(
         model.text_encoder, cache if data.cache_texts else None, int(data.feature_memory * 2**30),
-        model.lexical_ids,
+        model.lexical_ids, model.pool_words,
     )  # fmt: skip
     phrases = None
     if loss.negatives == "insert":

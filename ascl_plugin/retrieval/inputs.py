@@ -22,7 +22,7 @@ from ascl_plugin.interfaces import (
     Row,
     TextEncoder,
 )
-from ascl_plugin.retrieval.packed import PackedFeatures
+from ascl_plugin.retrieval.packed import Entry, PackedFeatures
 from ascl_plugin.retrieval.views import view_key, view_of
 from ascl_plugin.scoring.blocks import device_of
 
@@ -66,6 +66,7 @@ class ImageInputs:
         cache_dir: root of the caches; None: encode every time.
         memory: bytes of decoded pictures that a process keeps.
         feature_memory: bytes of cached features that `pack` keeps.
+        wholes: leave cached regions out, for a model that `wholes_only`.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class ImageInputs:
         cache_dir: str | Path | None = None,
         memory: int = MEMORY,
         feature_memory: int = FEATURE_MEMORY,
+        wholes: bool = False,
     ) -> None:
         self.encoder = encoder
+        self.wholes = wholes
         self.store = _store(encoder, cache_dir)
         self.memory = memory
         self.feature_memory = feature_memory
@@ -90,13 +93,18 @@ class ImageInputs:
         if self._packed is not None:
             keys = [self._prepared.get(_place(row), "") for row in rows]
             places = self._packed.places(keys)
+            if places is not None and self.wholes:
+                return {"pooled": self._packed.vectors("pooled", places)}
             if places is not None:
                 regions, mask = self._packed.padded("regions", places)
                 found = {"regions": regions, "pooled": self._packed.vectors("pooled", places)}
                 return found if mask.all() else found | {"region_mask": mask}
         entries = [self.store[_key(row)] for row in rows]
+        pooled = torch.stack([entry["pooled"] for entry in entries])
+        if self.wholes:
+            return {"pooled": pooled}
         regions, mask = _padded([entry["regions"] for entry in entries])
-        found = {"regions": regions, "pooled": torch.stack([entry["pooled"] for entry in entries])}
+        found = {"regions": regions, "pooled": pooled}
         if not mask.all():  # a detector found fewer in some pictures
             found["region_mask"] = mask
         return found
@@ -132,7 +140,9 @@ class ImageInputs:
         """
         if self.store is not None and self._prepared:
             self.store.refresh()
-            self._packed = PackedFeatures(self.store, self._prepared.values(), self.feature_memory)
+            keys = self._prepared.values()
+            reduce = _whole if self.wholes else None
+            self._packed = PackedFeatures(self.store, keys, self.feature_memory, reduce)
 
     def _pixels(self, rows: Sequence[Row]) -> Tensor:
         return torch.stack([self._pixels_of(row) for row in rows])
@@ -161,6 +171,7 @@ class TextInputs:
         cache_dir: root of the caches; None: encode every time.
         feature_memory: bytes of cached features that `pack` keeps.
         lexical: `RetrievalModel.lexical_ids`; if not None, `lexical_ids` come with every batch.
+        pool: `RetrievalModel.pool_words`; if not None, cached words come pooled, as `pooled_words`.
     """
 
     def __init__(
@@ -169,9 +180,11 @@ class TextInputs:
         cache_dir: str | Path | None = None,
         feature_memory: int = FEATURE_MEMORY,
         lexical: Callable[[Sequence[str]], Tensor] | None = None,
+        pool: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.encoder = encoder
         self.lexical = lexical
+        self.pool = pool
         self.store = _store(encoder, cache_dir)
         self.feature_memory = feature_memory
         self._prepared: list[str] = []
@@ -182,11 +195,18 @@ class TextInputs:
         if self.store is None:
             found = self.encoder.tokenize(list(texts))
         elif self._packed is not None and (places := self._packed.places(texts)) is not None:
-            words, mask = self._packed.padded("words", places)
-            found = {"words": words, "word_mask": mask}
-        else:
+            if self.pool is None:
+                words, mask = self._packed.padded("words", places)
+                found = {"words": words, "word_mask": mask}
+            else:
+                found = {"pooled_words": self._packed.vectors("pooled_words", places)}
+        elif self.pool is None:
             words, mask = _padded([self.store[text]["words"] for text in texts])
             found = {"words": words, "word_mask": mask}
+        else:
+            found = {
+                "pooled_words": torch.stack([self.pool(self.store[t]["words"]) for t in texts])
+            }
         return found if self.lexical is None else {**found, "lexical_ids": self.lexical(texts)}
 
     def count_cut(self, texts: Sequence[str]) -> int:
@@ -221,7 +241,12 @@ class TextInputs:
         """
         if self.store is not None and self._prepared:
             self.store.refresh()
-            self._packed = PackedFeatures(self.store, self._prepared, self.feature_memory)
+            reduce = None if self.pool is None else self._pooled
+            self._packed = PackedFeatures(self.store, self._prepared, self.feature_memory, reduce)
+
+    def _pooled(self, entry: Entry) -> Entry:
+        assert self.pool is not None
+        return {"pooled_words": self.pool(entry["words"].float())}
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out what a worker process reads for itself."""
@@ -234,12 +259,13 @@ def image_inputs(
     region_files: str | Path | None = None,
     pooled_files: str | Path | None = None,
     feature_memory: int = FEATURE_MEMORY,
+    wholes: bool = False,
 ) -> BatchImages:
     """Return `ImageInputs`, or features from files if the model was trained on files.
 
     Args:
         encoder: the model's image encoder.
-        cache_dir, feature_memory: see `ImageInputs`.
+        cache_dir, feature_memory, wholes: see `ImageInputs`.
         region_files, pooled_files: for a model whose features come from files.
 
     Raises:
@@ -249,7 +275,7 @@ def image_inputs(
     if region_files is None:
         if isinstance(encoder, FromFiles):
             raise ValueError("the model's features come from files: --region_files says which")
-        return ImageInputs(encoder, cache_dir, feature_memory=feature_memory)
+        return ImageInputs(encoder, cache_dir, feature_memory=feature_memory, wholes=wholes)
     if not isinstance(encoder, FromFiles):
         raise ValueError("--region_files: the model encodes pictures, it was not trained on files")
     inputs = registry.build(
@@ -262,6 +288,10 @@ def image_inputs(
                 f"{path}: {name} is {getattr(inputs, name)}, the model's {getattr(encoder, name)}"
             )
     return inputs
+
+
+def _whole(entry: Entry) -> Entry:
+    return {"pooled": entry["pooled"]}
 
 
 def _padded(items: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,9 @@ except ImportError as error:
 NORMS = ("layer", "l2", "none")
 WEIGHTS = "model.safetensors"
 HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
-TEXT_INPUTS = ("input_ids", "attention_mask", "words", "word_mask", "lexical_ids")
+TEXT_INPUTS = (
+    "input_ids", "attention_mask", "words", "word_mask", "pooled_words", "lexical_ids",
+)  # fmt: skip
 TEXTS = ("", "negative_", "positive_", "positive_negative_")  # prefixes of a batch's texts
 
 
@@ -138,6 +140,8 @@ class RetrievalModel(
                 raise ValueError(
                     f"input_norm {input_norm!r} is for frozen encoders; here both train"
                 )
+            if self.wholes_only:
+                del widths["region"], widths["word"]
             for name, width in widths.items():
                 side = "image" if name in ("region", "pooled") else "text"
                 root = input_norm == "sqrt_standard" and side == "image"
@@ -150,16 +154,27 @@ class RetrievalModel(
         assert raw.pooled is not None
         pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
         pooled = self._normalize(self.pooled_projection(pooled))
-        if self.compares_wholes:
+        if self.wholes_only:
             return ImageFeatures(pooled.unsqueeze(1), None, pooled)
         regions = self.image_dropout(self._norm_inputs("region", raw.regions))
         return ImageFeatures(self._normalize(self.region_projection(regions)), raw.mask, pooled)
 
     @property
-    def compares_wholes(self) -> bool:
+    def wholes_only(self) -> bool:
         """True if scores need pooled features alone: these then stand for regions and words too."""
         pooled = isinstance(self.fusion, PooledSimilarity) and self.fusion.image == "pooled"
         return pooled and self.text_pool is not None
+
+    @property
+    def pool_words(self) -> Callable[[Tensor], Tensor] | None:
+        """Function from a text's raw words (L, D_w) to what `TextPool` makes of them (width,).
+
+        None if scores need words, or if the pooling learns.
+        """
+        pool = self.text_pool
+        if pool is None or pool.kind == "gpo" or not self.wholes_only:
+            return None
+        return lambda words: pool(TextFeatures(words[None], None))[0]
 
     def encode_texts(
         self, batch: dict[str, Tensor], prefix: str = "", with_words: bool = True
@@ -183,7 +198,7 @@ class RetrievalModel(
         if isinstance(self.lexical, BagOfWords):
             pooled = pooled + self.lexical(_lexical_ids(batch, prefix))
         pooled = self._normalize(pooled)
-        if self.compares_wholes or not with_words:
+        if self.wholes_only or not with_words:
             return TextFeatures(pooled.unsqueeze(1), None, pooled)
         return TextFeatures(self._words(raw), raw.mask, pooled)
 
@@ -193,7 +208,7 @@ class RetrievalModel(
 
     def _pooled_text(self, raw: TextFeatures, batch: dict[str, Tensor], prefix: str = "") -> Tensor:
         assert self.text_pool is not None
-        pooled = self.text_pool(raw)
+        pooled = self.text_pool(raw) if raw.pooled is None else raw.pooled
         if isinstance(self.lexical, LatentSemantics):
             pooled = torch.cat([pooled, self.lexical(_lexical_ids(batch, prefix))], dim=1)
         return pooled
@@ -228,25 +243,31 @@ class RetrievalModel(
     def _observed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return raw vectors (any, D) by the names of `input_norms`."""
         batch, found = to_inputs(batch, self.region_projection.weight.device), {}
-        if "region" in self.input_norms and ("regions" in batch or "pixel_values" in batch):
+        if "pooled" in self.input_norms and ("pooled" in batch or "pixel_values" in batch):
             image = self._raw_images(batch)
             assert image.pooled is not None
             found = {"region": _real(image.regions, image.mask), "pooled": image.pooled}
-        if "word" in self.input_norms and ("words" in batch or "input_ids" in batch):
+        texts = self.input_norms.keys() & {"word", "text"}
+        if texts and any(key in batch for key in TEXT_INPUTS):
             text = self._raw_texts(batch)
             found["word"] = _real(text.words, text.mask)
             if self.text_pool is not None:
                 found["text"] = self._pooled_text(text, batch)
-        return found
+        return {name: vectors for name, vectors in found.items() if name in self.input_norms}
 
     def _raw_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         if "regions" in batch:
             return ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
+        if "pooled" in batch:
+            return ImageFeatures(batch["pooled"].unsqueeze(1), None, batch["pooled"])
         return self.image_encoder(batch["pixel_values"])
 
     def _raw_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
         if f"{prefix}words" in batch:
             return TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
+        if f"{prefix}pooled_words" in batch:
+            pooled = batch[f"{prefix}pooled_words"]
+            return TextFeatures(pooled.unsqueeze(1), None, pooled)
         ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
         return self.text_encoder(ids, mask)
 
@@ -286,7 +307,7 @@ class RetrievalModel(
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
         images = self.encode_images(batch)
-        there = [p for p in TEXTS if f"{p}input_ids" in batch or f"{p}words" in batch]
+        there = [p for p in TEXTS if any(f"{p}{key}" in batch for key in TEXT_INPUTS)]
         return images, {p: self.encode_texts(batch, p) for p in there}
 
     def _score_hard(self, batch: dict[str, Tensor], counts: tuple[int, int]) -> dict[str, Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ascl_plugin.data.store import FeatureStore
+
+Entry = dict[str, Tensor]
 
 
 class PackedFeatures:
@@ -18,6 +20,7 @@ class PackedFeatures:
         store: store of entries whose tensors are (any, D) or, the same in all entries, (D,).
         keys: keys of the entries, the most important first; repeated ones count once.
         limit: bytes to keep at most: an entry that goes beyond it is left out, and all behind it.
+        reduce: function from an entry to what of it is kept; None: all.
 
     Attributes:
         place: number of each entry that is kept, by key.
@@ -26,12 +29,20 @@ class PackedFeatures:
         KeyError: the store has no such entry.
     """
 
-    def __init__(self, store: FeatureStore, keys: Iterable[str], limit: int) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        keys: Iterable[str],
+        limit: int,
+        reduce: Callable[[Entry], Entry] | None = None,
+    ) -> None:
         self.place: dict[str, int] = {}
         items: dict[str, list[Tensor]] = {}  # mapped: nothing is copied yet
         kept = 0
         for key in dict.fromkeys(keys):
             entry = store.stored(key)
+            if reduce is not None:
+                entry = reduce(entry)
             kept += sum(value.numel() * 4 for value in entry.values())
             if kept > limit:
                 break

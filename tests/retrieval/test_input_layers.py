@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("huggingface_hub", reason="extra `recipes`")
 
@@ -14,7 +15,7 @@ from ascl_plugin import registry
 from ascl_plugin.features import TextFeatures
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
 from ascl_plugin.retrieval.input_norm import InputNorm, Moments
-from ascl_plugin.retrieval.inputs import TextInputs
+from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.lexical import BagOfWords, LatentSemantics, vocabulary_of
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.retrieval.text_pool import ANGLES, TextPool
@@ -26,9 +27,15 @@ MASK = torch.tensor([[True, True, False], [False, False, False]])
 class FrozenGrid(GridEncoder):
     frozen = True
 
+    def fingerprint(self):
+        return {"encoder": "FrozenGrid"}
+
 
 class FrozenWords(WordTransformer):
     frozen = True
+
+    def fingerprint(self):
+        return {"encoder": "FrozenWords"}
 
 
 @pytest.fixture
@@ -42,8 +49,9 @@ def make(monkeypatch):
         torch.manual_seed(0)
         words = {"name": text, "vocabulary": list("abcde"), "width": 8}
         return RetrievalModel(
-            {"name": image, "width": 8, "grid": 2}, words, {"num_heads": 2}, dim=8, **options
-        )
+            {"name": image, "width": 8, "grid": 2}, words, options.pop("fusion", {"num_heads": 2}),
+            dim=8, **options,
+        )  # fmt: skip
 
     return build
 
@@ -225,3 +233,34 @@ def test_lexical_ids_come_with_texts(make, tmp_path):
     assert RetrievalModel.from_pretrained(tmp_path).lexical.numbers == {"a": 1, "c": 2}
     plain = TextInputs(make().text_encoder, lexical=make().lexical_ids)(["a"])
     assert "lexical_ids" not in plain
+
+
+def test_models_of_wholes_read_pooled_features_alone(make, tmp_path):
+    """Batches without regions and words give the scores of whole batches, also after packing."""
+    pooled = {"name": "pooled", "image": "pooled"}
+    model = make(fusion=pooled, text_pool="mean_max", input_norm="standard").eval()
+    for color in ("red", "blue"):
+        Image.new("RGB", (32, 32), color).save(tmp_path / f"{color}.png")
+    rows = [
+        {"image": {"path": str(tmp_path / f"{c}.png"), "bytes": None}, "image_id": c}
+        for c in ("red", "blue")
+    ]
+    texts = ["a b", "c d e", "e"]
+    slow = ImageInputs(model.image_encoder, tmp_path), TextInputs(model.text_encoder, tmp_path)
+    fast = (
+        ImageInputs(model.image_encoder, tmp_path, wholes=model.wholes_only),
+        TextInputs(model.text_encoder, tmp_path, pool=model.pool_words),
+    )
+    for inputs, items in zip((*slow, *fast), (rows, texts) * 2, strict=True):
+        inputs.prepare(items, 2)
+    model.fit_input_norm([slow[0](rows), slow[1](texts)])
+    assert set(model.input_norms) == {"pooled", "text"}
+    wanted = model(slow[0](rows) | slow[1](texts))["sim"]
+    for packed in (False, True):
+        if packed:
+            for inputs in fast:
+                inputs.pack()
+        batch = fast[0](rows) | fast[1](texts)
+        assert set(batch) == {"pooled", "pooled_words"}
+        torch.testing.assert_close(model(batch)["sim"], wanted)
+    assert make(text_pool="mean").pool_words is None  # its fusion reads words
