@@ -82,7 +82,7 @@ def test_norms_pooled_texts_and_the_bag_of_words_reach_the_saved_model(main, sca
     status, error = main(f"--data_root={scan}", f"--region_files={scan}", *flags)
     assert status == 0, error
     model = RetrievalModel.from_pretrained(main.out / "best")
-    assert set(model.input_norms) == {"region", "pooled"}
+    assert set(model.input_norms) == {"pooled"}  # regions are not read
     assert "caption" in model.lexical.numbers
     again = tmp_path / "again.json"
     assert command(["evaluate", str(main.out), "--output", str(again)]) == 0
