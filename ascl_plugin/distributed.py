@@ -76,6 +76,6 @@ def gather_features(features: F) -> F:
     # some backends cannot gather bool
     mask = _AllGather.apply(pad(mask, (0, short)).to(torch.uint8), counts).bool()
     gathered = {name: _AllGather.apply(pad(values, (0, 0, 0, short)), counts), "mask": mask}
-    if isinstance(features, ImageFeatures) and features.pooled is not None:
+    if features.pooled is not None:
         gathered["pooled"] = _AllGather.apply(features.pooled, counts)
     return replace(features, **gathered)

@@ -83,13 +83,7 @@ class ImageFeatures(Items):
 
     def __post_init__(self) -> None:
         _check("ImageFeatures", "regions", self.regions, self.mask)
-        if self.pooled is None:
-            return
-        check_kind("ImageFeatures: pooled", self.pooled, Tensor)
-        if len(self.pooled) != len(self.regions):
-            raise ValueError(
-                f"ImageFeatures: pooled has {len(self.pooled)} rows for {len(self.regions)} images"
-            )
+        _check_pooled("ImageFeatures", "images", self.pooled, len(self.regions))
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -102,13 +96,16 @@ class TextFeatures(Items):
     Args:
         words: (T, L, D) word features.
         mask: (T, L) bool, True where a word is real; None if all are.
+        pooled: (T, D) whole-text feature; None: the mean word stands in (`whole_texts`).
     """
 
     words: Tensor
     mask: Tensor | None = None
+    pooled: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check("TextFeatures", "words", self.words, self.mask)
+        _check_pooled("TextFeatures", "texts", self.pooled, len(self.words))
 
     def __len__(self) -> int:
         return len(self.words)
@@ -120,6 +117,13 @@ class TextFeatures(Items):
         if self.mask is None:
             return torch.full((count,), longest, device=self.words.device)
         return (self.mask * torch.arange(1, longest + 1, device=self.mask.device)).amax(1)
+
+
+def whole_texts(texts: TextFeatures) -> Tensor:
+    """Return (T, D), fp32 or wider: the pooled feature, or the mean of the real words."""
+    if texts.pooled is None:
+        return mean_of_places(wide(texts.words), texts.mask)
+    return wide(texts.pooled)
 
 
 def check_features(images: object, texts: object) -> None:
@@ -150,8 +154,24 @@ def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:
         )
 
 
+def _check_pooled(owner: str, items: str, pooled: Tensor | None, count: int) -> None:
+    if pooled is None:
+        return
+    check_kind(f"{owner}: pooled", pooled, Tensor)
+    if pooled.ndim != 2:
+        raise ValueError(
+            f"{owner}: pooled must be ({items}, width), got shape {tuple(pooled.shape)}"
+        )
+    if len(pooled) != count:
+        raise ValueError(f"{owner}: pooled has {len(pooled)} rows for {count} {items}")
+
+
 def concatenate(parts: Sequence[F]) -> F:
-    """Return the items of all parts in one, padded to the longest, with a mask if one is needed."""
+    """Return the items of all parts in one, padded to the longest, with a mask if one is needed.
+
+    Raises:
+        ValueError: no parts, or `pooled` in some parts alone.
+    """
     if not parts:
         raise ValueError("concatenate: got no features")
     kind = type(parts[0])
@@ -165,9 +185,13 @@ def concatenate(parts: Sequence[F]) -> F:
             for p, v in zip(parts, values, strict=True)
         ]
         tensors["mask"] = torch.cat([_padded(mask, length) for mask in masks])
-    pooled = [part.pooled for part in parts if isinstance(part, ImageFeatures)]
-    if pooled and pooled[0] is not None:
-        tensors["pooled"] = torch.cat([x for x in pooled if x is not None])
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    if pooled:
+        if len(pooled) != len(parts):
+            raise ValueError(
+                f"concatenate: {len(pooled)} of {len(parts)} parts have pooled; give all or none"
+            )
+        tensors["pooled"] = torch.cat(pooled)
     return kind(**tensors)
 
 

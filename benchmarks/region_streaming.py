@@ -77,7 +77,7 @@ def main() -> None:
         ("max_steps", 0), ("workers", 0), ("threads", 1),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--format", choices=("npy", "h5", "tsv"), default="npy")
+    parser.add_argument("--format", choices=("npy", "h5"), default="npy")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -89,8 +89,7 @@ def main() -> None:
             files = folder / "converted"
             files.mkdir()
             for name in SPLITS:
-                source = folder / f"{name}_ims.npy"
-                convert(source, files / f"{name}.{args.format}", say=lambda _: None)
+                convert(folder / f"{name}_ims.npy", files / f"{name}.h5")
         command = [
             sys.executable, RECIPE, f"--data_root={folder}", f"--region_files={files}",
             f"--output_dir={folder / 'run'}", f"--dim={args.dim}", "--fusion.num_heads=8",

@@ -11,13 +11,15 @@ DIR holds COCO (2014 or 2017 images and a Karpathy JSON, or COCO's own captions 
 else that `ascl_plugin.data.readers` reads; with coco_acf.yaml, the papers' setup, also the features
 that `extract_features.py` makes. Options: below, or any yaml file in recipes/configs.
 
-Features: any number of ranks (DDP, FSDP2: recipes/accelerate/); mixed precision; gradient
-accumulation, which averages gradients and adds no negatives; gradient caching (`--cached_chunk`);
-outputs of frozen encoders cached; validation each epoch, the best model by Rsum, early stop;
-resuming (`--output_dir DIR --resume`), bit for bit on a CPU; Ctrl-C and SIGTERM leave a checkpoint
-(exit status 130 and 143).
+Features: several captions an image in a batch (`--captions_per_image`); mirror images
+(`--mirror_views`, `--average_views`); any number of ranks (DDP, FSDP2: recipes/accelerate/); mixed
+precision; gradient accumulation, which averages gradients and adds no negatives; gradient caching
+(`--cached_chunk`); outputs of frozen encoders cached; validation each epoch, the best model by
+Rsum, early stop; resuming (`--output_dir DIR --resume`), bit for bit on a CPU; Ctrl-C and SIGTERM
+leave a checkpoint (exit status 130 and 143).
 
 Not supported: DeepSpeed, Megatron-LM, FSDP of the first version; FSDP2 with `--cached_chunk`;
+`--captions_per_image` with either of `--cached_chunk` and `--train_stream`;
 `--cached_chunk` with batch norm that trains (it sees parts of a batch); losses with parameters of
 their own; feature caches for training pairs that are streamed.
 
@@ -41,8 +43,10 @@ from ascl_plugin.report.terminal import print_results
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
 from ascl_plugin.retrieval.model import parameter_counts
+from ascl_plugin.retrieval.views import MirroredRows
 from ascl_plugin.scoring.matrix_file import write_matrix
 from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.input_statistics import fit_input_norm
 from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.resolve import Resolved, resolve
 from ascl_plugin.training.setup import (
@@ -117,24 +121,29 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     cache = Path(data.cache_dir).expanduser()
     images = image_inputs(
         model.image_encoder, cache if data.cache_images else None, data.region_files,
-        data.pooled_files,
+        data.pooled_files, int(data.feature_memory * 2**30), model.wholes_only,
     )  # fmt: skip
-    texts = TextInputs(model.text_encoder, cache if data.cache_texts else None)
+    texts = TextInputs(
+        model.text_encoder, cache if data.cache_texts else None, int(data.feature_memory * 2**30),
+        model.lexical_ids, model.pool_words,
+    )  # fmt: skip
     phrases = None
     if loss.negatives == "insert":
         phrases = PhraseBank(captions, accelerator.is_main_process)
     del captions
     fed_texts, fed_images = texts, images
     if "train" not in tables:
-        fed_texts = TextInputs(model.text_encoder)
+        fed_texts = TextInputs(model.text_encoder, lexical=model.lexical_ids)
         if data.region_files is None:
             fed_images = ImageInputs(model.image_encoder, memory=0)
     collator = AsymmetryCollator(
-        fed_texts, fed_images, loss.positives, loss.negatives, train.seed, phrases
-    )
+        fed_texts, fed_images, loss.positives, loss.negatives, train.seed, phrases,
+        data.captions_per_image, data.mirror_views,
+    )  # fmt: skip
     evaluator = Evaluator(
-        model, images, texts, train.eval_batch_size, progress=accelerator.is_main_process
-    )
+        model, images, texts, train.eval_batch_size, accelerator.is_main_process,
+        train.average_views,
+    )  # fmt: skip
     trainer = Trainer(
         accelerator, model, make_loss(loss.loss), collator, splits["train"], tables["val"],
         evaluator, options, folder,
@@ -149,15 +158,18 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         "world_size": accelerator.num_processes,
         "progress": accelerator.is_main_process,
     }
-    for rows in tables.values():
+    for split, rows in tables.items():
         images.prepare(rows, train.eval_batch_size, **sharing)
+        if data.mirror_views if split == "train" else train.average_views:
+            images.prepare(MirroredRows(rows), train.eval_batch_size, **sharing)
     evaluated = [t for k, rows in tables.items() if k != "train" for t in evaluator.texts_of(rows)]
     if texts.store is not None:
         texts.prepare([*evaluated, *trainer.planned_texts()], train.eval_batch_size, **sharing)
     accelerator.wait_for_everyone()
     for inputs in (images, texts):
-        if inputs.store is not None:
-            inputs.store.refresh()
+        if isinstance(inputs, ImageInputs | TextInputs):
+            inputs.pack()
+    fit_input_norm(model, images, texts, splits["train"], trainer.planned_texts())
 
     try:
         trainer.fit()

@@ -16,6 +16,23 @@ import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 
+#: Files that launch processes or compile; they begin first, so that workers of xdist end together.
+SLOW = (
+    "test_processes", "test_experiments", "test_triton", "test_packaging", "test_resume",
+    "test_faults", "test_sharding", "test_engines", "test_stream", "test_memory", "test_eccv",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    """Keep the order below; pytest-xdist would begin with the files of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Put the slow files first."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
+
 
 @pytest.fixture(scope="session")
 def run_ranks():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate, whole_texts
 
 
 def test_masks_and_pooled_follow_the_items():
@@ -49,9 +49,26 @@ def test_arrays_are_refused(owner):
         owner(torch.zeros(1, 1, 4), [[True]])
 
 
-def test_pooled_of_another_number_of_images_is_refused():
-    with pytest.raises(ValueError, match="pooled has 3 rows for 2 images"):
-        ImageFeatures(torch.zeros(2, 3, 5), None, torch.zeros(3, 5))
+def test_pooled_of_another_number_of_items_is_refused():
+    for owner, items in ((ImageFeatures, "images"), (TextFeatures, "texts")):
+        with pytest.raises(ValueError, match=f"pooled has 3 rows for 2 {items}"):
+            owner(torch.zeros(2, 3, 5), None, torch.zeros(3, 5))
+        with pytest.raises(ValueError, match=rf"must be \({items}, width\), got shape \(2, 1, 5\)"):
+            owner(torch.zeros(2, 3, 5), None, torch.zeros(2, 1, 5))
+
+
+def test_the_mean_word_stands_in_for_a_whole_text():
+    """Words (1, 2), (3, 4) and padding: (2, 3); a pooled feature goes before it."""
+    words, mask = torch.tensor([[[1.0, 2], [3, 4], [9, 9]]]), torch.tensor([[True, True, False]])
+    assert whole_texts(TextFeatures(words, mask)).tolist() == [[2, 3]]
+    assert whole_texts(TextFeatures(words, mask, torch.tensor([[7.0, 7]]))).tolist() == [[7, 7]]
+
+
+def test_pooled_texts_are_joined_if_all_parts_have_them():
+    parts = [TextFeatures(torch.zeros(1, n, 2), None, torch.full((1, 2), n)) for n in (1, 2)]
+    assert concatenate(parts).pooled[:, 0].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="1 of 2 parts have pooled"):
+        concatenate([parts[0], TextFeatures(torch.zeros(1, 1, 2))])
 
 
 def test_concatenate_pads_to_the_longest_and_marks_the_padding():

@@ -25,18 +25,15 @@ from ascl_plugin.adapters.missing import needs
 
 with needs("torchvision", "detection"):
     from torchvision.models.detection._utils import BoxCoder
-    from torchvision.ops import clip_boxes_to_image, roi_pool
+    from torchvision.ops import roi_pool
 
     from ascl_plugin.adapters.detectors.bottom_up_boxes import (
-        Selected,
-        select_by_best_class,
         select_by_class,
         select_proposals,
     )
     from ascl_plugin.adapters.detectors.bottom_up_layers import BottomUpNetwork
     from ascl_plugin.adapters.state_files import load_state, read_state
 
-SELECTIONS = ("per_class", "best_class")
 # blue, green, red: test.py of the published code, PIXEL_MEAN of the detectron2 configuration
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
 POOLED = 14  # side of a pooled region; test.prototxt, roi_pool5
@@ -45,12 +42,12 @@ POOLED = 14  # side of a pooled region; test.prototxt, roi_pool5
 BEFORE_NMS, PROPOSAL_NMS = 6000, 0.7
 CLASS_NMS = 0.3  # TEST.NMS of py-faster-rcnn
 # detectron2 keeps anchors and pixel means in some files and not in others; no feature depends on
-# the attribute head
+# the attribute head and the class-wise boxes
 OPTIONAL = (
     "cell_anchors.0", "pixel_mean", "pixel_std", "cls_embedding.weight",
     "fc_attr.weight", "fc_attr.bias", "attr_score.weight", "attr_score.bias",
+    "bbox_pred.weight", "bbox_pred.bias",
 )  # fmt: skip
-BEST_CLASS_NMS = (0.5, 0.6, 0.7, 0.8, 0.9)  # demos of py-bottom-up-attention
 
 
 class BottomUp(RegionDetector):
@@ -60,21 +57,17 @@ class BottomUp(RegionDetector):
     the mean over the region. Pictures are BGR less the channel means, shorter side 600 and longer
     side at most 1000. The pooled feature is that of the picture as one region.
 
-    Two ways to choose regions are in circulation. "per_class", of the published features: boxes are
-    the proposals as they are, NMS class by class at 0.3, all regions from `confidence` on but at
-    least `min_regions` and at most `num_regions`. "best_class", of py-bottom-up-attention and the
-    LXMERT demo: boxes are moved by their best class, one NMS over all.
+    Regions are chosen as for the published features: boxes are the proposals as they are, NMS class
+    by class at 0.3, all regions from `confidence` on but at least `min_regions` and at most
+    `num_regions`.
 
     Args:
         weights: file, as `load_weights` takes it; None: random weights.
         num_regions: K, maximum number of regions of a picture: 36, or 100 for 10 to 100.
         min_regions: minimum number of regions; None: as many as `num_regions`.
-        selection: "per_class" or "best_class".
-        confidence: least confidence of the regions beyond `min_regions`, for "per_class".
+        confidence: least confidence of the regions beyond `min_regions`.
         proposals: number of proposals that are classified (300 in the published code).
         min_proposal_side: in resized pixels; 0 as in detectron2 (16 times the scale in Caffe).
-        box_weights: divisors of the class-wise box deltas. detectron2's default; weights converted
-            without rescaling from Caffe need (1, 1, 1, 1). "per_class" does not use them.
         min_size, max_size: limits of the resized sides.
         classes, width, blocks: as in `BottomUpNetwork`, for small tests.
         images_at_once, precision: as in `RegionDetector`.
@@ -91,11 +84,9 @@ class BottomUp(RegionDetector):
         weights: str | None = None,
         num_regions: int = 36,
         min_regions: int | None = None,
-        selection: str = "per_class",
         confidence: float = 0.2,
         proposals: int = 300,
         min_proposal_side: float = 0.0,
-        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         min_size: int = 600,
         max_size: int = 1000,
         classes: int = 1600,
@@ -104,16 +95,14 @@ class BottomUp(RegionDetector):
         images_at_once: int = 8,
         precision: str = "fp32",
     ) -> None:
-        if selection not in SELECTIONS:
-            raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
         super().__init__("bottom_up", num_regions, min_size, max_size, 1, images_at_once, precision)
         self.min_regions = num_regions if min_regions is None else min_regions
         if not 1 <= self.min_regions <= num_regions:
             raise ValueError(
                 f"min_regions must be from 1 to num_regions = {num_regions}, got {min_regions}"
             )
-        self.selection, self.confidence, self.proposals = selection, confidence, proposals
-        self.min_proposal_side, self.box_weights = min_proposal_side, tuple(box_weights)
+        self.confidence, self.proposals = confidence, proposals
+        self.min_proposal_side = min_proposal_side
         self.network = BottomUpNetwork(width, blocks, classes)
         self.region_dim = self.pooled_dim = self.network.feature_dim
         if weights is not None:
@@ -135,8 +124,7 @@ class BottomUp(RegionDetector):
         """Return all that the features depend on, as JSON: weights, options."""
         return self._fingerprint(
             num_regions=[self.min_regions, self.num_regions],
-            selection=[self.selection, self.confidence, self.proposals, self.min_proposal_side],
-            box_weights=self.box_weights,
+            selection=[self.confidence, self.proposals, self.min_proposal_side],
         )
 
     def _normalise(self, pixels: Tensor) -> Tensor:
@@ -160,7 +148,7 @@ class BottomUp(RegionDetector):
         self, features: Tensor, logits: Tensor, deltas: Tensor, anchors: Tensor, size: Size
     ) -> Detections:
         with exact(features.device):
-            moved = _decode(deltas, anchors, (1, 1, 1, 1))
+            moved = BoxCoder((1, 1, 1, 1)).decode(deltas, [anchors])[:, 0]
             limits = (BEFORE_NMS, self.proposals, PROPOSAL_NMS, self.min_proposal_side)
             proposals = select_proposals(moved, logits, size, *limits)
             picture = picture_box(size, features)
@@ -171,27 +159,10 @@ class BottomUp(RegionDetector):
         with self._layers(features.device):
             vectors = self.network.roi_heads.res5(cells).float().mean((2, 3))
             vectors, pooled = vectors[:-1], vectors[-1]
-            class_logits, by_class = self.network.roi_heads.box_predictor(vectors)
+            logits_by_class = self.network.roi_heads.box_predictor(vectors)
         with exact(features.device):
-            scores = class_logits.float().softmax(-1)[:, :-1]
-            boxes, (chosen, best, labels) = self._select(proposals, scores, by_class.float(), size)
-            return Detections(boxes[chosen], best, labels, vectors[chosen], pooled)
-
-    def _select(
-        self, proposals: Tensor, scores: Tensor, by_class: Tensor, size: Size
-    ) -> tuple[Tensor, Selected]:
-        """Return the boxes of all proposals, and which of them are kept."""
-        if self.selection == "per_class":
-            return proposals, select_by_class(
+            scores = logits_by_class.float().softmax(-1)[:, :-1]
+            chosen, best, labels = select_by_class(
                 proposals, scores, CLASS_NMS, self.confidence, self.min_regions, self.num_regions
             )
-        deltas = by_class[torch.arange(len(scores), device=scores.device), scores.argmax(1)]
-        boxes = clip_boxes_to_image(_decode(deltas, proposals, self.box_weights), size)
-        return boxes, select_by_best_class(
-            boxes, scores, BEST_CLASS_NMS, self.min_regions, self.num_regions
-        )
-
-
-def _decode(deltas: Tensor, boxes: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """Return boxes (R, 4) moved and scaled by deltas dx dy dw dh (R, 4), each over its weight."""
-    return BoxCoder(weights).decode(deltas, [boxes])[:, 0]
+            return Detections(proposals[chosen], best, labels, vectors[chosen], pooled)

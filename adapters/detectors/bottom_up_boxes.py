@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
@@ -78,26 +76,3 @@ def select_by_class(
     best, order = best.sort(descending=True, stable=True)
     count = min(max(int((best >= confidence).sum()), fewest), most)
     return order[:count], best[:count], classes[order[:count]]
-
-
-def select_by_best_class(
-    boxes: Tensor, scores: Tensor, thresholds: Sequence[float], fewest: int, most: int
-) -> Selected:
-    """Choose regions as py-bottom-up-attention and the LXMERT demo do.
-
-    One NMS over all regions by their highest scores, with one threshold after the other until
-    `fewest` are left; the last threshold counts in any case.
-
-    Args:
-        boxes: (R, 4), each as its best class moved it.
-        scores: (R, C), without background.
-        thresholds: of NMS, rising.
-        fewest, most: number of regions.
-    """
-    best, classes = scores.max(1)
-    kept = torch.empty(0, dtype=torch.long)
-    for threshold in thresholds:
-        kept = nms(boxes, best, threshold)[:most]
-        if len(kept) >= fewest:
-            break
-    return kept, best[kept], classes[kept]

@@ -132,16 +132,15 @@ class ProposalHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class of a region, the last one the background, and a box for each class."""
+    """Class of a region, the last one the background."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
         self.cls_score = nn.Linear(inputs, classes + 1)
-        self.bbox_pred = nn.Linear(inputs, 4 * classes)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return class logits (R, C + 1) and deltas (R, C, 4)."""
-        return self.cls_score(features), self.bbox_pred(features).unflatten(1, (-1, 4))
+    def forward(self, features: Tensor) -> Tensor:
+        """Return class logits (R, C + 1)."""
+        return self.cls_score(features)
 
 
 class ProposalGenerator(nn.Module):
@@ -163,7 +162,7 @@ class RegionHeads(nn.Module):
 
 
 class BottomUpNetwork(nn.Module):
-    """All parameters, under detectron2's names, but for the attribute head: no feature needs it.
+    """All parameters, under detectron2's names, but for attributes and class-wise boxes.
 
     Args:
         width: channels of the stem; all other widths follow from it.

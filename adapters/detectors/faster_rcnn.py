@@ -21,7 +21,7 @@ from ascl_plugin.adapters.missing import needs
 with needs("torchvision", "detection"):
     from torchvision.models import detection, get_model, get_model_weights, list_models
     from torchvision.models.detection.image_list import ImageList
-    from torchvision.ops import FrozenBatchNorm2d, box_iou, roi_align
+    from torchvision.ops import FrozenBatchNorm2d, roi_align
 
     from ascl_plugin.adapters.state_files import load_state, read_state
 
@@ -32,7 +32,8 @@ class FasterRCNN(RegionDetector):
     """The K best boxes of torchvision's detectors, with a feature each.
 
     Boxes are the detector's own: proposals classified and regressed, NMS class by class over those
-    above `min_score`, the K with the highest scores. A box's feature is the output of the box head
+    above `min_score`, the K with the highest scores. The mask is False beyond
+    the boxes found. A box's feature is the output of the box head
     ("box_head", 1024 wide), or the mean over the box of the backbone's last map, C5 ("c5": 2048
     wide in a ResNet-50, 960 in a MobileNet). The pooled feature is the mean of C5 over the picture.
 
@@ -42,9 +43,6 @@ class FasterRCNN(RegionDetector):
             a file in torchvision's own names, as `read_state` takes it. None: random weights.
         num_regions: K.
         features: "box_head" or "c5".
-        fill: where fewer boxes are found, fill up to K with proposals, the likeliest objects first,
-            without those that overlap a box; their score and label are 0. Otherwise the mask is
-            False beyond the boxes found.
         min_score: least score of a box.
         proposals: number of proposals that are classified; None: the model's own number.
         min_size, max_size: limits of the resized sides; None: the model's own.
@@ -63,7 +61,6 @@ class FasterRCNN(RegionDetector):
         weights: str | None = None,
         num_regions: int = 36,
         features: str = "box_head",
-        fill: bool = False,
         min_score: float = 0.05,
         proposals: int | None = None,
         min_size: int | None = None,
@@ -85,7 +82,7 @@ class FasterRCNN(RegionDetector):
             images_at_once,
             precision,
         )
-        self.features, self.fill = features, fill
+        self.features = features
         self.model = net
         if weights is not None:
             state = _published(model) if weights == PUBLISHED else read_state(weights)
@@ -105,7 +102,6 @@ class FasterRCNN(RegionDetector):
         return self._fingerprint(
             num_regions=self.num_regions,
             features=self.features,
-            fill=self.fill,
             min_score=heads.score_thresh,
             nms=[rpn.nms_thresh, heads.nms_thresh],
             proposals=rpn._post_nms_top_n["testing"],
@@ -126,7 +122,7 @@ class FasterRCNN(RegionDetector):
         with exact(device):
             logits, deltas = model.roi_heads.box_predictor(vectors)
             chosen = model.roi_heads.postprocess_detections(logits, deltas, proposals, sizes)
-            kept = [self._completed(*one) for one in zip(*chosen, proposals, sizes, strict=True)]
+            kept = [_at_least_one(*one) for one in zip(*chosen, sizes, strict=True)]
             boxes = [of_picture for of_picture, _, _ in kept]
             pooled = _mean_over(c5, [picture_box(size, c5) for size in sizes], batch)
         if self.features == "box_head":
@@ -147,22 +143,14 @@ class FasterRCNN(RegionDetector):
         with self._layers(pooled.device):
             return heads.box_head(pooled).float()
 
-    def _completed(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, proposals: Tensor, size: Size
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Fill up with proposals if asked; without any box, take the picture itself."""
-        extra = proposals[:0]
-        if self.fill and len(boxes) < self.num_regions:
-            new = box_iou(proposals, boxes) <= self.model.roi_heads.nms_thresh
-            extra = proposals[new.all(1)][: self.num_regions - len(boxes)]
-        if not len(boxes) + len(extra):
-            extra = picture_box(size, boxes)
-        zeros = scores.new_zeros(len(extra))
-        return (
-            torch.cat([boxes, extra]),
-            torch.cat([scores, zeros]),
-            torch.cat([labels, zeros.to(labels.dtype)]),
-        )
+
+def _at_least_one(
+    boxes: Tensor, scores: Tensor, labels: Tensor, size: Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the boxes found; without any, the picture itself with score and label 0."""
+    if len(boxes):
+        return boxes, scores, labels
+    return picture_box(size, boxes), scores.new_zeros(1), labels.new_zeros(1)
 
 
 def _mean_over(c5: Tensor, boxes: list[Tensor], batch: Tensor) -> Tensor:

@@ -1,47 +1,45 @@
-"""Region features from one format to another, byte for byte; a stopped conversion resumes."""
+"""Region features of any format packed into one HDF5 file; a stopped conversion resumes.
+
+The file is laid out whole first, its numbers in one piece each, and filled through memory maps: its
+structure is complete from the start, so a kill never damages it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from ascl_plugin.adapters.regions.npy import FolderWriter, ScanWriter
-from ascl_plugin.adapters.regions.reader import Plan, RegionReader, RegionWriter
+from ascl_plugin.adapters.missing import needs
+from ascl_plugin.adapters.regions.reader import RegionReader
 from ascl_plugin.adapters.regions.region_files import open_regions
-from ascl_plugin.adapters.regions.tsv import TsvWriter
-from ascl_plugin.data.scan_layout import IDS, IMAGES
 from ascl_plugin.disk import into_place, write_text
 
-FORMATS = ("hdf5", "hdf5-images", "tsv", "scan", "folder")
+with needs("h5py", "regions"):
+    import h5py
+
 SAVE_EVERY = 1.0  # seconds between notes of the images done
-_BY_SUFFIX = {".h5": "hdf5", ".hdf5": "hdf5", ".tsv": "tsv", "": "folder"}
 
 
 def convert(
-    source: str | Path,
-    target: str | Path,
-    format: str | None = None,
-    num_regions: int | None = None,
-    say: Callable[[str], object] = print,
-    progress: bool = True,
+    source: str | Path, target: str | Path, num_regions: int | None = None, progress: bool = True
 ) -> int:
-    """Write the region features of `source` to `target`.
+    """Write the region features of `source` to the HDF5 file `target`, byte for byte.
 
-    The target is written aside, as ``TARGET.part`` with ``TARGET.part.json`` that counts the images
-    done, and moved into place at the end. After a stop, the same call resumes.
+    `features` (I, K, D), `bbox` (I, K, 4) where there are boxes, `num_bbx` (I,), `image_ids` (I,);
+    images with fewer regions are padded with zeros. The file is written aside, as ``TARGET.part``
+    with ``TARGET.part.json`` that counts the images done, and moved into place at the end. After a
+    stop, the same call resumes.
 
     Args:
         source: file or folder that `open_regions` opens.
-        target: file or folder that does not exist yet.
-        format: one of `FORMATS`; by default the name decides: `.h5` and `.hdf5`: hdf5, `.tsv`,
-            `X_ims.npy`: scan, no suffix: folder.
+        target: file that does not exist yet, `.h5` or `.hdf5`.
         num_regions: maximum number of regions of an image, the first ones; None: all.
-        say: called with a note for everything that the format leaves out.
         progress: show a bar.
 
     Returns:
@@ -49,41 +47,43 @@ def convert(
 
     Raises:
         FileExistsError: the target exists, or the part of another conversion.
-        ValueError: a format that cannot hold the features; a damaged source.
+        ValueError: another suffix; a damaged source or part.
     """
     source, target = Path(source), Path(target)
-    kind = _format(format, target)
     part, state = Path(f"{target}.part"), Path(f"{target}.part.json")
-    id_file = target.with_name(target.name.removesuffix(IMAGES) + IDS) if kind == "scan" else None
-    for path in filter(None, (target, id_file)):
-        if path.exists() and not (path == id_file and state.exists()):  # killed just before the end
-            raise FileExistsError(f"{path} is there already; choose another name or remove it")
+    if target.suffix not in (".h5", ".hdf5"):
+        raise ValueError(f"{target}: expected a name that ends with .h5 or .hdf5")
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; choose another name or remove it")
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"{target.parent}: no such folder to write to")
+    if num_regions is not None and num_regions < 1:
+        raise ValueError(f"num_regions must be at least 1, got {num_regions}")
 
     reader = open_regions(source)
-    plan = _plan(reader, num_regions, progress)
-    for note in _notes(reader, plan, kind):
-        say(note)
+    entries = tqdm(range(len(reader)), desc="counting regions", disable=not progress, delay=1)
+    counts = [min(reader.count(entry), num_regions or 2**31) for entry in entries]
     begun: dict[str, object] = {
         "source": str(source.absolute()), "changed": os.stat(source).st_mtime_ns,
-        "format": kind, "num_regions": num_regions, "images": len(plan.ids),
+        "num_regions": num_regions, "images": len(counts),
     }  # fmt: skip
     done = _done(part, state, begun)
+    if not done:
+        _lay_out(part, reader, counts)
     try:
-        writer = _writer(kind)(part, plan, done)
+        columns = _columns(part)
     except (ValueError, OSError) as error:
-        if not done:
-            raise
         raise ValueError(
             f"{part} is cut short or damaged ({error}); remove it and {state.name} to start again"
         ) from error
     entry, saved = done, time.monotonic()
     try:
-        bar = tqdm(total=len(plan.ids), initial=done, desc="converting", disable=not progress)
+        bar = tqdm(total=len(counts), initial=done, desc="converting", disable=not progress)
         with bar:
-            while entry < len(plan.ids):
-                writer.write(entry, reader.read(entry, num_regions))
+            while entry < len(counts):
+                for column, values in zip(columns, reader.read(entry, num_regions), strict=False):
+                    if values is not None:
+                        column[entry, : len(values)] = values
                 entry += 1
                 bar.update()
                 if time.monotonic() - saved > SAVE_EVERY:
@@ -91,53 +91,38 @@ def convert(
                     saved = time.monotonic()
     finally:
         _save(state, begun, entry)
-    if id_file is not None:
-        write_text(id_file, "".join(f"{image_id}\n" for image_id in plan.ids))
     into_place(part, target)
     state.unlink()
     return entry - done
 
 
-def _format(format: str | None, target: Path) -> str:
-    scan = target.name.endswith(IMAGES)
-    kind = format or ("scan" if scan else _BY_SUFFIX.get(target.suffix))
-    if kind is None:
-        raise ValueError(f"{target}: the suffix tells no format; --format says it")
-    if kind not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {kind!r}")
-    if kind == "scan" and not scan:
-        raise ValueError(f"{target}: the name of a scan file ends with {IMAGES}")
-    return kind
+def _lay_out(part: Path, reader: RegionReader, counts: Sequence[int]) -> None:
+    shape = len(counts), max(counts)
+    with h5py.File(part, "w") as file:
+        _contiguous(file, "features", (*shape, reader.dim), reader.dtype)
+        if reader.has_boxes:
+            _contiguous(file, "bbox", (*shape, 4), np.dtype(np.float32))
+        file["num_bbx"] = np.array(counts, dtype=np.int64)
+        file.create_dataset("image_ids", data=list(reader.ids), dtype=h5py.string_dtype())
 
 
-def _plan(reader: RegionReader, num_regions: int | None, progress: bool) -> Plan:
-    if num_regions is not None and num_regions < 1:
-        raise ValueError(f"num_regions must be at least 1, got {num_regions}")
-    entries = tqdm(range(len(reader)), desc="counting regions", disable=not progress, delay=1)
-    counts = [min(reader.count(entry), num_regions or 2**31) for entry in entries]
-    return Plan(list(reader.ids), counts, reader.dim, reader.dtype, reader.has_boxes)
+def _columns(part: Path) -> list[np.memmap]:
+    """Return maps of `features` and, if there, `bbox`, to write to."""
+    with h5py.File(part, "r") as file:
+        found = [file[name] for name in ("features", "bbox") if name in file]
+        places = [(one.dtype, one.id.get_offset(), one.shape) for one in found]
+    return [np.memmap(part, kind, "r+", offset, shape) for kind, offset, shape in places]
 
 
-def _notes(reader: RegionReader, plan: Plan, kind: str) -> list[str]:
-    """Return what the format leaves out or changes."""
-    notes = []
-    if plan.has_boxes and kind == "scan":
-        notes.append("scan holds no boxes: they are left out")
-    if kind == "tsv":
-        if not plan.has_boxes:
-            notes.append(f"{reader.path} has no boxes: that column stays empty")
-        notes.append("widths and heights of the pictures are not known here: tsv gets 0")
-        if plan.dtype.itemsize < 4:
-            notes.append(f"tsv holds float32: {plan.dtype} is widened, no value changes")
-    return notes
-
-
-def _writer(kind: str) -> type[RegionWriter]:
-    if kind.startswith("hdf5"):
-        from ascl_plugin.adapters.regions.hdf5 import Hdf5ImagesWriter, Hdf5Writer
-
-        return Hdf5Writer if kind == "hdf5" else Hdf5ImagesWriter
-    return {"tsv": TsvWriter, "scan": ScanWriter, "folder": FolderWriter}[kind]
+def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Make a data set in one piece: its place in the file is fixed, its numbers are zeros."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_layout(h5py.h5d.CONTIGUOUS)
+    options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    options.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    options.set_obj_track_times(False)  # the same bytes whatever the time
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, options)
 
 
 def _done(part: Path, state: Path, begun: Mapping[str, object]) -> int:

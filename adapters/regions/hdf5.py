@@ -12,13 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ascl_plugin.adapters.missing import needs
-from ascl_plugin.adapters.regions.reader import (
-    Plan,
-    RegionReader,
-    RegionRecord,
-    RegionWriter,
-    refuse_as_name,
-)
+from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord
 from ascl_plugin.data.scan_layout import IDS, read_lines
 
 with needs("h5py", "regions"):
@@ -206,75 +200,3 @@ def _named(file: h5py.File, names: tuple[str, ...]) -> str | None:
             _refuse_elsewhere(found, f"{file.filename}: {name}")
             return name
     return None
-
-
-class _Hdf5Writer(RegionWriter):
-    """Lays out the file, closes it, and fills in the numbers at the offsets that HDF5 gives.
-
-    HDF5's own structure is complete from the start, so a kill never damages the file.
-    """
-
-    def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        super().__init__(part, plan, done)
-        if not done:
-            with h5py.File(part, "w") as file:
-                self._lay_out(file)
-        with h5py.File(part, "r") as file:
-            self.places = {k: v.id.get_offset() for k, v in file.items() if v.dtype.kind == "f"}
-
-    def _lay_out(self, file: h5py.File) -> None:
-        raise NotImplementedError
-
-
-class Hdf5Writer(_Hdf5Writer):
-    """`features`, `bbox`, `num_bbx`, `image_ids`; images of fewer regions are padded with zeros."""
-
-    def _lay_out(self, file: h5py.File) -> None:
-        plan = self.plan
-        images, most = len(plan.ids), max(plan.counts)
-        _contiguous(file, "features", (images, most, plan.dim), plan.dtype)
-        if plan.has_boxes:
-            _contiguous(file, "bbox", (images, most, 4), np.dtype(np.float32))
-        file["num_bbx"] = np.array(plan.counts, dtype=np.int64)
-        file.create_dataset("image_ids", data=plan.ids, dtype=h5py.string_dtype())
-
-    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
-        most = max(self.plan.counts)
-        for name, values in zip(("features", "bbox"), record, strict=True):
-            if values is not None:
-                row = np.zeros((most, values.shape[1]), values.dtype)
-                row[: len(values)] = values
-                self.put(self.places[name] + entry * row.nbytes, row)
-
-
-class Hdf5ImagesWriter(_Hdf5Writer):
-    """`ID`; with boxes `ID_features` and `ID_boxes`."""
-
-    def _lay_out(self, file: h5py.File) -> None:
-        plan = self.plan
-        for image_id, count in zip(plan.ids, plan.counts, strict=True):
-            refuse_as_name(image_id, str(self.part))
-            features, boxes = self._names(image_id)
-            _contiguous(file, features, (count, plan.dim), plan.dtype)
-            if plan.has_boxes:
-                _contiguous(file, boxes, (count, 4), np.dtype(np.float32))
-
-    def _names(self, image_id: str) -> tuple[str, str]:
-        suffix = _SUFFIXES[0] if self.plan.has_boxes else ""
-        return image_id + suffix, image_id + _SUFFIXES[1]
-
-    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
-        for name, values in zip(self._names(self.plan.ids[entry]), record, strict=True):
-            if values is not None:
-                self.put(self.places[name], values)
-
-
-def _contiguous(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Make a data set in one piece: its place in the file is fixed, its numbers are not written."""
-    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    options.set_layout(h5py.h5d.CONTIGUOUS)
-    options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    options.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    options.set_obj_track_times(False)  # the same bytes whatever the time
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, options)

@@ -7,15 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ascl_plugin.adapters.regions.reader import (
-    MAX_BYTES,
-    Plan,
-    RegionReader,
-    RegionRecord,
-    RegionWriter,
-    refuse_as_name,
-)
-from ascl_plugin.data.scan_layout import IDS, IMAGES, read_split
+from ascl_plugin.adapters.regions.reader import MAX_BYTES, RegionReader, RegionRecord
+from ascl_plugin.data.scan_layout import IMAGES, read_split
 from ascl_plugin.npy_file import NpyFile, read_npz
 
 # names that published extractors give the arrays of an .npz
@@ -51,28 +44,6 @@ class ScanArray(RegionReader):
         if len(self.array.shape) == 2:
             return RegionRecord(self.array.row(row)[None])
         return RegionRecord(self.array.row(row, count))
-
-
-class ScanWriter(RegionWriter):
-    """`X_ims.npy`, laid out at once and filled row by row; `X_ids.txt` beside it."""
-
-    def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        super().__init__(part, plan, done)
-        fewest, most = min(plan.counts), max(plan.counts)
-        if fewest != most:
-            raise ValueError(
-                f"image {plan.ids[plan.counts.index(fewest)]!r} has {fewest} regions, another "
-                f"{most}: scan holds as many for each; --num_regions {fewest} cuts all to that"
-            )
-        if bad := next((i for i in plan.ids if "\n" in i or i != i.strip() or not i), None):
-            raise ValueError(f"image id {bad!r} cannot be a line of {IDS}")
-        if not done:
-            shape = (len(plan.ids), most, plan.dim)
-            np.lib.format.open_memmap(part, "w+", plan.dtype, shape)
-        self.start = NpyFile(part).offset
-
-    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
-        self.put(self.start + entry * record.features.nbytes, record.features)
 
 
 class RegionFolder(RegionReader):
@@ -128,19 +99,6 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if boxes is not None and boxes.ndim != 2:
         raise ValueError(f"{path}: boxes have shape {boxes.shape}, expected (regions, 4)")
     return features, boxes
-
-
-class FolderWriter(RegionWriter):
-    """One file an image: `ID.npy`, with boxes `ID.npz`."""
-
-    def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        super().__init__(part, plan, done)
-        for image_id in plan.ids:
-            refuse_as_name(image_id, str(part))
-        part.mkdir(exist_ok=True)
-
-    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
-        save_record(self.part / record_name(self.plan.ids[entry], record), record)
 
 
 def record_name(image_id: str, record: RegionRecord) -> str:

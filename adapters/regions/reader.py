@@ -139,49 +139,6 @@ def _check_shape(values: np.ndarray, expected: tuple[int, int], what: str) -> No
         raise ValueError(f"{what} of shape {values.shape}, expected {expected}")
 
 
-class Plan(NamedTuple):
-    """All that a writer must know before the first image.
-
-    Attributes:
-        ids: image ids, in the order of writing.
-        counts: number of regions of each image.
-        dim: width D.
-        dtype: type of the features.
-        has_boxes: True if boxes come with them.
-    """
-
-    ids: list[str]
-    counts: list[int]
-    dim: int
-    dtype: np.dtype
-    has_boxes: bool
-
-
-class RegionWriter(ABC):
-    """Base of writers: entries in order, into a file or folder that may have been begun.
-
-    An entry is in the file when `write` returns, so a kill costs only the entry under way.
-
-    Args:
-        part: file or folder to write.
-        plan: plan of all entries.
-        done: number of entries that an earlier writer finished.
-    """
-
-    def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        self.part, self.plan = part, plan
-
-    def put(self, start: int, values: np.ndarray) -> None:
-        """Write an array's bytes at offset `start` of the file, which exists."""
-        with open(self.part, "r+b") as file:
-            file.seek(start)
-            file.write(np.ascontiguousarray(values).data)
-
-    @abstractmethod
-    def write(self, entry: int, record: RegionRecord) -> None:
-        """Write entry number `entry` of the plan."""
-
-
 def refuse_as_name(image_id: str, where: str) -> None:
     """Raise ValueError if an id would leave the folder as a file's name, or is no name at all."""
     if not image_id or image_id.startswith(".") or re.search(r"[/\\\x00-\x1f:]", image_id):

@@ -9,15 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ascl_plugin.adapters.regions.reader import Plan, RegionReader, RegionRecord, RegionWriter
-from ascl_plugin.disk import written
-from ascl_plugin.npy_file import read_npz
+from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord
 
 MAX_LINE = 2**24  # bytes: 100 boxes of 2048 numbers take 1.1 MB
 MAX_ID = 1024  # bytes
@@ -26,7 +23,9 @@ _FLOAT = np.dtype("<f4")
 
 
 class RegionTsv(RegionReader):
-    """A TSV and the index of its lines, made in one pass and kept beside it as `FILE.index.npz`.
+    """A TSV and the index of its lines, made in one pass over the file whenever it is opened.
+
+    `ascl convert` packs it into a file that opens at once.
 
     An image whose line occurs twice, word for word, is one image.
 
@@ -57,7 +56,7 @@ class RegionTsv(RegionReader):
             image_id, found, boxes, features = _fields(file.readline(MAX_LINE + 1), where)
         count = int(self.counts[entry])
         if image_id != self.ids[entry] or found != count:
-            raise ValueError(f"{where}: the file changed; delete {_index_path(self.path).name}")
+            raise ValueError(f"{where}: the file changed while it was open")
         return RegionRecord(
             _decode(features, count, f"{where}, features"),
             _decode(boxes, count, f"{where}, boxes") if boxes else None,
@@ -93,49 +92,16 @@ def _decode(text: bytes, count: int, where: str) -> np.ndarray:
     return np.frombuffer(data, _FLOAT).reshape(count, -1)
 
 
-def _index_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.index.npz")
-
-
 def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return ids, byte offsets and counts of all lines, from the kept index if it fits the file."""
-    status, kept = os.stat(path), _index_path(path)
-    signature = np.array([status.st_size, status.st_mtime_ns])
-    if kept.exists():
-        try:
-            # no column of the index is longer than the lines it is of
-            found = read_npz(kept, limit=status.st_size + 4096)
-            if np.array_equal(found["signature"], signature):
-                return _checked(**found)
-        except (ValueError, KeyError, TypeError, OSError):
-            pass  # damaged, or of an earlier layout: made again
-    ids, offsets, counts = _scan(path, status.st_size)
-    names = np.frombuffer("\n".join(ids).encode(), np.uint8)  # an id is no longer than it is
-    try:
-        with written(kept, shared=True) as aside, open(aside, "wb") as file:
-            np.savez(file, signature=signature, ids=names, offsets=offsets, counts=counts)
-    except OSError as error:
-        warnings.warn(
-            f"{kept} cannot be written ({error.__cause__}): {path.name} is indexed each time",
-            stacklevel=2,
-        )
-    return ids, offsets, counts
-
-
-def _checked(
-    signature: np.ndarray, ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return an index from a file, if it is one."""
-    names = ids.astype(np.uint8, casting="no").tobytes().decode().split("\n")
-    for column in (offsets, counts):
-        if column.shape != (len(names),) or column.dtype != np.int64 or column.min() < 0:
-            raise ValueError("no index")
-    return names, offsets, counts
-
-
-def _scan(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return ids, byte offsets and counts of all lines."""
     found: dict[str, tuple[int, int]] = {}
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc=f"index of {path.name}", delay=1)
+    bar = tqdm(
+        total=os.stat(path).st_size,
+        unit="B",
+        unit_scale=True,
+        desc=f"index of {path.name}",
+        delay=1,
+    )
     with open(path, "rb") as file, bar:
         offset = number = 0
         while line := file.readline(MAX_LINE + 1):
@@ -156,29 +122,3 @@ def _scan(path: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:
             bar.update(len(line))
     places = np.array(list(found.values()), dtype=np.int64).reshape(-1, 2)
     return list(found), places[:, 0], places[:, 1]
-
-
-class TsvWriter(RegionWriter):
-    """Six columns a line; width and height of the picture are unknown here and written as 0."""
-
-    def __init__(self, part: Path, plan: Plan, done: int) -> None:
-        super().__init__(part, plan, done)
-        if not np.can_cast(plan.dtype, _FLOAT):
-            raise ValueError(f"features are {plan.dtype}: tsv holds float32")
-        if bad := next((i for i in plan.ids if set(i) & set("\t\r\n")), None):
-            raise ValueError(f"image id {bad!r} cannot stand in a TSV")
-        part.touch()
-        with open(part, "r+b") as file:  # cut off the half line that a kill left
-            for entry in range(done):
-                if not file.readline().endswith(b"\n"):
-                    raise ValueError(f"it ends in image {entry + 1} of {done}")
-            file.truncate(file.tell())
-
-    def write(self, entry: int, record: RegionRecord) -> None:  # noqa: D102
-        features, boxes = (
-            b"" if x is None else base64.b64encode(x.astype(_FLOAT, copy=False).tobytes())
-            for x in record
-        )
-        start = f"{self.plan.ids[entry]}\t0\t0\t{len(record.features)}\t".encode()
-        with open(self.part, "ab") as file:
-            file.write(start + boxes + b"\t" + features + b"\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from ascl_plugin.adapters.frozen import PUBLISHED, PretrainedEncoder
 from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
-from ascl_plugin.features import ImageFeatures
+from ascl_plugin.features import ImageFeatures, concatenate
 
 with needs("timm", "timm"):
     import timm
@@ -22,6 +24,10 @@ with needs("timm", "timm"):
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+CROPS = ("model", "none")
+PRECISIONS = ("float32", "bf16")
+CPU_BATCH = 8  # pictures that a CPU encodes at once: more leave its caches, and are slower
 
 _PREPROCESSING = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
 
@@ -43,16 +49,25 @@ class TimmGrid(PretrainedEncoder):
             shapes agree. None: random weights.
         num_regions: K, a square.
         tune: "frozen" (always in evaluation mode) or "full".
+        crop: "model", timm's evaluation transform of the model, which cuts the margins off; "none":
+            the whole picture, resized to the model's input whatever its shape.
+        image_size: pixels a side of the input; None: the model's own.
+        precision: "float32", or "bf16": the encoder runs under autocast. On a CPU it is faster
+            only with instructions for it (`torch.cpu.get_capabilities()` lists `avx512_bf16` or
+            `amx_bf16`). Outputs are float32 either way.
+        pooled_layers: names of modules inside the model ("blocks.5"); the means of their outputs
+            over places follow the model's own pooled feature. Earlier layers know colours and
+            textures that the last one, trained to name objects, has dropped.
 
     Attributes:
-        preprocess: the model's own evaluation transform, RGB picture -> (3, H, W).
+        preprocess: the evaluation transform, RGB picture -> (3, H, W).
 
     Shapes:
         pixel_values (I, 3, H, W) -> regions (I, K, region_dim), pooled (I, pooled_dim).
 
     Raises:
-        ValueError: `num_regions` is no square; the model has no spatial map; the file does not fit;
-            another `tune`.
+        ValueError: `num_regions` is no square; the model has no spatial map, or does not take
+            `image_size`; the file does not fit; another `tune`, `crop` or `precision`.
         FileNotFoundError: no such file.
         RuntimeError: timm knows no such model.
         OSError: weights="pretrained", and the hub does not answer.
@@ -70,8 +85,18 @@ class TimmGrid(PretrainedEncoder):
         weights: str | None = None,
         num_regions: int = 36,
         tune: str = "frozen",
+        crop: str = "model",
+        image_size: int | None = None,
+        precision: str = "float32",
+        pooled_layers: Sequence[str] = (),
     ) -> None:
         super().__init__(model, tune)
+        for name, value, known in (("crop", crop, CROPS), ("precision", precision, PRECISIONS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        self.precision = precision
         self.side = grid_side(num_regions)
         # channels last: the layout that convolutions run fastest in, on CPUs 2 to 3 times
         self.model = _create(model, weights == PUBLISHED).to(memory_format=torch.channels_last)
@@ -80,21 +105,71 @@ class TimmGrid(PretrainedEncoder):
         elif self.frozen and weights is None:
             self._warn_of_random_weights()
         self.model.reset_classifier(0)  # else its weights would never get a gradient
-        self.data_config = resolve_data_config({}, model=self.model)
+        self.pooled_layers = list(pooled_layers)
+        self._means: dict[str, Tensor] = {}  # of the layers, while a batch is encoded
+        for layer in self.pooled_layers:
+            self._layer(layer).register_forward_hook(partial(self._keep_mean, layer))
+        size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
+        self.data_config = resolve_data_config(size, model=self.model)
+        if crop == "none":
+            self.data_config |= {"crop_pct": 1.0, "crop_mode": "squash"}
         self.preprocess = create_transform(**self.data_config, is_training=False)
         pixels = torch.zeros(1, *self.data_config["input_size"])
-        self.region_dim, self.pooled_dim = self._probe(pixels)
+        try:
+            self.region_dim, self.pooled_dim = self._probe(pixels)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if image_size is None:
+                raise
+            raise ValueError(
+                f"{model} does not take image_size={image_size} ({str(error).splitlines()[0]}); "
+                "leave it out for the model's own"
+            ) from error
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """Return K cells and the pooled feature of each picture."""
+        """Return K cells and the pooled feature of each picture, float32."""
+        # statistics of a batch in training mode need it whole
+        whole = not self.frozen or pixel_values.device.type != "cpu"
+        parts = [pixel_values] if whole else list(pixel_values.split(CPU_BATCH))
         with self.gradients():
+            encoded = [self._encode(part) for part in parts]
+        return encoded[0] if len(encoded) == 1 else concatenate(encoded)
+
+    def _encode(self, pixel_values: Tensor) -> ImageFeatures:
+        with self._autocast(pixel_values.device.type):
             features, pooled = self._features(pixel_values)
-            return ImageFeatures(grid_cells(self._map(features), self.side), None, pooled)
+            means = [self._means.pop(layer) for layer in self.pooled_layers]
+            pooled = torch.cat([pooled, *means], dim=1) if means else pooled
+        if self.precision != "float32":
+            features, pooled = features.float(), pooled.float()
+        return ImageFeatures(grid_cells(self._map(features), self.side), None, pooled)
+
+    def _autocast(self, device: str) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device, torch.bfloat16)
 
     def fingerprint(self) -> dict[str, object]:
         """Return all that the features depend on, as JSON: model, weights, preprocessing, grid."""
         config = {n: self.data_config[n] for n in _PREPROCESSING if n in self.data_config}
-        return self._fingerprint(num_regions=self.side**2, preprocessing=config)
+        # caches of before the option stay valid
+        later: dict[str, object] = {}
+        if self.precision != "float32":
+            later["precision"] = self.precision
+        if self.pooled_layers:
+            later["pooled_layers"] = self.pooled_layers
+        return self._fingerprint(num_regions=self.side**2, preprocessing=config, **later)
+
+    def _layer(self, name: str) -> nn.Module:
+        try:
+            return self.model.get_submodule(name)
+        except AttributeError:
+            raise ValueError(
+                f"{self.model_name} has no module {name!r} for pooled_layers; its parts: "
+                f"{', '.join(n for n, _ in self.model.named_children())}"
+            ) from None
+
+    def _keep_mean(self, layer: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self._means[layer] = self._map(output).mean((2, 3))
 
     def _features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output of `forward_features` and the pooled feature (I, pooled_dim)."""

@@ -14,6 +14,7 @@ from ascl_plugin.asymmetry.embedding import NEGATIVES
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 from ascl_plugin.interfaces import Row
 
+_VIEW = 2**31  # beyond every caption index: the view's draws are its own
 GENERATED = ("positive", "negative", "positive_negative")  # texts generated beside a caption
 
 
@@ -34,19 +35,25 @@ class AsymmetryCollator:
         negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
         seed: seed of everything drawn.
         phrases: bank of the phrases that "insert" inserts.
+        captions_per_image: captions of an image in a batch; an image that has fewer brings each
+            once.
+        mirror_views: mirror half of the images, drawn for each (seed, epoch, row).
 
     A row has `captions` (list of str) and may have `row` (index in the data, default its place in
-    the batch), `epoch` (default 0), `caption_index` (default: drawn) and what `images` reads.
+    the batch), `epoch` (default 0), `caption_index` (one or, with several captions an image, a list
+    of them; default: drawn) and what `images` reads.
 
     Returns:
-        Calling it gives a dict of tensors: what `texts` and `images` return, the same of the
-        generated positives under keys prefixed `positive_`, `noise_seed` and
-        `positive_noise_seed` (N,) int64, `row` and `caption_index` (N,) int64. With "insert", the
-        negatives' tensors under `negative_` and `positive_negative_` in place of the seeds.
+        Calling it gives a dict of tensors, of N images and T texts (T = N with one caption an
+        image): what `texts` and `images` return, the same of the generated positives under keys
+        prefixed `positive_`, `noise_seed`, `positive_noise_seed` and `caption_index` (T,) int64,
+        `row` (N,) int64. With "insert", the negatives' tensors under `negative_` and
+        `positive_negative_` in place of the seeds. With several captions an image, `image_of_text`
+        (T,) int64, the place of each text's image in the batch.
 
     Raises:
         ValueError: an unknown strategy; "insert" without `phrases`; a row without captions or with
-            an empty one.
+            an empty one; `captions_per_image` below 1.
     """
 
     def __init__(
@@ -57,6 +64,8 @@ class AsymmetryCollator:
         negatives: str = "mixture",
         seed: int = 0,
         phrases: PhraseBank | None = None,
+        captions_per_image: int = 1,
+        mirror_views: bool = False,
     ) -> None:
         if positives not in POSITIVES:
             raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
@@ -64,30 +73,50 @@ class AsymmetryCollator:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
         if (phrases is None) == (negatives == "insert"):
             raise ValueError('phrases, a PhraseBank of training captions, go with "insert" alone')
+        if captions_per_image < 1:
+            raise ValueError(f"captions_per_image must be at least 1, got {captions_per_image}")
         self.texts = texts
         self.images = images
         self.positives = positives
         self.negatives = negatives
         self.seed = seed
         self.phrases = phrases
+        self.captions_per_image = captions_per_image
+        self.mirror_views = mirror_views
+
+    def without_generated(self) -> AsymmetryCollator:
+        """Return the collator that draws the same captions and views, and generates nothing."""
+        return AsymmetryCollator(
+            self.texts, self.images, "none", "none", self.seed, None, self.captions_per_image,
+            self.mirror_views,
+        )  # fmt: skip
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the batch of N rows; see the class."""
-        drawn = [self.draw(row, place) for place, row in enumerate(rows)]
+        of_images = [self.draws(row, place) for place, row in enumerate(rows)]
+        drawn = [draw for draws in of_images for draw in draws]
         batch = dict(self.texts([d["caption"] for d in drawn]))
         if self.images is not None:
-            batch |= self.images(rows)
+            batch |= self.images([self._viewed(row, place) for place, row in enumerate(rows)])
         for kind in GENERATED:
             if kind in drawn[0]:
                 texts = self.texts([d[kind] for d in drawn])
                 batch |= {f"{kind}_{key}": value for key, value in texts.items()}
-        for key in ("row", "caption_index", "noise_seed", "positive_noise_seed"):
+        for key in ("caption_index", "noise_seed", "positive_noise_seed"):
             if key in drawn[0]:
                 batch[key] = torch.tensor([d[key] for d in drawn])
+        batch["row"] = torch.tensor([draws[0]["row"] for draws in of_images])
+        if self.captions_per_image > 1:
+            counts = torch.tensor([len(draws) for draws in of_images])
+            batch["image_of_text"] = torch.arange(len(rows)).repeat_interleave(counts)
         return batch
 
     def draw(self, row: Row, place: int = 0) -> dict[str, Any]:
-        """Draw for one row its caption, its T+, its negatives or their seeds."""
+        """Return the first of `draws`."""
+        return self.draws(row, place)[0]
+
+    def draws(self, row: Row, place: int = 0) -> list[dict[str, Any]]:
+        """Draw for one row its captions and, for each, its T+, its negatives or their seeds."""
         captions = row["captions"]
         number = int(row.get("row", place))
         if not len(captions) or not all(caption.strip() for caption in captions):
@@ -97,11 +126,25 @@ class AsymmetryCollator:
         place_of_draw = [self.seed, int(row.get("epoch", 0)), number]
         chosen = row.get("caption_index")
         if chosen is None:
-            chosen = int(np.random.default_rng(place_of_draw).integers(len(captions)))
-        drawn = {"row": number, "caption_index": int(chosen), "caption": captions[chosen]}
+            generator = np.random.default_rng(place_of_draw)
+            if self.captions_per_image == 1:
+                chosen = int(generator.integers(len(captions)))
+            else:
+                chosen = generator.permutation(len(captions))[: self.captions_per_image].tolist()
+        several = chosen if isinstance(chosen, list | tuple) else [chosen]
+        return [self._draw(captions, int(index), place_of_draw) for index in several]
+
+    def _draw(
+        self, captions: Sequence[str], chosen: int, place_of_draw: list[int]
+    ) -> dict[str, Any]:
+        drawn: dict[str, Any] = {
+            "row": place_of_draw[-1],
+            "caption_index": chosen,
+            "caption": captions[chosen],
+        }
         if self.positives == self.negatives == "none":
             return drawn
-        generator = np.random.default_rng([*place_of_draw, int(chosen)])
+        generator = np.random.default_rng([*place_of_draw, chosen])
         # drawn for all strategies, so that one switched off leaves the others unchanged
         seeds = generator.integers(2**62, size=2)
         if self.positives != "none":
@@ -115,3 +158,10 @@ class AsymmetryCollator:
             else:
                 drawn[f"{prefix}noise_seed"] = int(seed)
         return drawn
+
+    def _viewed(self, row: Row, place: int) -> Row:
+        """Return the row with the view that is drawn for it."""
+        if not self.mirror_views:
+            return row
+        numbers = [self.seed, int(row.get("epoch", 0)), int(row.get("row", place)), _VIEW]
+        return {**row, "mirrored": bool(np.random.default_rng(numbers).integers(2))}

@@ -9,11 +9,12 @@ for scorers that read the order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import TextFeatures, wide
+from ascl_plugin.features import TextFeatures, mean_of_places, whole_texts, wide
 
 # A noise takes real words (L, D), a strength and a generator, and returns new words (L, D).
 Noise = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -82,7 +83,8 @@ def generate_negatives(
         strength: size of the noise, in the unit each noise names; by default its `STRENGTH`.
 
     Returns:
-        TextFeatures of the same shape and mask, with the same padding. Differentiable.
+        TextFeatures of the same shape and mask, with the same padding. Differentiable. A pooled
+        feature moves by as much as the mean word does.
 
     Raises:
         ValueError: no texts, an unknown kind, or seeds of another length.
@@ -110,4 +112,8 @@ def generate_negatives(
         if len(real):
             words = words.index_copy(0, real, noise(words[real], amount, generator))
         rows.append(words)
-    return TextFeatures(torch.stack(rows), texts.mask)
+    noisy = TextFeatures(torch.stack(rows), texts.mask)
+    if texts.pooled is None:
+        return noisy
+    moved = whole_texts(noisy) - mean_of_places(wide(texts.words), texts.mask)
+    return replace(noisy, pooled=texts.pooled + moved.to(texts.pooled))

@@ -1,4 +1,4 @@
-"""``ascl convert``: region features from one file format to another."""
+"""``ascl convert``: region features of any format packed into one file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def add_convert(commands: Any) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "convert",
-        help="convert region features from one file format to another",
-        description="Copy region features of images into another format, byte for byte. An "
+        help="pack region features into one HDF5 file",
+        description="Copy region features of images into one HDF5 file, byte for byte. An "
         "interrupted conversion resumes when it is started again.",
     )
     command.add_argument(
@@ -22,13 +22,7 @@ def add_convert(commands: Any) -> None:
         help="X_ims.npy, .tsv, .h5, .hdf5, a folder of these, or a folder of one .npy or .npz "
         "per image",
     )
-    command.add_argument("target", type=Path, metavar="TARGET", help="path that does not exist")
-    command.add_argument(
-        "--format",
-        choices=["hdf5", "hdf5-images", "tsv", "scan", "folder"],
-        help="(default: by TARGET's suffix; .h5 and .hdf5: hdf5; .tsv: tsv; X_ims.npy: scan; none: "
-        "folder)",
-    )
+    command.add_argument("target", type=Path, metavar="TARGET.h5", help="file that does not exist")
     command.add_argument(
         "--num_regions", type=int, metavar="K", help="first K regions of each image (default: all)"
     )
@@ -38,8 +32,6 @@ def add_convert(commands: Any) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from ascl_plugin.adapters.regions.convert import convert
 
-    written = convert(
-        args.source, args.target, args.format, args.num_regions, lambda text: print(f"note: {text}")
-    )
+    written = convert(args.source, args.target, args.num_regions)
     print(f"wrote {args.target}, {written} images")
     return 0

@@ -63,11 +63,7 @@ def _experiment(args: argparse.Namespace) -> int:
     command = shlex.join(["ascl", *map(str, args.words)])
     study = Study(plan, args.output_dir, max(1, args.jobs), command)
     needed = [
-        (model, seed)
-        for seed in plan.seeds
-        for name in names
-        if name != "notional"
-        for model in plan.models_of(name)
+        (model, seed) for seed in plan.seeds for name in names for model in plan.models_of(name)
     ]
     study.runs.train(needed)
     for name in names:

@@ -47,6 +47,11 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         help="import components that the model names by dotted path; this runs code, so only use "
         "it if you trust the source of the model",
     )
+    command.add_argument(
+        "--average_views",
+        action=argparse.BooleanOptionalAction,
+        help="score the mean of each image and its mirror image (default: as the run)",
+    )
     command.add_argument("--batch_size", type=int, default=64, help="(default: %(default)s)")
 
 
@@ -90,22 +95,33 @@ def open_split(
 
     `pictures` requires image files, also for a model that takes region files.
     """
+    region_files = args.region_files or run.options.get("region_files")
+    rows = _rows(args, run.options, pictures or region_files is None)
+    return open_evaluator(args, run), rows
+
+
+def open_evaluator(args: argparse.Namespace, run: SavedModel) -> Evaluator:
+    """Return an evaluator of a run's model, as the options in `args` say."""
     from ascl_plugin.retrieval.evaluator import Evaluator
     from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
     from ascl_plugin.retrieval.model import RetrievalModel
 
     region_files = args.region_files or run.options.get("region_files")
     pooled_files = args.pooled_files or run.options.get("pooled_files")
-    rows = _rows(args, run.options, pictures or region_files is None)
+    average = args.average_views
+    if average is None:
+        average = run.options.get("average_views", False)
+    if average and region_files is not None:
+        raise ValueError("--average_views needs pictures: region files hold no mirror images")
     model = RetrievalModel.from_pretrained(run.folder, allow_import=args.allow_import)
-    evaluator = Evaluator(
+    return Evaluator(
         model,
         image_inputs(model.image_encoder, None, region_files, pooled_files),
-        TextInputs(model.text_encoder),
+        TextInputs(model.text_encoder, lexical=model.lexical_ids),
         args.batch_size,
         progress=True,
+        average_views=bool(average),
     )
-    return evaluator, rows
 
 
 def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> datasets.Dataset:

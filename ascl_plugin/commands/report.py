@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ascl_plugin.disk import write_text
 
-_SUFFIX = {"html": ".html", "md": ".md", "latex": ".tex"}
+_SUFFIXES = (".html", ".md", ".tex")
 
 
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,41 +27,37 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="folder of a run, of an experiment, or of such folders (a study)",
     )
     command.add_argument(
-        "--output", type=Path, metavar="FILE", help="(default: report.html, .md or .tex)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=Path("report.html"),
+        help="its suffix decides: .html; .md, with curves in a folder beside it; .tex, tables only "
+        "(default: %(default)s)",
     )
     command.add_argument("--title", help="(default: the names of the folders)")
-    command.add_argument(
-        "--format",
-        choices=list(_SUFFIX),
-        help="md: curves are written to a folder beside FILE; latex: tables only (default: by "
-        "FILE's suffix, else html)",
-    )
     command.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     from ascl_plugin.report.build import build_report
+    from ascl_plugin.report.text_formats import latex_tables, markdown_page
 
-    suffixes = {suffix: name for name, suffix in _SUFFIX.items()}
-    kind = args.format or suffixes.get(args.output.suffix if args.output else "", "html")
-    output = args.output or Path(f"report{_SUFFIX[kind]}")
+    output: Path = args.output
+    if output.suffix not in _SUFFIXES:
+        raise ValueError(f"{output}: expected a name that ends in {', '.join(_SUFFIXES)}")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder to write to")
-    if kind == "latex":
-        from ascl_plugin.report.latex import latex_tables
-
+    if output.suffix == ".tex":
         write_text(output, latex_tables(build_report(args.folders, args.title)))
-    elif kind == "md":
-        from ascl_plugin.report.markdown import markdown_page
-
+    elif output.suffix == ".md":
         drawings = output.with_name(f"{output.stem}_files")
         document = build_report(args.folders, args.title, drawings)
         write_text(output, markdown_page(document, output.parent))
     else:
         from ascl_plugin.report.page import html_page
 
-        with tempfile.TemporaryDirectory() as drawings:
-            document = build_report(args.folders, args.title, Path(drawings))
+        with tempfile.TemporaryDirectory() as folder:
+            document = build_report(args.folders, args.title, Path(folder))
             page = html_page(document, output.parent)
         write_text(output, page)
     print(f"wrote {output}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -89,7 +87,7 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--caption_to_image",
         type=Path,
         metavar="FILE",
-        help="image index of each caption: npy, a JSON list, or text with one integer a line",
+        help="image index of each caption: npy, or text with one integer a line",
     )
     pairing.add_argument(
         "--captions_per_image",
@@ -141,21 +139,13 @@ def _run(args: argparse.Namespace) -> int:
 def _rerank(sim: Array, owners: np.ndarray | None, options: RerankOptions, output: Path) -> int:
     from ascl_plugin.report.table import markdown_table, results_table
 
-    rows = []
-    with _bar(2 if owners is None else 4) as step:
-        if owners is not None:
-            step("recall before")  # first, because it checks the pairing
-            rows.append(ResultRow("before", retrieval_metrics(sim, owners)))
-        step("re-rank")
-        result = rerank(sim, **options)
-        step("write")
-        written = write_reranked(output, {"i2t": result.i2t, "t2i": result.t2i})
-        if owners is not None:
-            step("recall after")
-            rows.append(ResultRow("after", _recall(result, owners)))
-    for path in written:
+    # first, because it checks the pairing
+    before = None if owners is None else retrieval_metrics(sim, owners)
+    result = rerank(sim, **options)
+    for path in write_reranked(output, {"i2t": result.i2t, "t2i": result.t2i}):
         print(f"wrote {path}")
-    if rows:
+    if before is not None and owners is not None:
+        rows = [ResultRow("before", before), ResultRow("after", _recall(result, owners))]
         print(markdown_table(results_table(rows)))
         kind = "transductive" if result.transductive else "not transductive"
         print(f"\n{result.method} is {kind}")
@@ -168,15 +158,13 @@ def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Pat
 
     rows: list[dict[str, Cell]] = []
     methods = registry.available("rerank")
-    with _bar(len(methods)) as step:
-        for method in sorted(methods, key=lambda name: (name != "none", name)):
-            step(method)
-            known = options_of(find_method(method)[1])
-            own = {n: v for n, v in options.items() if n in known} | {"method": method}
-            start = time.perf_counter()
-            result = rerank(sim, **cast(RerankOptions, own))
-            facts = {"transductive": result.transductive, "seconds": time.perf_counter() - start}
-            rows.append({"method": method, **result_cells(_recall(result, owners)), **facts})
+    for method in sorted(methods, key=lambda name: (name != "none", name)):
+        known = options_of(find_method(method)[1])
+        own = {n: v for n, v in options.items() if n in known} | {"method": method}
+        start = time.perf_counter()
+        result = rerank(sim, **cast(RerankOptions, own))
+        facts = {"transductive": result.transductive, "seconds": time.perf_counter() - start}
+        rows.append({"method": method, **result_cells(_recall(result, owners)), **facts})
     table = markdown_table(Table("Methods", rows, digits=1))
     print(table)
     if output is not None:
@@ -238,21 +226,3 @@ def _pairing(args: argparse.Namespace, sim: Array) -> np.ndarray | None:
     if args.caption_to_image is not None:
         return read_caption_to_image(args.caption_to_image)
     return None
-
-
-@contextmanager
-def _bar(steps: int) -> Iterator[Callable[[str], object]]:
-    """Yield a function that names the next step in a bar, if tqdm and a terminal are there."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda name: None
-        return
-    with tqdm(total=steps, leave=False, disable=None, bar_format="{desc}{n}/{total} {bar}") as bar:
-
-        def step(name: str) -> None:
-            bar.set_description(name, refresh=False)
-            bar.update()
-            bar.refresh()
-
-        yield step

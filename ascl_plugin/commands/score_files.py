@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -51,14 +50,14 @@ def read_array(path: Path, name: str) -> Array:
 
 
 def read_caption_to_image(path: Path) -> np.ndarray:
-    """Return the image index of each caption: ``.npy``, a ``.json`` list, or one integer a line.
+    """Return the image index of each caption: ``.npy``, or one integer a line.
 
     Returns:
         (T,) as in the file; `retrieval_metrics` checks that it fits a matrix.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file does not hold such a list; names the line or entry.
+        ValueError: the file does not hold such a list; names the line.
     """
     if path.suffix == ".npy":
         return np.asarray(read_array(path, "caption_to_image"))
@@ -68,24 +67,13 @@ def read_caption_to_image(path: Path) -> np.ndarray:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: neither .npy nor text: {error}") from error
-    if path.suffix == ".json":
+    lines = text.splitlines()
+    found = np.empty(len(lines), np.int64)
+    for number, line in enumerate(lines):
         try:
-            entries = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not JSON: {error}") from error
-        if not isinstance(entries, list):
-            raise ValueError(f"{path}: expected a list of integers, got {type(entries).__name__}")
-        what, first = "entry", 0
-    else:
-        entries, what, first = text.splitlines(), "line", 1
-    found = np.empty(len(entries), np.int64)
-    for number, entry in enumerate(entries):
-        try:
-            if what == "entry" and type(entry) is not int:
-                raise ValueError
-            found[number] = int(entry)
+            found[number] = int(line)
         except (ValueError, OverflowError):
-            place = f"{path}: {what} {number + first} is {entry!r:.80}"
+            place = f"{path}: line {number + 1} is {line!r:.80}"
             raise ValueError(f"{place}, expected an integer of 64 bits") from None
     return found
 

@@ -26,8 +26,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ascl_plugin.data.descriptions import captions_of, variants_of
 from ascl_plugin.data.drawing import COLOURS, GROUNDS, UNSEEN, Item, draw, png
 from ascl_plugin.data.rows import ROW, SPLITS
@@ -107,40 +105,6 @@ def make(split: str, size: int, seed: int = 0) -> datasets.Dataset:
         raise ValueError(f"size is {size}; a split needs at least 1 scene")
     rows = [_row(split, number, seed) for number in range(size)]
     return datasets.Dataset.from_list(rows, features=COLUMNS)
-
-
-def ceiling(dataset: datasets.Dataset) -> dict[str, float]:
-    """Return the best expected R@1 that the captions allow: some are true of several scenes.
-
-    A caption t is true of n(t) scenes of the dataset, its own among them. To a scorer that knows of
-    each caption and image only what they say and show, these scenes are equally likely to be its
-    own: whichever it ranks first is right with probability 1 / n(t).
-
-    - T2I: the mean over captions of 1 / n(t).
-    - I2T: for an image, the scorer ranks first the caption it can be most certain of: among all
-      captions true of the image (its own or another's), one with the least n(t). That is right with
-      probability 1 / n(t). The mean over images of this greatest 1 / n(t).
-
-    Args:
-        dataset: rows with `facts` and `caption_facts`.
-
-    Returns:
-        `i2t_r1` and `t2i_r1`, in percent.
-    """
-    images, texts = dataset["facts"], [facts for row in dataset["caption_facts"] for facts in row]
-    index = {fact: k for k, fact in enumerate(sorted({f for s in (*images, *texts) for f in s}))}
-
-    def indicator(sets: Sequence[Sequence[str]]) -> np.ndarray:
-        matrix = np.zeros((len(sets), len(index)), dtype=np.float32)
-        for row, facts in enumerate(sets):
-            matrix[row, [index[fact] for fact in facts]] = 1
-        return matrix
-
-    said = indicator(texts)
-    true = said @ indicator(images).T == said.sum(1, keepdims=True)  # (texts, images)
-    certainty = 1 / true.sum(1)
-    best = np.where(true, certainty[:, None], 0).max(0)
-    return {"i2t_r1": 100 * float(best.mean()), "t2i_r1": 100 * float(certainty.mean())}
 
 
 def _row(split: str, number: int, seed: int) -> dict[str, object]:

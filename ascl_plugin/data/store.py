@@ -89,7 +89,12 @@ class FeatureStore:
         return _digest(key) in self._entries
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
-        """Return copies of the entry's tensors by name, in float32.
+        """Return copies of the entry's tensors by name, in float32; see `stored`."""
+        found = self.stored(key)
+        return {name: rows.to(torch.float32, copy=True) for name, rows in found.items()}
+
+    def stored(self, key: str) -> dict[str, Tensor]:
+        """Return the entry's tensors by name as they are on disk, mapped: not to be written to.
 
         Raises:
             KeyError: no such entry.
@@ -99,8 +104,7 @@ class FeatureStore:
             shard, entry = self._entries[_digest(key)]
         except KeyError:
             raise KeyError(f"{self.path}: no features for {key[:200]!r}") from None
-        found = shard.entry(entry, key)
-        return {name: rows.to(torch.float32, copy=True) for name, rows in found.items()}
+        return shard.entry(entry, key)
 
     def add(self, entries: Sequence[tuple[str, Entry]]) -> None:
         """Write keys and their tensors as one shard; none, if there are no entries.

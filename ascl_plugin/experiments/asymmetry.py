@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ascl_plugin.asymmetry.captions.variants import Variants, make_variants
+from ascl_plugin.asymmetry.captions.balanced import BalancedPair
+from ascl_plugin.asymmetry.captions.variants import Variants
 from ascl_plugin.disk import write_json
 from ascl_plugin.experiments.plan import Settings
 from ascl_plugin.experiments.study import Study, Trained, cells_of
@@ -17,12 +18,14 @@ from ascl_plugin.interfaces import Row
 from ascl_plugin.metrics.statistics import Spread, over_seeds
 from ascl_plugin.report.document import Figure, Section
 from ascl_plugin.report.plots import legend, lines, panels, save
-from ascl_plugin.report.table import Cell, Table, spread_cells
+from ascl_plugin.report.table import Cell, Table, blind_beside, spread_cells, with_blind
 from ascl_plugin.retrieval.asymmetry_benchmark import (
     asymmetry_benchmark,
+    balanced_benchmark,
     sugarcrepe_benchmark,
     variant_benchmark,
 )
+from ascl_plugin.retrieval.suites import balanced_of, variants_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,31 +35,44 @@ Found = Mapping[str, Sequence[Settings]]
 
 RANKS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medr": "median rank", "meanr": "mean rank"}
 _SPREAD = "mean ± deviation over seeds"
+_BLIND = "blind: the mean image in place of each"
 
 
 def experiment(study: Study, settings: Settings) -> Section:
-    """Return accuracy against negatives, rank of positives, and score by amount of change.
+    """Return accuracies with and without the image, rank of positives, score by amount of change.
 
     Args:
         study: at least one model.
         settings: `models`, by default all; `rows`, the number of images whose captions are varied
-            (1,000; each is ranked among all); `sugarcrepe`, a folder or file of `read_sugarcrepe`,
-            and `image_root` of its images.
+            (1,000; each is ranked among all); `balanced`, pairs of images of each kind of balanced
+            half-truths (by default one for each image, where there is one); `sugarcrepe`, a folder
+            or file of `read_sugarcrepe`, and `image_root` of its images.
 
     Raises:
         ImportError: real captions, and no tagger (extra `words`).
     """
     variants, pairs = cache(partial(_variants, study, settings)), cache(partial(_pairs, settings))
+    balanced = cache(partial(_balanced, study, settings))
     models = settings.get("models") or list(study.models)
     found = cells_of(
-        study, "asymmetry", models, study.seeds, lambda run: measure(run, variants(), pairs())
+        study,
+        "asymmetry",
+        models,
+        study.seeds,
+        lambda run: measure(run, variants(), pairs(), balanced()),
     )
     first = found[models[0]][0]
     tables = [
         Table(
-            "Accuracy against negatives, in percent; chance is 50, a tie counts against; "
+            "Balanced half-truths, in percent: two texts, two images, each text truer of one; "
+            "without the image pairs are 50 and groups 0; "
+            f"{_counts(first['balanced'], 'count', 'groups')}; {_SPREAD}",
+            _contests(found, "kind", lambda cell: cell["balanced"], ("pairs", "groups", "blind")),
+        ),
+        Table(
+            f"Accuracy against negatives, in percent; a tie counts against; {_BLIND}; "
             f"{_counts(first['negatives'])}; {_SPREAD}",
-            _accuracies(found, lambda cell: _accuracy(cell["negatives"])),
+            _contests(found, "negative", lambda cell: with_blind(cell["negatives"])),
         ),
         Table(
             f"Rank of the image among all for positives, recalls in percent; {_SPREAD}",
@@ -69,14 +85,19 @@ def experiment(study: Study, settings: Settings) -> Section:
         ),
     ]
     if "scenes" in first:
-        caption = f"The scenes' own variants, one a scene, in percent; {_SPREAD}"
-        tables.append(Table(caption, _accuracies(found, lambda cell: cell["scenes"])))
+        caption = f"The scenes' own variants, one a scene, in percent; {_BLIND}; {_SPREAD}"
+        of_scenes = _contests(
+            found, "contest", lambda cell: with_blind(blind_beside(cell["scenes"]))
+        )
+        tables.append(Table(caption, of_scenes))
+        caption = f"R@1 of the scene among all for its own variants, in percent; {_SPREAD}"
+        tables.append(Table(caption, _recalls(found)))
     if "sugarcrepe" in first:
         caption = (
-            "SugarCrepe, accuracy in percent; chance is 50, a tie counts against; "
+            f"SugarCrepe, accuracy in percent; a tie counts against; {_BLIND}; "
             f"{_counts(first['sugarcrepe'])}; {_SPREAD}"
         )
-        rows = _accuracies(found, lambda cell: _accuracy(cell["sugarcrepe"]))
+        rows = _contests(found, "kind", lambda cell: with_blind(cell["sugarcrepe"]))
         tables.append(Table(caption, rows))
     figures = []
     for value, name, caption in (
@@ -92,11 +113,15 @@ def experiment(study: Study, settings: Settings) -> Section:
 
 
 def measure(
-    trained: Trained, variants: Sequence[Variants], pairs: Mapping[str, Sequence[Row]]
+    trained: Trained,
+    variants: Sequence[Variants],
+    pairs: Mapping[str, Sequence[Row]],
+    balanced: Sequence[BalancedPair],
 ) -> Settings:
-    """Return `variant_benchmark`, for scenes also `scenes`, and with pairs also `sugarcrepe`."""
+    """Return `variant_benchmark` and `balanced`; `scenes` and `sugarcrepe` if there are any."""
     rows, evaluator = trained.rows, trained.evaluator
     result = variant_benchmark(evaluator, rows, variants)
+    result["balanced"] = balanced_benchmark(evaluator, rows, balanced)
     if "negative" in getattr(rows, "column_names", ()):
         index = trained.caption_to_image
         result["scenes"] = asymmetry_benchmark(evaluator, rows, trained.sim, index)
@@ -110,25 +135,17 @@ def measure(
 def _variants(study: Study, settings: Settings) -> list[Variants]:
     """Make variants of the rows asked for, and write them to a file."""
     rows = study.rows()
-    captions = rows["captions"][:]
     rng = np.random.default_rng(0)
-    chosen = sorted(rng.permutation(len(captions))[: settings.get("rows", 1000)].tolist())
-    if "facts" in getattr(rows, "column_names", ()):
-        from ascl_plugin.data.scene_phrases import facts, noun_phrases
-
-        known = [set(each) for each in rows["facts"]]
-        found = make_variants(
-            captions,
-            noun_phrases,
-            chosen,
-            is_true=lambda row, text: facts(text) <= known[row],
-            object_of=str,
-        )
-    else:
-        from ascl_plugin.asymmetry.captions.tagger import Tagger
-
-        found = make_variants(captions, Tagger().noun_phrases, chosen)
+    chosen = sorted(rng.permutation(len(rows))[: settings.get("rows", 1000)].tolist())
+    found = variants_of(rows, chosen)
     write_json(study.path("asymmetry", "variants.json"), [asdict(each) for each in found])
+    return found
+
+
+def _balanced(study: Study, settings: Settings) -> list[BalancedPair]:
+    """Draw balanced half-truths, and write them to a file."""
+    found = balanced_of(study.rows(), settings.get("balanced"))
+    write_json(study.path("asymmetry", "balanced.json"), [asdict(each) for each in found])
     return found
 
 
@@ -140,21 +157,36 @@ def _pairs(settings: Settings) -> Mapping[str, Sequence[Row]]:
     return read_sugarcrepe(settings["sugarcrepe"], settings.get("image_root"))
 
 
-def _counts(kinds: Mapping[str, Mapping[str, Cell]]) -> str:
-    return "texts: " + ", ".join(f"{each['texts']} {kind}" for kind, each in kinds.items())
+def _counts(kinds: Mapping[str, Mapping[str, Cell]], of: str = "texts", name: str = "texts") -> str:
+    return f"{name}: " + ", ".join(f"{each[of]} {kind}" for kind, each in kinds.items())
 
 
-def _accuracies(
-    found: Found, of: Callable[[Settings], Mapping[str, float]]
+def _contests(
+    found: Found,
+    title: str,
+    of: Callable[[Settings], Mapping[str, Mapping[str, float]]],
+    columns: Sequence[str] = ("accuracy", "blind", "difference"),
 ) -> list[dict[str, Cell]]:
+    """Return a row for each model and contest."""
+    rows: list[dict[str, Cell]] = []
+    for model, cells in found.items():
+        for contest in of(cells[0]):
+            seeds = [{name: of(cell)[contest][name] for name in columns} for cell in cells]
+            rows.append({"model": model, title: contest, **spread_cells(seeds)})
+    return rows
+
+
+def _recalls(found: Found) -> list[dict[str, Cell]]:
+    names = {"caption_r1": "caption", "richer_r1": "richer", "shorter_r1": "shorter"}
     return [
-        {"model": model, **spread_cells([of(cell) for cell in cells])}
+        {
+            "model": model,
+            **spread_cells(
+                [{title: cell["scenes"][name] for name, title in names.items()} for cell in cells]
+            ),
+        }
         for model, cells in found.items()
     ]
-
-
-def _accuracy(kinds: Mapping[str, Settings]) -> dict[str, float]:
-    return {kind: one["accuracy"] for kind, one in kinds.items()}
 
 
 def _ranks(found: Found) -> list[dict[str, Cell]]:
@@ -215,8 +247,9 @@ def _notes(exact: bool) -> list[str]:
     )
     return [
         truth,
-        "`add` is longer than the caption, so a scorer that dislikes length wins it. `add, richer` "
-        "holds two sentences against each other that differ in the phrase added alone.",
+        "`add` is longer than the caption, so a scorer that dislikes length wins it without the "
+        "picture. An accuracy says as much about pictures as it exceeds its blind column; "
+        "balanced half-truths cannot be won without them.",
         "Variants are of an image's first caption, the same for all models and seeds: "
-        "variants.json. The rank is that of the image for the text, ties against.",
+        "variants.json, balanced.json. The rank is that of the image for the text, ties against.",
     ]

@@ -14,15 +14,14 @@ from ascl_plugin.disk import written
 from ascl_plugin.experiments.plan import Settings, with_defaults
 from ascl_plugin.experiments.study import Study, Trained, models_of
 from ascl_plugin.interfaces import Rows
-from ascl_plugin.ranking import top_candidates
 from ascl_plugin.report.document import Answer, Answers, Case, Item, Section
 from ascl_plugin.reranking import rerank
 
 _DEFAULTS: Settings = {
-    "models": None, "count": 4, "seed": 0, "top": 3, "pick": "random", "rerank": True,
+    "models": None, "count": 4, "seed": 0, "top": 3, "rerank": True,
 }  # fmt: skip
 _SIDE = 192  # of a thumbnail, in pixels
-_WAYS = {"i2t": "image to captions", "t2i": "caption to images"}
+_WAYS = {"i2t": "Image to captions", "t2i": "Caption to images"}
 
 
 @dataclass(frozen=True)
@@ -43,22 +42,16 @@ def experiment(study: Study, settings: Settings) -> Section:
     Args:
         study: its first seed is shown.
         settings: `models` (default: the first two), `count` queries each way (4), `seed` of their
-            choice (0), `top` answers (3), `rerank` (true: also after it), `pick`: "random", or
-            "differ": only queries whose first answer is right for one of two models and wrong for
-            the other.
+            choice (0), `top` answers (3), `rerank` (true: also after it).
 
     Raises:
-        ValueError: an unknown setting or model, no queries to choose from.
+        ValueError: an unknown setting or model.
     """
     chosen = with_defaults("cases", settings, _DEFAULTS)
     for name in ("count", "top"):
         if not isinstance(chosen[name], int) or chosen[name] < 1:
             raise ValueError(f"cases: {name} must be an integer of at least 1, got {chosen[name]}")
-    if chosen["pick"] not in ("random", "differ"):
-        raise ValueError(f"cases: pick must be random or differ, got {chosen['pick']!r}")
     names = models_of(study, chosen)
-    if chosen["pick"] == "differ" and len(names) != 2:
-        raise ValueError(f"cases: pick differ compares two models, got {', '.join(names)}")
     for name in names:
         if name not in study.models:
             raise ValueError(f"cases: no model {name!r}; there are {', '.join(study.models)}")
@@ -67,9 +60,11 @@ def experiment(study: Study, settings: Settings) -> Section:
     first = trained[names[0]]
     pictures = _Pictures(study, first.rows)
     cases, notes = [], [f"Models of seed {study.seeds[0]}; {chosen['top']} first answers."]
-    for way in _WAYS:
-        queries, note = _queries(way, lists, first.caption_to_image, names, chosen)
-        notes.append(note)
+    for way, title in _WAYS.items():
+        total = len(lists[0].order[way])
+        rng = np.random.default_rng(chosen["seed"])
+        queries = sorted(rng.choice(total, min(chosen["count"], total), replace=False).tolist())
+        notes.append(f"{title}: drawn at random, seed {chosen['seed']}, from all {total} queries.")
         cases += [_case(way, query, lists, first, pictures, chosen["top"]) for query in queries]
     if chosen["rerank"]:
         notes.append("Re-ranked lists are transductive; scores shown are those before re-ranking.")
@@ -86,38 +81,6 @@ def _lists(name: str, trained: Trained, reranking: bool) -> list[_List]:
         order = {"i2t": torch.as_tensor(after.i2t), "t2i": torch.as_tensor(after.t2i).T}
         found.append(_List(name, "re-ranked", order, sim))
     return found
-
-
-def _queries(
-    way: str, lists: Sequence[_List], owners: np.ndarray, names: list[str], chosen: Settings
-) -> tuple[list[int], str]:
-    """Choose the queries to show, in ascending order; also return how they were chosen."""
-    total = len(lists[0].order[way])
-    among = np.arange(total)
-    drawn = f"drawn at random, seed {chosen['seed']}, from"
-    how = f"{drawn} all {total} queries"
-    if chosen["pick"] == "differ":
-        one, two = (
-            np.array(
-                [
-                    _right(way, query, answers, owners)[0]
-                    for query, answers in enumerate(top_candidates(found.order[way], 1).tolist())
-                ]
-            )
-            for found in lists
-            if found.stage == "initial"
-        )
-        among = np.flatnonzero(one != two)
-        if not len(among):
-            raise ValueError(f"cases: pick differ: {_WAYS[way]}: the models never differ")
-        how = (
-            f"not a fair sample: {drawn} the {len(among)} of {total} queries whose first answer is "
-            f"right for one model alone ({names[0]} {int((one & ~two).sum())}, {names[1]} "
-            f"{int((two & ~one).sum())})"
-        )
-    rng = np.random.default_rng(chosen["seed"])
-    picked = rng.choice(among, min(chosen["count"], len(among)), replace=False)
-    return sorted(picked.tolist()), f"{_WAYS[way].capitalize()}: {how}."
 
 
 def _right(way: str, query: int, answers: Sequence[int], owners: np.ndarray) -> list[bool]:

@@ -19,12 +19,8 @@ EXPERIMENTS = {
     "main": "scoreboard:main_results",
     "ablations": "scoreboard:ablations",
     "strategies": "scoreboard:strategies",
-    "geometry": "geometry:experiment",
-    "tsne": "tsne:experiment",
-    "query_length": "query_length:experiment",
     "rerank": "rerank:experiment",
     "cases": "cases:experiment",
-    "notional": "notional:experiment",
     "asymmetry": "asymmetry:experiment",
     "paired": "paired:experiment",
 }

@@ -20,7 +20,7 @@ _ASYMMETRY = ("caption", "richer", "shorter")
 _TRANSDUCTIVE = "is transductive: a query's result depends on the other queries"
 _ASYMMETRY_NOTE = (
     "caption, richer, shorter: share of images for which that text outscores the caption with an "
-    "absent object added"
+    "absent object added; blind: the same with the mean image in place of each"
 )
 
 
@@ -106,7 +106,10 @@ def scoreboard(
             row |= result_cells(spread_cells([one[part].metrics for one in found]))
             if part == "initial" and found[0].asymmetry:
                 cells = spread_cells([one.asymmetry for one in found])
-                row |= {title: cells[f"asym1_{title}"] for title in _ASYMMETRY}
+                for title in _ASYMMETRY:
+                    row[title] = cells[f"asym1_{title}"]
+                    if f"asym1_{title}_blind" in cells:
+                        row[f"{title}, blind"] = cells[f"asym1_{title}_blind"]
                 notes.append(_ASYMMETRY_NOTE)
             rows.append(row)
     return Table(caption, rows, leaks=leaks), list(dict.fromkeys(notes))

@@ -26,6 +26,7 @@ from ascl_plugin.report.experiment_file import Origin, write_section
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.views import MirroredRows
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.setup import load_splits
@@ -104,9 +105,12 @@ class Study:
         images = image_inputs(loaded.image_encoder, cache, *files)
         rows = self.rows()
         images.prepare(cast(Sequence[Row], rows), options["eval_batch_size"], progress=True)
+        if options.get("average_views"):
+            images.prepare(MirroredRows(rows), options["eval_batch_size"], progress=True)
         evaluator = Evaluator(
-            loaded, images, TextInputs(loaded.text_encoder), options["eval_batch_size"]
-        )
+            loaded, images, TextInputs(loaded.text_encoder, lexical=loaded.lexical_ids),
+            options["eval_batch_size"], average_views=options.get("average_views", False),
+        )  # fmt: skip
         texts, owners = caption_to_image(rows)
         scores = np.load(folder / f"scores_{self.split}.npy", mmap_mode="c", allow_pickle=False)
         sim = torch.from_numpy(scores)

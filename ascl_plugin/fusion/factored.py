@@ -11,7 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion.parameters import FusionParameters
-from ascl_plugin.fusion.prepared import Images, PreparedTexts, Texts, prepare_images, prepare_texts
+from ascl_plugin.fusion.prepared import (
+    Images,
+    PreparedTexts,
+    Texts,
+    prepare_images,
+    prepare_texts,
+    whole_of,
+)
 from ascl_plugin.fusion.threads import side_by_side
 from ascl_plugin.fusion.tile_scores import Parts, score_tile
 from ascl_plugin.fusion.tiling import default_kept, default_memory, groups, pair_bytes, tile_shape
@@ -41,11 +48,12 @@ def score_parts(
     places, device = images.queries.shape[1], images.queries.device
     longest = (texts.queries if isinstance(texts, PreparedTexts) else texts.words).shape[1]
     memory = memory or default_memory(device)
+    attended = with_global and head.attends_globally
     attending, fusing = pair_bytes(head, places, longest, images.gram.element_size())
     sizes = len(images), len(texts)
     # attention for a part of a tile at a time lives as long as the tile where a gradient is wanted
     recorded = torch.is_grad_enabled()
-    per_pair = attending * (recorded or not with_global) + fusing * with_global
+    per_pair = attending * (recorded or not attended) + fusing * attended
     height, width = tile_shape(memory, per_pair, *sizes)
     together = tile_shape(max(1, memory // 8), attending, height, width)
     needed = len(images) * len(texts) * per_pair
@@ -54,11 +62,11 @@ def score_parts(
     score = scorer or partial(score_tile, together=together)
 
     def column(part: Texts) -> list[Tensor]:
-        text = prepare_texts(head, part, with_global) if isinstance(part, TextFeatures) else part
+        text = prepare_texts(head, part, attended) if isinstance(part, TextFeatures) else part
         parts = [
-            checkpoint(score, head, image, text, with_global, use_reentrant=False)
+            checkpoint(score, head, image, text, attended, use_reentrant=False)
             if again
-            else score(head, image, text, with_global)
+            else score(head, image, text, attended)
             for image in rows
         ]
         return [torch.cat(part) for part in zip(*parts, strict=True)]
@@ -69,4 +77,14 @@ def score_parts(
     local, glob = (torch.cat(part, 1) for part in zip(*tiles, strict=True))
     order = torch.cat(columns)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order))
-    return local[:, back], glob[:, back]
+    local, glob = local[:, back], glob[:, back]
+    return local, global_of(head, images, texts, glob) if with_global else local
+
+
+def global_of(head: FusionParameters, images: Images, texts: Texts, attended: Tensor) -> Tensor:
+    """Return S_global (I, T) as `head.global_score` has it, from the papers' if it needs that."""
+    if not head.compares_wholes:
+        return attended
+    with torch.autocast(attended.device.type, enabled=False):
+        plain = whole_of(images) @ whole_of(texts).T
+    return (attended + plain) / 2 if head.attends_globally else plain

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, check_kind
+from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, check_kind, wide
 from ascl_plugin.fusion import factored, reference, triton_backend
+from ascl_plugin.fusion.pair_scores import local_of_pairs
 from ascl_plugin.fusion.parameters import FusionParameters
+from ascl_plugin.fusion.pooled import PooledSimilarity
 from ascl_plugin.fusion.prepared import (
     Images,
     Prepared,
@@ -58,6 +60,12 @@ class CrossModalFusion(FusionParameters):
         smoothing: factors of the logits (region-to-text, word-to-image), "parameter-free" only.
         gate_bias: added to c at the start; below 0 the whole-image feature leads in V_g, which
             pretrained encoders deserve.
+        global_score: S_global. "attended": as above. "plain": cos(G, G_w) of the pooled features
+            alone, G_w that of the text or its mean word; Xw, Xv, Xg and the gate are not made.
+            "both": (attended + plain) / 2.
+        word_pooling, softmin_temperature: see `WordPooling`, which then takes the place of mean_j
+            in S_local: "mean" (the papers), "softmin", "mean_softmin".
+        learn_local_weight: True: u2 = sigmoid(b), b a parameter, and starts at `local_weight`.
 
     Shapes:
         images.regions (I, K, D), images.pooled (I, D), texts.words (T, L, D) -> scores (I, T).
@@ -79,9 +87,9 @@ class CrossModalFusion(FusionParameters):
             ValueError: a width other than `dim`, a missing pooled feature, an unknown backend, or
                 one that cannot score these items.
         """
-        with_global = self.local_weight < 1
+        with_global, u2 = self.scores_wholes, self.u2
         local, glob = self.score_parts(images, texts, backend, with_global)
-        return self.local_weight * local + (1 - self.local_weight) * glob if with_global else local
+        return u2 * local + (1 - u2) * glob if with_global else local
 
     if TYPE_CHECKING:
         __call__ = forward  # torch's own returns Any
@@ -109,6 +117,39 @@ class CrossModalFusion(FusionParameters):
             raise ValueError("the reference backend takes features, not prepared ones")
         return BACKENDS[name](self, images, texts, with_global)
 
+    def score_pairs_local(
+        self, images: ImageFeatures, texts: TextFeatures, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        """Return S_local (P,) of image `rows[p]` with text `columns[p]`, with gradients.
+
+        Entries of `score_parts(images, texts)[0]`, for the cost of the chosen pairs alone; always
+        in fp32 or wider. With "plain" global scores, `plain_scores` has the rest of S.
+
+        Args:
+            images, texts: features.
+            rows, columns: (P,) int64 on the features' device, in any order.
+
+        Raises:
+            TypeError: no features.
+            ValueError: a width other than `dim`; rows and columns of different lengths.
+        """
+        check_features(images, texts)
+        self._check(images, False)
+        self._check(texts, False)
+        if len(rows) != len(columns):
+            raise ValueError(f"{len(rows)} rows for {len(columns)} columns: a pair is one of each")
+        if not len(rows):
+            return wide(images.regions.new_zeros(0))
+        return local_of_pairs(self, images, texts, rows, columns)
+
+    def plain_scores(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Return cos(G, G_w) (I, T) of all pairs: S_global of `global_score` "plain".
+
+        Raises:
+            ValueError: images without pooled.
+        """
+        return PooledSimilarity("pooled")(images, texts)
+
     def prepare_images(self, images: ImageFeatures) -> PreparedImages:
         """Return everything that scores need of the images, for scoring them more than once.
 
@@ -117,23 +158,26 @@ class CrossModalFusion(FusionParameters):
         nothing of the global score.
         """
         check_kind("images", images, ImageFeatures)
-        self._check(images, self.local_weight < 1)
-        return prepare_images(self, images, self.local_weight < 1)
+        self._check(images, self.scores_wholes)
+        return prepare_images(self, images, self.scores_wholes)
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """Return everything that scores need of the texts, about 2 H L D numbers a text."""
         check_kind("texts", texts, TextFeatures)
-        self._check(texts, self.local_weight < 1)
-        return prepare_texts(self, texts, self.local_weight < 1)
+        self._check(texts, self.scores_wholes)
+        return prepare_texts(self, texts, self.scores_wholes)
 
     def _check(self, items: Images | Texts, with_global: bool) -> None:
         """Raise ValueError for a wrong width, or if items lack what the global score needs."""
         if isinstance(items, Prepared):
             widths = {"prepared features": math.prod(items.keys.shape[2:])}
-            if with_global and items.values is None:
+            lacking = items.values if self.attends_globally else items.whole
+            if with_global and lacking is None:
                 raise ValueError("S_global needs items prepared by a head of local_weight below 1")
         elif isinstance(items, TextFeatures):
             widths = {"words": items.words.shape[-1]}
+            if items.pooled is not None and self.compares_wholes:
+                widths["pooled"] = items.pooled.shape[-1]
         else:
             widths = {"regions": items.regions.shape[-1]}
             if items.pooled is not None:

@@ -12,6 +12,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, wi
 from ascl_plugin.fusion.parameters import check_weights
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.fusion.tiling import default_memory
+from ascl_plugin.fusion.word_pooling import WordPooling
 
 Best = tuple[Tensor | None, Tensor | None]
 
@@ -20,30 +21,39 @@ class LateInteraction(nn.Module):
     """The local score of `CrossModalFusion` with a maximum in place of attention, and a global one.
 
     S_local  = u1 mean_i max_j cos(v_i, w_j) + (1 - u1) mean_j max_i cos(w_j, v_i)
-    S_global = cos(G, mean_j w_j)
+    S_global = cos(G, G_w)    G_w: the text's pooled feature, or mean_j w_j without one
     S        = u2 S_local + (1 - u2) S_global
 
-    There are no parameters, and one matrix product scores a block of pairs, at a small part of the
-    cost of cross-modal attention. Encoders learn from scratch with it in far fewer seconds;
-    attention that starts as a similarity in the joint space, as `CrossModalFusion` does, continues
-    from there. With u1 = 0 it is ColBERT's score (Khattab and Zaharia, 2020), with u1 = 1/2 that of
+    There are no parameters (but with "mean_softmin"), and one matrix product scores a block of
+    pairs, at a small part of the cost of cross-modal attention. Encoders learn from scratch with it
+    in far fewer seconds; attention that starts as a similarity in the joint space, as
+    `CrossModalFusion` does, continues from there. With u1 = 0 it is ColBERT's score (Khattab and
+    Zaharia, 2020), with u1 = 1/2 that of
     FILIP (Yao et al., 2022) with its two directions added.
 
     Args:
         local_weight: u2, the weight of the local against the global score, in [0, 1]; at 1 images
             need no pooled feature.
         direction_weight: u1, the weight of region-to-text against word-to-image, in [0, 1].
+        word_pooling, softmin_temperature: see `WordPooling`, in the place of mean_j.
 
     Shapes:
         images.regions (I, K, D), images.pooled (I, D), texts.words (T, L, D) -> (I, T), fp32 or
         wider.
     """
 
-    def __init__(self, local_weight: float = 1.0, direction_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        local_weight: float = 1.0,
+        direction_weight: float = 0.0,
+        word_pooling: str = "mean",
+        softmin_temperature: float = 0.1,
+    ) -> None:
         super().__init__()
         check_weights(local_weight=local_weight, direction_weight=direction_weight)
         self.local_weight = local_weight
         self.direction_weight = direction_weight
+        self.pool_words = WordPooling(word_pooling, softmin_temperature)
         self.global_score = PooledSimilarity("pooled")
 
     def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
@@ -59,6 +69,27 @@ class LateInteraction(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward  # torch's own returns Any
 
+    def score_pairs_local(
+        self, images: ImageFeatures, texts: TextFeatures, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        """Return S_local (P,) of image `rows[p]` with text `columns[p]`, with gradients."""
+        check_features(images, texts)
+        v, w, u1 = unit(images.regions), unit(texts.words), self.direction_weight
+        of_places = _shares(images.regions, images.mask), _shares(texts.words, texts.mask)
+        found = []
+        size = max(1, _memory(v.device) // max(1, 4 * (v[:1].numel() + w[:1].numel())))
+        for i, t in zip(rows.split(size), columns.split(size), strict=True):
+            real_regions, real_words = (x > 0 for x in (of_places[0][i], of_places[1][t]))
+            products = torch.einsum("pkd,pld->pkl", v[i], w[t])
+            lowest = torch.finfo(products.dtype).min
+            by_word = products.masked_fill(~real_regions[:, :, None], lowest).amax(1)
+            by_word = by_word * real_regions.any(1, keepdim=True)  # the best of none is 0
+            by_region = products.masked_fill(~real_words[:, None], lowest).amax(2)
+            by_region = by_region * real_words.any(1, keepdim=True)
+            by_region = (by_region * of_places[0][i]).sum(1)
+            found.append(u1 * by_region + (1 - u1) * self.pool_words(by_word, of_places[1][t]))
+        return torch.cat(found)
+
     def _local(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)
         u1, local = self.direction_weight, torch.zeros((), device=v.device)
@@ -66,7 +97,8 @@ class LateInteraction(nn.Module):
         if u1 < 1:
             if images.mask is not None:  # the best of no real region is 0
                 by_word = by_word.masked_fill(~images.mask.any(1)[:, None, None], 0)
-            local = (1 - u1) * (wide(by_word) * _shares(texts.words, texts.mask)).sum(2)
+            shares = _shares(texts.words, texts.mask)
+            local = (1 - u1) * self.pool_words(wide(by_word), shares)
         if u1 > 0:
             if texts.mask is not None:
                 by_region = by_region.masked_fill(~texts.mask.any(1), 0)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ascl_plugin.fusion.word_pooling import WordPooling
+
+GLOBAL_SCORES = ("attended", "plain", "both")
 
 
 class CrossAttention(nn.Module):
@@ -65,6 +69,10 @@ class FusionParameters(nn.Module):
         attention: str = "projected",
         smoothing: tuple[float, float] = (4.0, 9.0),
         gate_bias: float = 0.0,
+        global_score: str = "attended",
+        word_pooling: str = "mean",
+        softmin_temperature: float = 0.1,
+        learn_local_weight: bool = False,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -74,6 +82,14 @@ class FusionParameters(nn.Module):
             raise ValueError(f"smoothing must be two numbers in (0, inf), got {smoothing}")
         if not math.isfinite(gate_bias):
             raise ValueError(f"gate_bias must be finite, got {gate_bias}")
+        if global_score not in GLOBAL_SCORES:
+            raise ValueError(
+                f"global_score must be one of {', '.join(GLOBAL_SCORES)}, got {global_score!r}"
+            )
+        if learn_local_weight and not 0 < local_weight < 1:
+            raise ValueError(
+                f"learn_local_weight: local_weight must start in (0, 1), got {local_weight}"
+            )
         self.dim = dim
         self.num_heads = num_heads
         self.local_weight = local_weight
@@ -91,6 +107,16 @@ class FusionParameters(nn.Module):
             raise ValueError(
                 f"attention must be 'projected' or 'parameter-free', got {attention!r}"
             )
+        self.pool_words = WordPooling(word_pooling, softmin_temperature)
+        self.learn_local_weight = learn_local_weight
+        if learn_local_weight:
+            odds = local_weight / (1 - local_weight)
+            self.local_logit = nn.Parameter(torch.full((1,), math.log(odds)))
+        self.global_score = global_score
+        self.attends_globally = global_score != "plain"
+        self.compares_wholes = global_score != "attended"
+        if not self.attends_globally:
+            return
         self.text_global = nn.Linear(dim, dim, bias=False)  # Xw
         self.image_global = nn.Linear(dim, dim, bias=False)  # Xv
         self.pooled_global = nn.Linear(dim, dim, bias=False)  # Xg
@@ -100,9 +126,20 @@ class FusionParameters(nn.Module):
         with torch.no_grad():
             self.gate.bias.add_(gate_bias)
 
+    @property
+    def u2(self) -> float | Tensor:
+        """Weight of the local score: `local_weight`, or (1,) learned from there."""
+        return torch.sigmoid(self.local_logit) if self.learn_local_weight else self.local_weight
+
+    @property
+    def scores_wholes(self) -> bool:
+        """True if S has a part of S_global."""
+        return self.learn_local_weight or self.local_weight < 1
+
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""
         return (
             f"dim={self.dim}, num_heads={self.num_heads}, attention={self.attention!r}, "
-            f"local_weight={self.local_weight}, direction_weight={self.direction_weight}"
+            f"local_weight={self.local_weight}, direction_weight={self.direction_weight}, "
+            f"global_score={self.global_score!r}"
         )

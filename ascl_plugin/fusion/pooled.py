@@ -8,17 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places, wide
+from ascl_plugin.features import (
+    ImageFeatures,
+    TextFeatures,
+    check_features,
+    mean_of_places,
+    whole_texts,
+    wide,
+)
 
 
 class PooledSimilarity(nn.Module):
     """Cosine of one vector an image and one a text, without attention across modalities.
 
     Args:
-        image: "regions" (mean of the regions) or "pooled" (the whole-image feature).
+        image: "regions" (mean of the regions, against the mean of the words) or "pooled" (the
+            whole-image feature, against the whole-text feature if the texts have one).
 
     Shapes:
-        images.regions (I, K, D) or images.pooled (I, D), texts.words (T, L, D) -> (I, T).
+        images.regions (I, K, D) or images.pooled (I, D), texts.words (T, L, D) or texts.pooled
+        (T, D) -> (I, T).
     """
 
     def __init__(self, image: str = "regions") -> None:
@@ -28,10 +37,11 @@ class PooledSimilarity(nn.Module):
         self.image = image
 
     def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
-        """Return scores (I, T), fp32 or wider, of each image's vector and each mean word."""
+        """Return scores (I, T), fp32 or wider, of each image's vector and each text's."""
         check_features(images, texts)
         image = image_vectors(images, self.image)
-        text = mean_of_places(wide(texts.words), texts.mask)
+        whole = self.image == "pooled"
+        text = whole_texts(texts) if whole else mean_of_places(wide(texts.words), texts.mask)
         with torch.autocast(image.device.type, enabled=False):
             return unit(image) @ unit(text).T
 

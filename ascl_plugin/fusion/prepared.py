@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ascl_plugin.features import ImageFeatures, Items, TextFeatures, wide
+from ascl_plugin.features import ImageFeatures, Items, TextFeatures, whole_texts, wide
 from ascl_plugin.fusion.parameters import Attention, FusionParameters
+from ascl_plugin.fusion.pooled import unit
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Prepared(Items):
         norms: (N, M) squared norms of the places' features.
         shares: (N, M) weights of the places in a mean over places.
         mask: (N, M), or None when all places are real.
+        whole: (N, D) pooled features of unit length; None unless they are compared as they are.
     """
 
     queries: Tensor
@@ -41,6 +43,7 @@ class Prepared(Items):
     norms: Tensor
     shares: Tensor
     mask: Tensor | None
+    whole: Tensor | None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -76,7 +79,7 @@ def prepare_images(
 ) -> PreparedImages:
     """Return everything that scores need of the images; for local scores unless `with_global`."""
     maps = pooled = gate = None
-    if with_global:
+    if with_global and head.attends_globally:
         assert images.pooled is not None
         of_values, of_pooled = head.gate.weight.chunk(2, dim=1)
         with torch.autocast(images.regions.device.type, enabled=False):
@@ -84,7 +87,8 @@ def prepare_images(
             maps = torch.cat([x_v, wide(of_values) @ x_v])
             pooled = linear(wide(images.pooled), wide(head.pooled_global.weight))
             gate = linear(pooled, wide(of_pooled), wide(head.gate.bias))
-    make = partial(PreparedImages, pooled=pooled, gate=gate)
+    whole = whole_of(images) if with_global and head.compares_wholes else None
+    make = partial(PreparedImages, pooled=pooled, gate=gate, whole=whole)
     return _prepare(make, head.image_to_text, head.text_to_image, images.regions, images.mask, maps)
 
 
@@ -92,9 +96,25 @@ def prepare_texts(
     head: FusionParameters, texts: TextFeatures, with_global: bool = True
 ) -> PreparedTexts:
     """Return everything that scores need of the texts; for local scores unless `with_global`."""
-    maps = wide(head.text_global.weight) if with_global else None
+    maps = None
+    if with_global and head.attends_globally:
+        maps = wide(head.text_global.weight)
+    make = partial(
+        PreparedTexts, whole=whole_of(texts) if with_global and head.compares_wholes else None
+    )
     sides = head.text_to_image, head.image_to_text
-    return _prepare(PreparedTexts, *sides, texts.words, texts.mask, maps)
+    return _prepare(make, *sides, texts.words, texts.mask, maps)
+
+
+def whole_of(items: Images | Texts) -> Tensor:
+    """Return (N, D) of unit length: pooled features; for texts without any, their mean words."""
+    if isinstance(items, Prepared):
+        assert items.whole is not None
+        return items.whole
+    if isinstance(items, TextFeatures):
+        return unit(whole_texts(items))
+    assert items.pooled is not None
+    return unit(items.pooled)
 
 
 def _prepare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures, TextFeatures, wide
+from ascl_plugin.features import ImageFeatures, TextFeatures, whole_texts, wide
 from ascl_plugin.fusion.parameters import Attention, FusionParameters
 
 EPS = 1e-8
@@ -16,11 +16,12 @@ def score_parts(
 ) -> tuple[Tensor, Tensor]:
     """Return S_local and S_global (I, T) of ACF-R+ equations 13 and 14, pair by pair."""
     local, glob = [], []
+    wholes = whole_texts(texts)
     for i in range(len(images)):
         v = _real(images.regions, images.mask, i)
         g = images.pooled[i] if with_global and images.pooled is not None else None
         for t in range(len(texts)):
-            s_local, s_global = score_pair(head, v, g, _real(texts.words, texts.mask, t))
+            s_local, s_global = score_pair(head, v, g, _real(texts.words, texts.mask, t), wholes[t])
             local.append(s_local)
             glob.append(s_global)
     shape = len(images), len(texts)
@@ -28,21 +29,39 @@ def score_parts(
 
 
 def score_pair(
-    head: FusionParameters, v: Tensor, g: Tensor | None, w: Tensor
+    head: FusionParameters, v: Tensor, g: Tensor | None, w: Tensor, whole: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Score one image, regions v (K, D) and pooled g (D,), and one text, words w (L, D).
 
-    Without g the local score takes the place of the global one.
+    `whole` (D,) is the text's pooled feature, by default its mean word. Without g the local score
+    takes the place of the global one.
     """
     w_star = multi_head(head.image_to_text, v, w)  # (K, D), equation 6
     v_star = multi_head(head.text_to_image, w, v)  # (L, D)
     u1 = head.direction_weight
-    s_local = u1 * mean(cosine(v, w_star)) + (1 - u1) * mean(cosine(w, v_star))  # 13
+    by_word = pool_words(head, cosine(w, v_star))
+    s_local = u1 * mean(cosine(v, w_star)) + (1 - u1) * by_word  # 13
     if g is None:
         return s_local, s_local
+    plain = cosine(g, mean(w) if whole is None else whole)
+    if not head.attends_globally:
+        return s_local, plain
     w_g = head.text_global(mean(w_star))  # 7, 8
     v_g = fuse(head, head.image_global(mean(v_star)), head.pooled_global(g))  # 9-12
-    return s_local, cosine(v_g, w_g)  # 14
+    attended = cosine(v_g, w_g)  # 14
+    return s_local, (attended + plain) / 2 if head.compares_wholes else attended
+
+
+def pool_words(head: FusionParameters, x: Tensor) -> Tensor:
+    """Return one score of the words' scores x (L,): the mean, as printed, or see `WordPooling`."""
+    pool = head.pool_words
+    if pool.kind == "mean" or not len(x):
+        return mean(x)
+    softmin = (x * torch.softmax(-x / pool.temperature, dim=0)).sum()
+    if pool.kind == "softmin":
+        return softmin
+    weight = pool.weight.squeeze()
+    return (1 - weight) * mean(x) + weight * softmin
 
 
 def multi_head(attention: Attention, x: Tensor, y: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ pairs are scored in tiles, texts of a length together, and nothing loops over si
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +61,8 @@ def _local(
     u1 = head.direction_weight
     if images.toward is not None:
         by_region, *over_words = _attend(*_logits(images, texts), images, texts, with_global)
-        by_word, *over_regions = _attend(*_logits(texts, images), texts, images, with_global)
+        over_images = _attend(*_logits(texts, images), texts, images, with_global, head.pool_words)
+        by_word, *over_regions = over_images
         return u1 * by_region + (1 - u1) * by_word.T, *over_words, *over_regions
     # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
     s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
@@ -67,7 +70,8 @@ def _local(
     by_region, *over_words = _attend(_apart(logits), None, images, texts, with_global)
     turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
     turned = _apart(turned.mul_(s_2 / s_1))
-    by_word, *over_regions = _attend(turned, None, texts, images, with_global)
+    pool = partial(head.pool_words, scale=s_2)
+    by_word, *over_regions = _attend(turned, None, texts, images, with_global, pool)
     return u1 / s_1 * by_region + (1 - u1) / s_2 * by_word.T, *over_words, *over_regions
 
 
@@ -120,7 +124,12 @@ def _apart(logits: Tensor) -> Tensor:
 
 
 def _attend(
-    logits: Tensor, toward: Tensor | None, x: Prepared, y: Prepared, with_global: bool
+    logits: Tensor,
+    toward: Tensor | None,
+    x: Prepared,
+    y: Prepared,
+    with_global: bool,
+    pool: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
     """Let every item of x (A of M places) attend to every item of y (B of N places): y* a place.
 
@@ -130,10 +139,11 @@ def _attend(
             cosines, are these products times a scale.
         x, y: the items that attend, and those attended to.
         with_global: True to return mean attention too.
+        pool: (cosines of places, shares) -> one score an item; by default the mean.
 
     Returns:
-        mean_i cos(x_i, y*_i) (A, B) over the real places of x; then their mean attention
-        (B, A, H N) if `with_global`.
+        mean_i cos(x_i, y*_i), or as pooled, (A, B) over the real places of x; then their mean
+        attention (B, A, H N) if `with_global`.
         Masked keys get no weight; an item of y with every key masked has y* = 0.
     """
     b, (a, m) = len(y), x.shares.shape
@@ -145,7 +155,7 @@ def _attend(
     with torch.autocast(logits.device.type, enabled=False):
         toward = logits if toward is None else toward
         shares = x.shares if with_global else None
-        dots, norms, means = _Attended.apply(logits, toward, gram, shares, mask)
+        dots, norms, means = Attended.apply(logits, toward, gram, shares, mask)
         if apart > 1:
             dots, norms = (part.view(apart, b, a * m).sum(0) for part in (dots, norms))
             if with_global:
@@ -157,11 +167,12 @@ def _attend(
         # the cosine of a zero vector is 0, with gradient 0; rounding may leave its norm below 0
         squared = norms * x.norms.view(a * m)
         cosines = torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())
-        local = (cosines.view(b, a, m) * x.shares).sum(-1).T
+        cosines = cosines.view(b, a, m)
+        local = (pool(cosines, x.shares) if pool else (cosines * x.shares).sum(-1)).T
         return (local, means) if with_global else (local,)
 
 
-class _Attended(torch.autograd.Function):
+class Attended(torch.autograd.Function):
     """The step from logits to products and norms of attended vectors, with few tensors kept.
 
     In: logits and products toward the values (B, H, N, A M), Gram matrices (B, H N, H N), shares of
@@ -180,6 +191,7 @@ class _Attended(torch.autograd.Function):
         shares: Tensor | None,
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return dots, squared norms and mean attention."""
         weights = softmax(logits, mask).flatten(1, 2)
         toward = toward.reshape(weights.shape)
         spread = gram @ weights
@@ -198,6 +210,7 @@ class _Attended(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, d_dots: Tensor, d_norms: Tensor, d_means: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of logits, toward and gram."""
         weights, toward, gram, shares = ctx.saved_tensors
         scaled = weights * d_norms.unsqueeze(1)
         d_gram = scaled @ weights.transpose(1, 2)

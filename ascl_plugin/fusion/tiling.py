@@ -65,10 +65,11 @@ def groups(texts: Texts, size: int) -> Iterator[tuple[Tensor, Texts]]:
     sizes = [stop - start for start, stop in pairwise([0, *stops])]
     # sorted and split at once: the gradient of a part taken out alone is as large as all of them
     columns = (x.split(sizes) for x in (order, texts.words[order], texts.mask[order]))
-    for stop, chosen, words, mask in zip(stops, *columns, strict=True):
+    pooled = [None] * len(sizes) if texts.pooled is None else texts.pooled[order].split(sizes)
+    for stop, whole, chosen, words, mask in zip(stops, pooled, *columns, strict=True):
         longest = max(1, lengths[stop - 1])
         mask = mask[:, :longest]
-        yield chosen, TextFeatures(words[:, :longest], None if mask.all() else mask)
+        yield chosen, TextFeatures(words[:, :longest], None if mask.all() else mask, whole)
 
 
 def _stops(lengths: list[int], size: int) -> Iterator[int]:

@@ -53,7 +53,7 @@ def refusal(images: Images, texts: Texts) -> str | None:
 
 def preferred(head: FusionParameters, images: Images, texts: Texts) -> bool:
     """Return True if "auto" should use the kernels: on a GPU, if no gradient is required."""
-    on_gpu = _places(images).device.type == "cuda"
+    on_gpu = _places(images).device.type == "cuda" and head.pool_words.kind == "mean"
     return on_gpu and not wants_gradient(head, images, texts) and refusal(images, texts) is None
 
 
@@ -105,6 +105,8 @@ def score_parts(
     reason = refusal(images, texts)
     if reason is not None:
         raise ValueError(f"the triton backend cannot score this: {reason}")
+    if head.pool_words.kind != "mean":
+        raise ValueError(f"the triton backend has no word_pooling {head.pool_words.kind!r}")
     scorer = None if wants_gradient(head, images, texts) else score_tile
     return factored.score_parts(head, images, texts, with_global, memory, scorer)
 

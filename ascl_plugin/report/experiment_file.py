@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ascl_plugin.disk import write_json, write_text
 from ascl_plugin.report.document import Figure, Section, inside
-from ascl_plugin.report.markdown import markdown_section
 from ascl_plugin.report.table import Table
+from ascl_plugin.report.text_formats import markdown_section
 
 
 @dataclass(frozen=True)

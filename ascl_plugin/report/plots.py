@@ -21,14 +21,13 @@ COLOURS = {
     "dark": ("#6278FF", "#D24926", "#57FEA8", "#A95089", "#F9CC1F", "#D4E3FF"),
 }
 _INK = {"light": ("#1F2328", "#D0D7DE"), "dark": ("#E6EDF3", "#3D444D")}  # text, grid
-_PNG_DPI = 160
 _VISIBLE = "\u200b"  # before a name; takes no room
 
 
 def save(
     draw: Callable[[Axes], None], path: str | Path, size: tuple[float, float] = (6, 4)
 ) -> None:
-    """Draw a figure twice, on no background: NAME.svg and NAME.dark.svg, or both as .png.
+    """Draw a figure twice, on no background: NAME.svg and NAME.dark.svg.
 
     Text stays text in an svg, and the same drawing gives the same bytes with the same matplotlib.
     Files are written aside and moved into place.
@@ -36,7 +35,7 @@ def save(
     Args:
         draw: puts everything on an empty plot; called twice. "C0" to "C5" and the plot's color
             cycle follow the page.
-        path: the light figure, ending in .svg, or in .png if there are many points.
+        path: the light figure, ending in .svg.
         size: inches.
 
     Raises:
@@ -44,8 +43,8 @@ def save(
         ValueError: another ending.
     """
     path = Path(path)
-    if path.suffix not in (".svg", ".png"):
-        raise ValueError(f"a figure ends in .svg or .png, got {path.name!r}")
+    if path.suffix != ".svg":
+        raise ValueError(f"a figure ends in .svg, got {path.name!r}")
     try:
         from matplotlib import style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,14 +52,13 @@ def save(
     except ImportError as error:
         raise ImportError('figures need `pip install "ascl-plugin[report]"`') from error
     for page in ("light", "dark"):
-        target = path if page == "light" else path.with_suffix(f".dark{path.suffix}")
+        target = path if page == "light" else path.with_suffix(".dark.svg")
         with style.context(_theme(page), after_reset=True):
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure.add_subplot())
-            metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             with written(target) as aside:
-                figure.savefig(aside, format=path.suffix[1:], metadata=metadata)
+                figure.savefig(aside, format="svg", metadata={"Date": None})
 
 
 def panels(axes: Axes, count: int) -> list[Axes]:
@@ -70,32 +68,6 @@ def panels(axes: Axes, count: int) -> list[Axes]:
     axes.remove()
     grid = place.subgridspec(1, count)
     return [figure.add_subplot(grid[0, column]) for column in range(count)]
-
-
-def bars(
-    axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Spread]], number: str = ".1f"
-) -> None:
-    """Draw bars side by side in groups; deviations, if a series has them all, are whiskers.
-
-    Args:
-        axes: the plot.
-        groups: names under the axis.
-        series: name in the legend -> a `Spread` for each group.
-        number: format of the means on top; "" writes none.
-    """
-    width, color = 0.8 / len(series), axes.yaxis.label.get_color()
-    for place, (name, spreads) in enumerate(series.items()):
-        means, deviations = zip(*spreads, strict=True)
-        left = [x + (place - (len(series) - 1) / 2) * width for x in range(len(groups))]
-        whiskers = None if None in deviations else deviations
-        drawn = axes.bar(
-            left, means, 0.92 * width, yerr=whiskers, label=label(name), capsize=3, ecolor=color
-        )
-        if number:
-            axes.bar_label(drawn, fmt=f"{{:{number}}}", padding=2, fontsize=8)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.grid(visible=False, axis="x")
-    axes.margins(y=0.12)
 
 
 def lines(axes: Axes, x: Sequence[float], series: Mapping[str, Sequence[Spread]]) -> None:
@@ -142,7 +114,6 @@ def _theme(page: str) -> dict[str, object]:
         "legend.frameon": False,
         "legend.markerscale": 1.5,
         "lines.markersize": 5,
-        "savefig.dpi": _PNG_DPI,
         "savefig.facecolor": "none",
         "text.parse_math": False,  # a run may be called a$b$
         "svg.fonttype": "none",

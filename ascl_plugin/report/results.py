@@ -21,8 +21,11 @@ _FURTHER = {
 }
 _ASYMMETRY = {
     "asym1_caption": "caption > negative",
+    "asym1_caption_blind": "caption, blind",
     "asym1_richer": "richer > negative",
+    "asym1_richer_blind": "richer, blind",
     "asym1_shorter": "shorter > negative",
+    "asym1_shorter_blind": "shorter, blind",
     "caption_r1": "caption R@1",
     "richer_r1": "richer R@1",
     "shorter_r1": "shorter R@1",
@@ -107,7 +110,6 @@ def _tables(found: Sequence[_Measured], of: str) -> list[Table]:
     tables = [
         _table(f"Recall in percent: {of}", ((*one, result_cells(one[1].metrics)) for one in every)),
         _table(f"Mean ± deviation over seeds: {of}", _seeds(found)),
-        Table(f"Differences to {found[0][0].name}: {of}", _differences(found)),
         _table(
             f"95% intervals, bootstrap over images: {of}",
             ((run, row, result_cells(interval_cells(row.intervals))) for run, row in every),
@@ -148,27 +150,6 @@ def _table(
 
 def _titled(metrics: Mapping[str, float], titles: Mapping[str, str]) -> dict[str, Cell]:
     return {title: metrics[key] for key, title in titles.items() if key in metrics}
-
-
-def _differences(found: Sequence[_Measured]) -> list[dict[str, Cell]]:
-    """Return each run minus the first, row by row."""
-    first = {row.name: result_cells(row.metrics) for row in found[0][1].rows}
-    rows: list[dict[str, Cell]] = []
-    for run, results in found:
-        for row in results.rows if run.name != found[0][0].name else ():
-            change = {
-                title: _signed(value - first[row.name][title])
-                for title, value in result_cells(row.metrics).items()
-                if title in first.get(row.name, {})
-            }
-            if change:
-                rows.append({"run": run.name, "result": row.name, **change})
-    return rows
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.1f}"
-    return text if float(text) else "0.0"
 
 
 def _seeds(found: Sequence[_Measured]) -> list[tuple[Run, ResultRow, Mapping[str, Cell]]]:

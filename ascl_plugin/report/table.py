@@ -124,6 +124,35 @@ def spread_cells(runs: Sequence[Mapping[str, float]], floatfmt: str = ".1f") -> 
     }
 
 
+def with_blind(contests: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return each contest's accuracy, blind accuracy and their difference, in that order.
+
+    Args:
+        contests: name -> `accuracy`, `blind` and other values, as the asymmetry benchmarks return.
+    """
+    return {
+        name: {
+            "accuracy": one["accuracy"],
+            "blind": one["blind"],
+            "difference": one["accuracy"] - one["blind"],
+        }
+        for name, one in contests.items()
+    }
+
+
+def blind_beside(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return the contests of flat metrics: NAME beside NAME_blind, as `with_blind` takes them.
+
+    >>> blind_beside({"a": 60.0, "b": 70.0, "a_blind": 50.0})
+    {'a': {'accuracy': 60.0, 'blind': 50.0}}
+    """
+    return {
+        name: {"accuracy": value, "blind": metrics[f"{name}_blind"]}
+        for name, value in metrics.items()
+        if f"{name}_blind" in metrics
+    }
+
+
 def _column(name: str, values: Sequence[Cell], digits: int | None) -> list[str]:
     if digits is None:
         largest = max((abs(value) for value in values if isinstance(value, float)), default=0.0)

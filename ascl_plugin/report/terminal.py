@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from ascl_plugin.metrics.result_row import SplitResults
 from ascl_plugin.report.table import (
+    Cell,
     Table,
+    blind_beside,
     interval_cells,
     markdown_table,
     result_cells,
     results_table,
+    with_blind,
 )
 
 
@@ -37,8 +41,25 @@ def print_results(results: SplitResults, title: str) -> None:
         print("\n95% intervals, bootstrap over images\n")
         print(_colored(Table("", cells, leaks=recalls.leaks)))
     if results.asymmetry:
-        print(f"\n{markdown_table(Table('', [results.asymmetry], 1))}")
+        contests = blind_beside(results.asymmetry)
+        if contests:
+            print_contests(contests)
+        told = {*contests, *(f"{name}_blind" for name in contests)}
+        rest = {name: value for name, value in results.asymmetry.items() if name not in told}
+        if rest:
+            print(f"\n{markdown_table(Table('', [rest], 1))}")
     print(flush=True)
+
+
+def print_contests(contests: Mapping[str, Mapping[str, float]]) -> None:
+    """Print accuracies of contests of texts, and blind: with the mean image for each image."""
+    rows: list[dict[str, Cell]] = []
+    for name, cells in with_blind(contests).items():
+        row: dict[str, Cell] = {"percent": name, **cells}
+        if "texts" in contests[name]:
+            row["texts"] = int(contests[name]["texts"])
+        rows.append(row)
+    print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
 
 
 def _colored(table: Table) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ascl_plugin.reranking.bidirectional import new_order
 from ascl_plugin.reranking.lists import Places, check_ids, check_lists
-from ascl_plugin.reranking.neighbors import nearest_texts, overlapping_texts
+from ascl_plugin.reranking.neighbors import nearest_texts
 from ascl_plugin.reranking.options import check_count, check_number
 from ascl_plugin.scores import Array, as_tensor, check_scores, like, row_chunks
 
@@ -70,8 +70,7 @@ def rerank_candidates(
         reverse_k: positions from this one on (counted from 0) count as equal. None: the length of
             the list.
         text_neighbors: number of texts whose positions count for a text, itself included; see
-            `rerank`. Without `text_embeddings` they are those whose lists of images overlap most
-            with the text's, see `overlapping_texts`.
+            `rerank`. More than 1 needs `text_embeddings`.
         text_embeddings: (T, E); neighbours by cosine, exact, at T T E multiply-adds: for large T
             ask an index, and pass `neighbors`.
         neighbors: (T, any) neighbours of each text beside itself, -1 for none; in place of
@@ -109,9 +108,7 @@ def rerank_candidates(
     images, texts = len(texts_of), len(images_of)
     check_lists(texts_of, text_scores, texts, "i2t")
     check_lists(images_of, image_scores, images, "t2i")
-    speakers = _speakers(
-        images_of, image_scores, images, text_neighbors, text_embeddings, neighbors
-    )
+    speakers = _speakers(image_scores, text_neighbors, text_embeddings, neighbors)
 
     alone = torch.arange(images, device=texts_of.device)[:, None]
     places = Places(images_of, images, "t2i_ids")
@@ -148,26 +145,18 @@ def _reordered(
     return result
 
 
-def _speakers(
-    ids: Tensor,
-    scores: Tensor,
-    images: int,
-    count: int,
-    embeddings: Array | None,
-    given: Array | None,
-) -> Tensor:
+def _speakers(scores: Tensor, count: int, embeddings: Array | None, given: Array | None) -> Tensor:
     """Return (T, S), the texts whose positions count for each text: first itself, then neighbours.
 
     Args:
-        ids, scores: (T, K') lists of the texts.
-        images: I.
+        scores: (T, K') of the lists of the texts.
         count, embeddings, given: text_neighbors, text_embeddings and neighbors.
     """
-    texts = len(ids)
-    alone = torch.arange(texts, device=ids.device)[:, None]
+    texts = len(scores)
+    alone = torch.arange(texts, device=scores.device)[:, None]
     vectors = None
     if embeddings is not None:
-        vectors = as_tensor(embeddings, "text_embeddings", "(texts, width)").to(ids.device)
+        vectors = as_tensor(embeddings, "text_embeddings", "(texts, width)").to(scores.device)
         _check_rows("text_embeddings", vectors, texts)
         check_scores(vectors, "text_embeddings")
     if given is not None:
@@ -176,16 +165,18 @@ def _speakers(
                 "neighbors takes the place of text_neighbors and text_embeddings: leave them out"
             )
         found = as_tensor(given, "neighbors", "(texts, neighbours)", integers=True)
-        found = found.long().to(ids.device)
+        found = found.long().to(scores.device)
         _check_rows("neighbors", found, texts)
         check_ids(found, texts, "neighbors")
-    elif count == 1:
+        return torch.cat([alone, torch.where(found < 0, alone, found)], dim=1)
+    if count == 1:
         return alone
-    elif vectors is not None:
-        return nearest_texts(scores.T, min(count, texts), vectors)
-    else:
-        found = overlapping_texts(ids.long(), scores, images, count - 1)
-    return torch.cat([alone, torch.where(found < 0, alone, found)], dim=1)
+    if vectors is None:
+        raise ValueError(
+            f"text_neighbors={count}: lists do not say which texts are near; pass text_embeddings, "
+            "or neighbors from an index of texts"
+        )
+    return nearest_texts(scores.T, min(count, texts), vectors)
 
 
 def _check_rows(name: str, values: Tensor, texts: int) -> None:

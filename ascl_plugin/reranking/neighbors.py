@@ -1,8 +1,6 @@
-"""Neighbours of a text: by scores, by embeddings, by top-K lists, or, an oracle, by labels."""
+"""Neighbours of a text: by scores, by embeddings, or, an oracle, by labels."""
 
 from __future__ import annotations
-
-import warnings
 
 import torch
 from torch import Tensor
@@ -82,60 +80,6 @@ def group_neighbors(groups: Tensor) -> Tensor:
     own = torch.arange(len(groups), device=groups.device)[:, None]
     neighbors = members[group]
     return torch.where(neighbors < 0, own, neighbors)
-
-
-def overlapping_texts(ids: Tensor, scores: Tensor, images: int, count: int) -> Tensor:
-    """Return the texts whose lists overlap most with a text's own.
-
-    A list is a sparse vector over images, each with its score above the last of the list; the
-    overlap of two lists is the cosine of their vectors. So neither scale nor offset of the scores
-    matters, and an image that is in one list alone needs no score in the other. Time is that of all
-    pairs of texts that share an image, counted once for each image they share.
-
-    Args:
-        ids: (T, K') images, -1 for an empty slot; as `check_lists` passes them.
-        scores: (T, K').
-        images: I.
-        count: number of texts, at least 1, the text itself not counted.
-
-    Returns:
-        (T, count) int64, the nearest first, -1 where fewer texts share an image.
-    """
-    texts = len(ids)
-    weights = _above_the_last(scores, ids >= 0)
-    by_image = _sparse(ids, weights, images).t().coalesce()
-    result = torch.full((texts, count), -1, device=ids.device)
-    pairs = int(ids[weights > 0].bincount().square().sum())
-    for rows in row_chunks(texts, 1 + pairs // texts):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            cosines = torch.sparse.mm(_sparse(ids[rows], weights[rows], images), by_image)
-        text, other = cosines.coalesce().indices()
-        another = text + rows.start != other
-        text, other = text[another], other[another]
-        order = cosines.coalesce().values()[another].argsort(descending=True, stable=True)
-        order = order[text[order].argsort(stable=True)]
-        best = _first_of_each(text, order, rows.stop - rows.start, count)
-        result[rows] = torch.where(best < 0, -1, other[best]) if len(other) else best
-    return result
-
-
-def _above_the_last(scores: Tensor, used: Tensor) -> Tensor:
-    """Return (T, K') float32 rows of length 1 (0 where all scores are equal), 0 in empty slots."""
-    half = (scores.double() / 2).masked_fill(~used, torch.inf)  # differences stay finite
-    weights = (half - half.amin(dim=1, keepdim=True)).masked_fill(~used, 0)
-    scale = weights.amax(dim=1, keepdim=True)  # squares of tiny numbers would vanish
-    return normalize(weights / scale.masked_fill(scale == 0, 1), dim=1).float()
-
-
-def _sparse(ids: Tensor, weights: Tensor, images: int) -> Tensor:
-    text, column = weights.nonzero(as_tuple=True)
-    return torch.sparse_coo_tensor(
-        torch.stack([text, ids[text, column]]),
-        weights[text, column],
-        (len(ids), images),
-        check_invariants=False,  # torch warns if it is left out
-    )
 
 
 def _first_of_each(group: Tensor, order: Tensor, groups: int, k: int) -> Tensor:

@@ -4,21 +4,26 @@ It measures the claim of the papers' Figure 1. `asymmetry_benchmark` needs three
 caption, which scenes have: `negative` (an absent object added: Asymmetry-I), `richer` (a present
 one added: Asymmetry-II) and `shorter` (one object less: Asymmetry-III). `variant_benchmark` takes
 those of `asymmetry.captions.variants`, of any captions; `sugarcrepe_benchmark` takes pairs from
-files.
+files. Beside each accuracy stands `blind`, that of the same scorer with the mean image in place of
+the image (`retrieval.blind`): as much as the wording alone gives away. `balanced_benchmark`, of
+`asymmetry.captions.balanced`, cannot be won blind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ascl_plugin.asymmetry.captions.balanced import BalancedPair
 from ascl_plugin.asymmetry.captions.variants import AMOUNTS, TRUE_EDITS, Variants
-from ascl_plugin.interfaces import Row, Rows, SplitEvaluator
+from ascl_plugin.interfaces import AnyRows, Row, Rows, SplitEvaluator
 from ascl_plugin.metrics.recall import text_ranks
+from ascl_plugin.retrieval.blind import blind_scores
 
 VARIANTS = ("negative", "richer", "shorter")
 
@@ -48,17 +53,23 @@ def asymmetry_benchmark(
         * `asym1_richer`: share whose richer caption outscores the negative; the two differ in one
           noun, so that chance is 50 and length does not help,
         * `asym1_shorter`: share whose shorter caption outscores the negative,
+        * `asym1_caption_blind`, `asym1_richer_blind`, `asym1_shorter_blind`: the same with the
+          mean image in place of each,
         * `caption_r1`, `richer_r1`, `shorter_r1`: share of images that are first among all images
           for their caption 0, richer, shorter caption (ties count against).
     """
     first = np.unique(index, return_index=True)[1]
     caption = sim[np.arange(len(rows)), first]
     score = {k: evaluator.pairs(rows, rows[k][:]) for k in VARIANTS}
+    score["caption"] = caption
     square = {k: evaluator.score(rows, rows[k][:]) for k in ("richer", "shorter")}
+    texts = {"caption": [own[0] for own in rows["captions"]], **{k: rows[k][:] for k in VARIANTS}}
+    without = blind_scores(evaluator, rows, list(chain.from_iterable(texts.values())))
+    blind = dict(zip(texts, without.split(len(rows)), strict=True))
+    true = ("caption", "richer", "shorter")
     return {
-        "asym1_caption": _percent(caption > score["negative"]),
-        "asym1_richer": _percent(score["richer"] > score["negative"]),
-        "asym1_shorter": _percent(score["shorter"] > score["negative"]),
+        **{f"asym1_{k}": _percent(score[k] > score["negative"]) for k in true},
+        **{f"asym1_{k}_blind": _percent(blind[k] > blind["negative"]) for k in true},
         **{
             f"{kind}_r1": _percent(text_ranks(scores, torch.arange(len(rows))) == 1)
             for kind, scores in {"caption": sim[:, first], **square}.items()
@@ -78,59 +89,144 @@ def variant_benchmark(
 
     Returns:
         * `negatives`: kind -> `accuracy`, the percentage of `texts` captions that outscore their
-          negative (chance 50, ties count against). Two more kinds compare other true texts with
-          `add`, whose length gives it away: `add, richer` (as many phrases), and `add, shorter`.
+          negative (ties count against), and `blind`, that of the mean image. Two more kinds compare
+          other true texts with `add`: `add, richer` (as many phrases), and `add, shorter`.
         * `positives`: kind -> `rank_metrics` of the image among all.
         * `amounts`: kind of edit -> `changes` with the number of edits.
     """
-    asked: dict[tuple[int, str], int] = {}
+    asked: dict[tuple[int, str], None] = {}
+    contests: dict[str, list[tuple[int, str, str]]] = {name: [] for name in CONTESTS}
     for one in variants:
-        of_amounts = [text for texts in one.amounts.values() for text in texts]
+        of_amounts = chain.from_iterable(one.amounts.values())
         for text in (*one.negatives.values(), *one.positives.values(), *of_amounts):
-            asked.setdefault((one.row, text), len(asked))
-    used = sorted({one.row for one in variants})
-    place = {row: number for number, row in enumerate(used)}
-    found = evaluator.pairs(
-        [rows[row] for row in used], [text for _, text in asked], [place[row] for row, _ in asked]
-    )
-
-    def score(one: Variants, text: str) -> float:
-        return found[asked[one.row, text]].item()
-
-    wins: dict[str, list[bool]] = {name: [] for name in CONTESTS}
-    series: dict[str, list[list[float]]] = {edit: [] for edit in AMOUNTS}
-    for one in variants:
+            asked[one.row, text] = None
         for name, (true, false) in CONTESTS.items():
             if true in one.positives and false in one.negatives:
-                right, wrong = one.positives[true], one.negatives[false]
-                wins[name].append(score(one, right) > score(one, wrong))
+                contests[name].append((one.row, one.positives[true], one.negatives[false]))
+    score = _scores(evaluator, rows, list(asked))
+    blind = _blind(
+        evaluator, rows, [t for some in contests.values() for one in some for t in one[1:]]
+    )
+    series: dict[str, list[list[float]]] = {edit: [] for edit in AMOUNTS}
+    for one in variants:
         for edit, texts in one.amounts.items():
-            series[edit].append([score(one, text) for text in texts])
+            series[edit].append([score[one.row, text] for text in texts])
     return {
-        "negatives": {name: accuracy(hits) for name, hits in wins.items() if hits},
+        "negatives": {
+            name: accuracy(
+                [score[row, right] > score[row, wrong] for row, right, wrong in some],
+                [blind[right] > blind[wrong] for _, right, wrong in some],
+            )
+            for name, some in contests.items()
+            if some
+        },
         "positives": _positives(evaluator, rows, variants),
         "amounts": {edit: changes(scores) for edit, scores in series.items() if scores},
     }
 
 
-def sugarcrepe_benchmark(
-    evaluator: SplitEvaluator, pairs: Mapping[str, Sequence[Row]]
+def balanced_benchmark(
+    evaluator: SplitEvaluator, rows: Rows, pairs: Sequence[BalancedPair]
 ) -> dict[str, dict[str, float]]:
-    """Return the `accuracy` of captions against negatives, by kind, of `read_sugarcrepe`'s rows."""
-    result = {}
-    for kind, rows in pairs.items():
-        images = {row["image_id"]: row for row in rows}
-        place = {image_id: number for number, image_id in enumerate(images)}
-        texts = [row[name] for name in ("caption", "negative_caption") for row in rows]
-        index = [place[row["image_id"]] for row in rows]
-        right, wrong = evaluator.pairs(list(images.values()), texts, index * 2).chunk(2)
-        result[kind] = accuracy((right > wrong).tolist())
+    """Return how often a scorer gives each of two images the text that is truer of it.
+
+    Args:
+        evaluator: scores rows and texts.
+        rows: all images.
+        pairs: balanced half-truths of them.
+
+    Returns:
+        kind -> in percent over `count` sets of two texts and two images:
+
+        * `pairs`: images that prefer their own text. A tie counts half, so that a scorer that does
+          not look at the image gets exactly 50: it prefers the same text for both images.
+        * `groups`: sets in which both images prefer their own; a tie counts against. Such a scorer
+          gets 0.
+        * `blind`, `blind_groups`: the same with the mean image in place of both.
+    """
+    asked = dict.fromkeys(
+        (row, text) for one in pairs for row in (one.a, one.b) for text in (one.with_p, one.with_q)
+    )
+    score = _scores(evaluator, rows, list(asked))
+    blind = _blind(evaluator, rows, [text for _, text in asked])
+    result: dict[str, dict[str, float]] = {}
+    for kind in dict.fromkeys(one.kind for one in pairs):
+        some = [one for one in pairs if one.kind == kind]
+        gains = [
+            (
+                score[o.a, o.with_p] - score[o.a, o.with_q],
+                score[o.b, o.with_q] - score[o.b, o.with_p],
+            )
+            for o in some
+        ]
+        without = [blind[one.with_p] - blind[one.with_q] for one in some]
+        result[kind] = {
+            **_balanced(np.array(gains)),
+            **{
+                {"pairs": "blind", "groups": "blind_groups"}[name]: value
+                for name, value in _balanced(np.array([(gain, -gain) for gain in without])).items()
+            },
+            "count": len(some),
+        }
     return result
 
 
-def accuracy(hits: Sequence[bool]) -> dict[str, float]:
-    """Return `accuracy` in percent, and `texts`, the number of hits and misses."""
-    return {"accuracy": 100 * float(np.mean(hits)), "texts": len(hits)}
+def _balanced(gains: np.ndarray) -> dict[str, float]:
+    """Return `pairs` and `groups` in percent of (N, 2) scores of the own text minus the other."""
+    right = (gains > 0) + 0.5 * (gains == 0)
+    return {"pairs": 100 * float(right.mean()), "groups": 100 * float((gains > 0).all(1).mean())}
+
+
+def _scores(
+    evaluator: SplitEvaluator, rows: Rows, asked: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], float]:
+    """Return the score of each (row, text)."""
+    used = sorted({row for row, _ in asked})
+    place = {row: number for number, row in enumerate(used)}
+    texts, index = [text for _, text in asked], [place[row] for row, _ in asked]
+    found = evaluator.pairs([rows[row] for row in used], texts, index)
+    return dict(zip(asked, found.tolist(), strict=True))
+
+
+def _blind(evaluator: SplitEvaluator, rows: AnyRows, texts: Sequence[str]) -> dict[str, float]:
+    """Return the score of each text with the mean image."""
+    if not texts:
+        return {}
+    distinct = list(dict.fromkeys(texts))
+    return dict(zip(distinct, blind_scores(evaluator, rows, distinct).tolist(), strict=True))
+
+
+def sugarcrepe_benchmark(
+    evaluator: SplitEvaluator, pairs: Mapping[str, Sequence[Row]]
+) -> dict[str, dict[str, float]]:
+    """Return `accuracy` of captions against negatives, and `blind`, by kind of `read_sugarcrepe`.
+
+    The gallery of the mean image are the pairs' own images.
+    """
+    images = {row["image_id"]: row for rows in pairs.values() for row in rows}
+    place = {image_id: number for number, image_id in enumerate(images)}
+    every = [row for rows in pairs.values() for row in rows]
+    texts = [row[name] for name in ("caption", "negative_caption") for row in every]
+    index = [place[row["image_id"]] for row in every]
+    gallery = list(images.values())
+    right, wrong = evaluator.pairs(gallery, texts, index * 2).chunk(2)
+    blind = _blind(evaluator, gallery, texts)
+    wins = (right > wrong).split([len(rows) for rows in pairs.values()])
+    return {
+        kind: accuracy(
+            won.tolist(), [blind[row["caption"]] > blind[row["negative_caption"]] for row in rows]
+        )
+        for (kind, rows), won in zip(pairs.items(), wins, strict=True)
+    }
+
+
+def accuracy(hits: Sequence[bool], blind: Sequence[bool]) -> dict[str, float]:
+    """Return `accuracy` and `blind` in percent, and `texts`, the number of hits and misses."""
+    return {
+        "accuracy": 100 * float(np.mean(hits)),
+        "blind": 100 * float(np.mean(blind)),
+        "texts": len(hits),
+    }
 
 
 def rank_metrics(sim: Tensor, image: Sequence[int]) -> dict[str, float]:

@@ -136,12 +136,10 @@ class SplitAudit:
             AuditError: an entry differs; the message names it.
         """
         evaluator = self.evaluator
-        images = [evaluator.encode_images([row]) for row in self.rows]
-        texts = [evaluator.encode_texts([text]) for text in self.texts]
-        for i, image in enumerate(images):
-            for t in {i, (i + 1) % len(texts)}:
+        for i, image in enumerate(self.rows):
+            for t in {i, (i + 1) % len(self.texts)}:
                 row, column = self.images[i], self.captions[t]
-                alone = evaluator.model.fusion(image, texts[t])[0, 0].item()
+                alone = evaluator.pairs([image], [self.texts[t]])[0].item()
                 off = abs(alone - sim[row, column].item())
                 if not off <= TOLERANCE:
                     raise AuditError(

@@ -23,6 +23,7 @@ from ascl_plugin.retrieval.asymmetry_benchmark import VARIANTS, asymmetry_benchm
 from ascl_plugin.retrieval.audit import SplitAudit
 from ascl_plugin.retrieval.inputs import BatchImages, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.views import MirroredRows
 from ascl_plugin.scoring.blocks import device_of
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.paired_protocol import LEAKS as PAIRED_LEAKS
@@ -45,6 +46,7 @@ class Evaluator:
         images, texts: conversion of rows and strings to inputs.
         batch_size: rows, or texts, encoded at once.
         progress: show a bar.
+        average_views: scores are the mean of those of an image and of its mirror image.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Evaluator:
         texts: TextInputs,
         batch_size: int = 64,
         progress: bool = False,
+        average_views: bool = False,
     ) -> None:
         self.model = model
         self.images = images
         self.texts = texts
         self.batch_size = batch_size
         self.progress = progress
+        self.average_views = average_views
 
     @property
     def device(self) -> torch.device:
@@ -88,9 +92,14 @@ class Evaluator:
         """Return S (I, T) on the CPU. Collective: each rank encodes and scores a share."""
         own = shares("split", len(rows), self.device).own
         chosen = [rows[i] for i in range(own.start, own.stop)]
-        images = self.encode_images(chosen or [rows[0]])[: len(chosen)]
         words = self.encode_texts(texts)
-        return score_matrix(self.model, images, words, progress=self.progress, processes="own")
+        total: Tensor | None = None
+        for view in self._views(chosen or [rows[0]]):
+            images = self.encode_images(view)[: len(chosen)]
+            sim = score_matrix(self.model, images, words, progress=self.progress, processes="own")
+            total = sim if total is None else total.add_(sim)
+        assert total is not None
+        return total / 2 if self.average_views else total
 
     def paired_score(self, rows: AnyRows, texts: Sequence[str], caption_to_image: Tensor) -> Tensor:
         """Return S (I, T) as published: the pairing leaks into it (`PairedProtocol`). Collective.
@@ -105,10 +114,17 @@ class Evaluator:
         self, rows: AnyRows, texts: Sequence[str], index: Sequence[int] | None = None
     ) -> Tensor:
         """Return S (T,) of text t with row index[t], by default row t; as in the matrix."""
-        images, words = self.encode_images(rows), self.encode_texts(texts)
+        words = self.encode_texts(texts)
         columns = torch.arange(len(words))
         of_text = columns if index is None else torch.as_tensor(index)
-        return score_pairs(self.model, images, words, of_text, columns)
+        scores = [
+            score_pairs(self.model, self.encode_images(view), words, of_text, columns)
+            for view in self._views(rows)
+        ]
+        return torch.stack(scores).mean(0) if self.average_views else scores[0]
+
+    def _views(self, rows: AnyRows) -> list[AnyRows]:
+        return [rows, MirroredRows(rows)] if self.average_views else [rows]
 
     @staticmethod
     def texts_of(rows: Rows) -> list[str]:

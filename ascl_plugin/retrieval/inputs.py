@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -22,9 +22,12 @@ from ascl_plugin.interfaces import (
     Row,
     TextEncoder,
 )
+from ascl_plugin.retrieval.packed import Entry, PackedFeatures
+from ascl_plugin.retrieval.views import view_key, view_of
 from ascl_plugin.scoring.blocks import device_of
 
 MEMORY = 2**30  # default for bytes of decoded pictures that a process keeps
+FEATURE_MEMORY = 2**32  # default for bytes of cached features that a process keeps
 
 
 class Sharing(TypedDict, total=False):
@@ -55,29 +58,53 @@ class BatchImages(Protocol):
 class ImageInputs:
     """Rows -> `pixel_values`; for a frozen encoder with a cache, `regions` and `pooled`.
 
-    If pictures of a batch have different numbers of regions, also `region_mask`.
+    If pictures of a batch have different numbers of regions, also `region_mask`. A row with
+    `mirrored` stands for the mirror image of its picture (`MirroredRows`).
 
     Args:
         encoder: image encoder.
         cache_dir: root of the caches; None: encode every time.
         memory: bytes of decoded pictures that a process keeps.
+        feature_memory: bytes of cached features that `pack` keeps.
+        wholes: leave cached regions out, for a model that `wholes_only`.
     """
 
     def __init__(
-        self, encoder: ImageEncoder, cache_dir: str | Path | None = None, memory: int = MEMORY
+        self,
+        encoder: ImageEncoder,
+        cache_dir: str | Path | None = None,
+        memory: int = MEMORY,
+        feature_memory: int = FEATURE_MEMORY,
+        wholes: bool = False,
     ) -> None:
         self.encoder = encoder
+        self.wholes = wholes
         self.store = _store(encoder, cache_dir)
         self.memory = memory
+        self.feature_memory = feature_memory
         self._memory: dict[str, Tensor] = {}
+        self._prepared: dict[str, str] = {}  # place of a picture -> its key
+        self._packed: PackedFeatures | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the tensors of N rows."""
         if self.store is None:
             return {"pixel_values": self._pixels(rows)}
+        if self._packed is not None:
+            keys = [self._prepared.get(_place(row), "") for row in rows]
+            places = self._packed.places(keys)
+            if places is not None and self.wholes:
+                return {"pooled": self._packed.vectors("pooled", places)}
+            if places is not None:
+                regions, mask = self._packed.padded("regions", places)
+                found = {"regions": regions, "pooled": self._packed.vectors("pooled", places)}
+                return found if mask.all() else found | {"region_mask": mask}
         entries = [self.store[_key(row)] for row in rows]
+        pooled = torch.stack([entry["pooled"] for entry in entries])
+        if self.wholes:
+            return {"pooled": pooled}
         regions, mask = _padded([entry["regions"] for entry in entries])
-        found = {"regions": regions, "pooled": torch.stack([entry["pooled"] for entry in entries])}
+        found = {"regions": regions, "pooled": pooled}
         if not mask.all():  # a detector found fewer in some pictures
             found["region_mask"] = mask
         return found
@@ -101,8 +128,21 @@ class ImageInputs:
             pairs = zip(regions, features.pooled, strict=True)
             return [{"regions": r, "pooled": p} for r, p in pairs]
 
+        places = [_place(row) for row in rows]
         keys = [_key(row) for row in rows]
         fill(self.store, rows, keys, encode, batch_size, "encoding images", **sharing)
+        self._prepared |= dict(zip(places, keys, strict=True))
+
+    def pack(self) -> None:
+        """Keep the features of the prepared rows in memory, the first `feature_memory` bytes.
+
+        Call it when the cache has the shares of all ranks.
+        """
+        if self.store is not None and self._prepared:
+            self.store.refresh()
+            keys = self._prepared.values()
+            reduce = _whole if self.wholes else None
+            self._packed = PackedFeatures(self.store, keys, self.feature_memory, reduce)
 
     def _pixels(self, rows: Sequence[Row]) -> Tensor:
         return torch.stack([self._pixels_of(row) for row in rows])
@@ -112,14 +152,15 @@ class ImageInputs:
         key = _key(row) if self.memory else ""
         if key in self._memory:
             return self._memory[key]
-        pixels = self.encoder.preprocess(load_image(row["image"], row["image_id"]))
+        picture = load_image(row["image"], row["image_id"])
+        pixels = self.encoder.preprocess(view_of(picture, row))
         if (len(self._memory) + 1) * pixels.nbytes <= self.memory:
             self._memory[key] = pixels
         return pixels
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the pictures out: a worker process decodes its own."""
-        return {**self.__dict__, "_memory": {}}
+        """Leave out what a worker process decodes and reads for itself."""
+        return {**self.__dict__, "_memory": {}, "_packed": None}
 
 
 class TextInputs:
@@ -128,18 +169,45 @@ class TextInputs:
     Args:
         encoder: text encoder.
         cache_dir: root of the caches; None: encode every time.
+        feature_memory: bytes of cached features that `pack` keeps.
+        lexical: `RetrievalModel.lexical_ids`; if not None, `lexical_ids` come with every batch.
+        pool: `RetrievalModel.pool_words`; if not None, cached words come pooled, as `pooled_words`.
     """
 
-    def __init__(self, encoder: TextEncoder, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        cache_dir: str | Path | None = None,
+        feature_memory: int = FEATURE_MEMORY,
+        lexical: Callable[[Sequence[str]], Tensor] | None = None,
+        pool: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.lexical = lexical
+        self.pool = pool
         self.store = _store(encoder, cache_dir)
+        self.feature_memory = feature_memory
+        self._prepared: list[str] = []
+        self._packed: PackedFeatures | None = None
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return the tensors of T strings, padded to the longest."""
         if self.store is None:
-            return self.encoder.tokenize(list(texts))
-        words, mask = _padded([self.store[text]["words"] for text in texts])
-        return {"words": words, "word_mask": mask}
+            found = self.encoder.tokenize(list(texts))
+        elif self._packed is not None and (places := self._packed.places(texts)) is not None:
+            if self.pool is None:
+                words, mask = self._packed.padded("words", places)
+                found = {"words": words, "word_mask": mask}
+            else:
+                found = {"pooled_words": self._packed.vectors("pooled_words", places)}
+        elif self.pool is None:
+            words, mask = _padded([self.store[text]["words"] for text in texts])
+            found = {"words": words, "word_mask": mask}
+        else:
+            found = {
+                "pooled_words": torch.stack([self.pool(self.store[t]["words"]) for t in texts])
+            }
+        return found if self.lexical is None else {**found, "lexical_ids": self.lexical(texts)}
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that the encoder cuts; 0 if it does not know."""
@@ -161,9 +229,28 @@ class TextInputs:
             pairs = zip(features.words, features.mask, strict=True)
             return [{"words": words[mask]} for words, mask in pairs]
 
+        self._prepared = list(dict.fromkeys([*self._prepared, *texts]))
         # texts of one length together: a batch is padded to its longest
         texts = sorted(dict.fromkeys(texts), key=len)
         fill(self.store, texts, texts, encode, batch_size, "encoding texts", **sharing)
+
+    def pack(self) -> None:
+        """Keep the features of the prepared texts in memory, the first `feature_memory` bytes.
+
+        Call it when the cache has the shares of all ranks.
+        """
+        if self.store is not None and self._prepared:
+            self.store.refresh()
+            reduce = None if self.pool is None else self._pooled
+            self._packed = PackedFeatures(self.store, self._prepared, self.feature_memory, reduce)
+
+    def _pooled(self, entry: Entry) -> Entry:
+        assert self.pool is not None
+        return {"pooled_words": self.pool(entry["words"].float())}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what a worker process reads for itself."""
+        return {**self.__dict__, "_packed": None}
 
 
 def image_inputs(
@@ -171,12 +258,14 @@ def image_inputs(
     cache_dir: str | Path | None = None,
     region_files: str | Path | None = None,
     pooled_files: str | Path | None = None,
+    feature_memory: int = FEATURE_MEMORY,
+    wholes: bool = False,
 ) -> BatchImages:
     """Return `ImageInputs`, or features from files if the model was trained on files.
 
     Args:
         encoder: the model's image encoder.
-        cache_dir: see `ImageInputs`.
+        cache_dir, feature_memory, wholes: see `ImageInputs`.
         region_files, pooled_files: for a model whose features come from files.
 
     Raises:
@@ -186,7 +275,7 @@ def image_inputs(
     if region_files is None:
         if isinstance(encoder, FromFiles):
             raise ValueError("the model's features come from files: --region_files says which")
-        return ImageInputs(encoder, cache_dir)
+        return ImageInputs(encoder, cache_dir, feature_memory=feature_memory, wholes=wholes)
     if not isinstance(encoder, FromFiles):
         raise ValueError("--region_files: the model encodes pictures, it was not trained on files")
     inputs = registry.build(
@@ -199,6 +288,10 @@ def image_inputs(
                 f"{path}: {name} is {getattr(inputs, name)}, the model's {getattr(encoder, name)}"
             )
     return inputs
+
+
+def _whole(entry: Entry) -> Entry:
+    return {"pooled": entry["pooled"]}
 
 
 def _padded(items: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -221,4 +314,12 @@ def _store(
 
 
 def _key(row: Row) -> str:
-    return image_key(row["image"], row["image_id"])
+    return view_key(image_key(row["image"], row["image_id"]), row)
+
+
+def _place(row: Row) -> str:
+    """Return a key that does not look at the file: in one run, a path is one picture."""
+    image = row["image"] or {}
+    if image.get("bytes") is not None or image.get("path") is None:
+        return _key(row)
+    return view_key(image["path"], row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ from ascl_plugin.disk import check_sums
 from ascl_plugin.distributed import gather, gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
-from ascl_plugin.fusion.pooled import unit
+from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
+from ascl_plugin.retrieval.hard_pairs import check_scorer, first_texts, score_hard_pairs
+from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
+from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
+from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
+from ascl_plugin.shares import shares
 
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -28,6 +34,9 @@ except ImportError as error:
 NORMS = ("layer", "l2", "none")
 WEIGHTS = "model.safetensors"
 HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
+TEXT_INPUTS = (
+    "input_ids", "attention_mask", "words", "word_mask", "pooled_words", "lexical_ids",
+)  # fmt: skip
 TEXTS = ("", "negative_", "positive_", "positive_negative_")  # prefixes of a batch's texts
 
 
@@ -50,9 +59,20 @@ class RetrievalModel(
             mean, unit variance), "l2" (unit length) or "none". The papers only say "normalized".
         align_local_weight, align_direction_weight: u2 and u1 of the `LateInteraction` that aligns
             features before the fusion.
+        image_dropout, text_dropout: dropout on the encoders' outputs, in training.
+        input_norm: of the outputs of *frozen* encoders, before the dropout; a side whose encoder
+            trains has none. "standard": each channel less the mean of the training features, over
+            their deviation; "sqrt_standard": of signed square roots on the image side, "standard"
+            on the text side. `fit_input_norm` comes first.
+        text_pool: "none": the mean word stands for a text. Otherwise `TextFeatures.pooled` is a
+            projection, with weights of its own, of the encoder's words as `TextPool` pools them.
+        lexical: `{"kind": "bag", "vocabulary": [...], "word_dropout": 0.0}`: a `BagOfWords` is
+            added to that projection; `{"kind": "lsa", "vocabulary": [...], "dim": 512}`: the
+            vector of `LatentSemantics`, which are to be fitted first, follows the pooled words
+            before it. Texts then come with `lexical_ids`. None: neither.
 
     Shapes:
-        N pairs in, score blocks (N, N) out, N over all ranks.
+        N pairs in, score blocks (N, N) out, N over all ranks; I images and T texts, (I, T).
     """
 
     def __init__(
@@ -64,12 +84,21 @@ class RetrievalModel(
         feature_norm: str = "layer",
         align_local_weight: float = 1.0,
         align_direction_weight: float = 0.0,
+        image_dropout: float = 0.0,
+        text_dropout: float = 0.0,
+        input_norm: str = "none",
+        text_pool: str = "none",
+        lexical: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if feature_norm not in NORMS:
-            raise ValueError(
-                f"feature_norm must be one of {', '.join(NORMS)}, got {feature_norm!r}"
-            )
+        _check_choice("input_norm", input_norm, INPUT_NORMS)
+        _check_choice("text_pool", text_pool, TEXT_POOLS)
+        if lexical is not None and text_pool == "none":
+            raise ValueError("lexical adds to the pooled text: choose a text_pool, such as mean")
+        for name, share in (("image_dropout", image_dropout), ("text_dropout", text_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {share}")
+        _check_choice("feature_norm", feature_norm, NORMS)
         self.feature_norm = feature_norm
         self.image_encoder: ImageEncoder = _build("image_encoder", image_encoder)
         self.text_encoder: TextEncoder = _build("text_encoder", text_encoder)
@@ -81,25 +110,169 @@ class RetrievalModel(
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
         self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
+        self.image_dropout = nn.Dropout(image_dropout)
+        self.text_dropout = nn.Dropout(text_dropout)
+        widths = {
+            "region": self.image_encoder.region_dim,
+            "pooled": self.image_encoder.pooled_dim,
+            "word": self.text_encoder.word_dim,
+        }
+        self.text_pool: TextPool | None = None
+        self.lexical: BagOfWords | LatentSemantics | None = None
+        if lexical is not None:
+            options = dict(lexical)
+            kind = str(options.pop("kind", "bag"))
+            _check_choice("lexical", kind, LEXICAL[1:])
+            bag = kind == "bag"
+            self.lexical = BagOfWords(**options, dim=dim) if bag else LatentSemantics(**options)
+        if text_pool != "none":
+            self.text_pool = TextPool(text_pool, self.text_encoder.word_dim)
+            widths["text"] = self.text_pool.width
+            if isinstance(self.lexical, LatentSemantics):
+                widths["text"] += self.lexical.dim
+            self.text_projection = nn.Linear(widths["text"], dim)
+        self.input_norms = nn.ModuleDict()
+        if input_norm != "none":
+            frozen = {
+                "image": self.image_encoder.frozen, "text": self.text_encoder.frozen,
+            }  # fmt: skip
+            if not any(frozen.values()):
+                raise ValueError(
+                    f"input_norm {input_norm!r} is for frozen encoders; here both train"
+                )
+            if self.wholes_only:
+                del widths["region"], widths["word"]
+            for name, width in widths.items():
+                side = "image" if name in ("region", "pooled") else "text"
+                root = input_norm == "sqrt_standard" and side == "image"
+                if frozen[side]:
+                    self.input_norms[name] = InputNorm(width, root)
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
-        if "regions" in batch:
-            raw = ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
-        else:
-            raw = self.image_encoder(batch["pixel_values"])
+        raw = self._raw_images(batch)
         assert raw.pooled is not None
-        regions = self._normalize(self.region_projection(raw.regions))
-        return ImageFeatures(regions, raw.mask, self._normalize(self.pooled_projection(raw.pooled)))
+        pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
+        pooled = self._normalize(self.pooled_projection(pooled))
+        if self.wholes_only:
+            return ImageFeatures(pooled.unsqueeze(1), None, pooled)
+        regions = self.image_dropout(self._norm_inputs("region", raw.regions))
+        return ImageFeatures(self._normalize(self.region_projection(regions)), raw.mask, pooled)
 
-    def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
-        """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`."""
+    @property
+    def wholes_only(self) -> bool:
+        """True if scores need pooled features alone: these then stand for regions and words too."""
+        pooled = isinstance(self.fusion, PooledSimilarity) and self.fusion.image == "pooled"
+        return pooled and self.text_pool is not None
+
+    @property
+    def pool_words(self) -> Callable[[Tensor], Tensor] | None:
+        """Function from a text's raw words (L, D_w) to what `TextPool` makes of them (width,).
+
+        None if scores need words, or if the pooling learns.
+        """
+        pool = self.text_pool
+        if pool is None or pool.kind == "gpo" or not self.wholes_only:
+            return None
+        return lambda words: pool(TextFeatures(words[None], None))[0]
+
+    def encode_texts(
+        self, batch: dict[str, Tensor], prefix: str = "", with_words: bool = True
+    ) -> TextFeatures:
+        """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`.
+
+        Args:
+            batch: see `forward`.
+            prefix: of the texts' keys.
+            with_words: False lets the pooled text stand for its words, which saves their
+                projection; with a `text_pool` only.
+
+        Raises:
+            ValueError: a model with `lexical` got no `lexical_ids`.
+        """
+        raw = self._raw_texts(batch, prefix)
+        if self.text_pool is None:
+            return TextFeatures(self._words(raw), raw.mask)
+        pooled = self._norm_inputs("text", self._pooled_text(raw, batch, prefix))
+        pooled = self.text_projection(self.text_dropout(pooled))
+        if isinstance(self.lexical, BagOfWords):
+            pooled = pooled + self.lexical(_lexical_ids(batch, prefix))
+        pooled = self._normalize(pooled)
+        if self.wholes_only or not with_words:
+            return TextFeatures(pooled.unsqueeze(1), None, pooled)
+        return TextFeatures(self._words(raw), raw.mask, pooled)
+
+    def _words(self, raw: TextFeatures) -> Tensor:
+        words = self.text_dropout(self._norm_inputs("word", raw.words))
+        return self._normalize(self.word_projection(words))
+
+    def _pooled_text(self, raw: TextFeatures, batch: dict[str, Tensor], prefix: str = "") -> Tensor:
+        assert self.text_pool is not None
+        pooled = self.text_pool(raw) if raw.pooled is None else raw.pooled
+        if isinstance(self.lexical, LatentSemantics):
+            pooled = torch.cat([pooled, self.lexical(_lexical_ids(batch, prefix))], dim=1)
+        return pooled
+
+    @property
+    def lexical_ids(self) -> Callable[[Sequence[str]], Tensor] | None:
+        """Function from T strings to `lexical_ids` (T, L), for `TextInputs`; None without a bag."""
+        return None if self.lexical is None else self.lexical.ids
+
+    @torch.no_grad()
+    def fit_input_norm(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Take the statistics of `input_norm` from training batches, once before the first step.
+
+        Every rank passes the same batches. Without `input_norm`, and in a model that was loaded
+        with statistics, nothing happens.
+
+        Args:
+            batches: what `encode_images` and `encode_texts` take; images and texts may come apart.
+                Regions and words count where they are real.
+
+        Raises:
+            ValueError: a value that is not finite; a side without any features.
+        """
+        if self.needs_input_norm:
+            fit(self.input_norms, (self._observed(batch) for batch in batches))
+
+    @property
+    def needs_input_norm(self) -> bool:
+        """True if `fit_input_norm` has to come before the first features."""
+        return any(isinstance(x, InputNorm) and not x.fitted for x in self.input_norms.values())
+
+    def _observed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return raw vectors (any, D) by the names of `input_norms`."""
+        batch, found = to_inputs(batch, self.region_projection.weight.device), {}
+        if "pooled" in self.input_norms and ("pooled" in batch or "pixel_values" in batch):
+            image = self._raw_images(batch)
+            assert image.pooled is not None
+            found = {"region": _real(image.regions, image.mask), "pooled": image.pooled}
+        texts = self.input_norms.keys() & {"word", "text"}
+        if texts and any(key in batch for key in TEXT_INPUTS):
+            text = self._raw_texts(batch)
+            found["word"] = _real(text.words, text.mask)
+            if self.text_pool is not None:
+                found["text"] = self._pooled_text(text, batch)
+        return {name: vectors for name, vectors in found.items() if name in self.input_norms}
+
+    def _raw_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
+        if "regions" in batch:
+            return ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
+        if "pooled" in batch:
+            return ImageFeatures(batch["pooled"].unsqueeze(1), None, batch["pooled"])
+        return self.image_encoder(batch["pixel_values"])
+
+    def _raw_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
         if f"{prefix}words" in batch:
-            raw = TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
-        else:
-            ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
-            raw = self.text_encoder(ids, mask)
-        return TextFeatures(self._normalize(self.word_projection(raw.words)), raw.mask)
+            return TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
+        if f"{prefix}pooled_words" in batch:
+            pooled = batch[f"{prefix}pooled_words"]
+            return TextFeatures(pooled.unsqueeze(1), None, pooled)
+        ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
+        return self.text_encoder(ids, mask)
+
+    def _norm_inputs(self, name: str, x: Tensor) -> Tensor:
+        return self.input_norms[name](x) if name in self.input_norms else x
 
     def forward(
         self,
@@ -107,6 +280,7 @@ class RetrievalModel(
         negatives: str = "mixture",
         strength: float | None = None,
         align: bool = False,
+        hard_pairs: tuple[int, int] = (0, 0),
     ) -> dict[str, Tensor]:
         """Return score blocks over the pairs of all ranks. Collective.
 
@@ -117,18 +291,42 @@ class RetrievalModel(
             negatives, strength: see `generate_negatives`; used if the batch has seeds. Negatives
                 that it has as texts ("insert") are encoded like any other.
             align: score by late interaction instead of the fusion.
+            hard_pairs: if not 0, the plain part of the fusion scores all pairs alone; `hard_sim`
+                (I, I) has each image with its first text, the hardest wrong pairs and others, so
+                many of each, by the whole, and -inf elsewhere; see `score_hard_pairs`.
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
-            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`.
+            `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
+            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
         """
+        if any(hard_pairs) and not align:
+            return self._score_hard(batch, hard_pairs)
         return self.score(*self.encode(batch), batch, negatives, strength, align)
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
         images = self.encode_images(batch)
-        there = [p for p in TEXTS if f"{p}input_ids" in batch or f"{p}words" in batch]
+        there = [p for p in TEXTS if any(f"{p}{key}" in batch for key in TEXT_INPUTS)]
         return images, {p: self.encode_texts(batch, p) for p in there}
+
+    def _score_hard(self, batch: dict[str, Tensor], counts: tuple[int, int]) -> dict[str, Tensor]:
+        scorer = check_scorer(self.fusion)
+        images = self.encode_images(batch)
+        wholes = gather_features(self.encode_texts(batch, with_words=self.text_pool is None))
+        blocks = {"sim": gather(scorer.plain_scores(images, wholes))}
+        texts = batch
+        if "image_of_text" in batch:
+            first = first_texts(batch["image_of_text"])
+            texts = {k: v[first] for k, v in batch.items() if k in TEXT_INPUTS}
+            blocks["targets"] = self._targets(batch, len(images))
+        hard = score_hard_pairs(scorer, images, self.encode_texts(texts), *counts)
+        return blocks | {"hard_sim": hard}
+
+    @staticmethod
+    def _targets(batch: dict[str, Tensor], images: int) -> Tensor:
+        index = batch["image_of_text"]
+        return gather(index + shares("own", images, index.device).own.start)
 
     def score(
         self,
@@ -155,7 +353,11 @@ class RetrievalModel(
                 groups[f"{prefix}negative_sim"] = gather_features(noisy)
         # all texts in one call: images are prepared once
         scores = gather(scorer(images, concatenate(list(groups.values()))))
-        return dict(zip(groups, scores.split(scores.shape[1] // len(groups), dim=1), strict=True))
+        each = scores.shape[1] // len(groups)
+        blocks = dict(zip(groups, scores.split(each, dim=1), strict=True))
+        if "image_of_text" in batch:
+            blocks["targets"] = self._targets(batch, len(images))
+        return blocks
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.feature_norm == "layer":
@@ -263,6 +465,24 @@ def _build(kind: str, spec: ComponentSpec) -> Any:
     if not isinstance(name, str):
         raise ValueError(f"{kind}: expected {{'name': ..., **options}}, got {repr(spec)[:80]}")
     return registry.build(kind, name, **options)
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _lexical_ids(batch: dict[str, Tensor], prefix: str) -> Tensor:
+    if f"{prefix}lexical_ids" not in batch:
+        raise ValueError(
+            f"the batch lacks {prefix}lexical_ids: make it by TextInputs(..., "
+            "lexical=model.lexical_ids)"
+        )
+    return batch[f"{prefix}lexical_ids"]
+
+
+def _real(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values.flatten(0, 1) if mask is None else values[mask]
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

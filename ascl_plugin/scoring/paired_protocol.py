@@ -44,6 +44,7 @@ class PairedProtocol(nn.Module):
 
     Raises:
         TypeError: another scorer.
+        ValueError: a head whose global_score is not "attended": there is nothing to leak.
     """
 
     whole_gallery = True  # a block of it cannot be scored alone
@@ -52,6 +53,10 @@ class PairedProtocol(nn.Module):
         super().__init__()
         if not isinstance(head, CrossModalFusion):
             raise TypeError(f"PairedProtocol takes a CrossModalFusion, got {type(head).__name__}")
+        if head.global_score != "attended":
+            raise ValueError(
+                f'PairedProtocol needs global_score "attended", got {head.global_score!r}'
+            )
         warnings.warn(LEAKS, UserWarning, stacklevel=2)
         self.head = head
 
@@ -91,7 +96,7 @@ class PairedProtocol(nn.Module):
 
     def combine(self, local: Tensor, v_g: Tensor, w_g: Tensor) -> Tensor:
         """Return u2 S_local + (1 - u2) S_global of a block, of its local scores and vectors."""
-        u2 = self.head.local_weight
+        u2 = float(self.head.u2)
         return u2 * local + (1 - u2) * (v_g @ w_g.T).to(local)
 
 
@@ -131,7 +136,7 @@ def paired_matrix(
 def with_local_weight(head: CrossModalFusion, local_weight: float) -> CrossModalFusion:
     """Return a head with the same weights whose score is S_local (1.0), S_global (0.0) or a mix."""
     other = copy.copy(head)
-    other.local_weight = local_weight
+    other.local_weight, other.learn_local_weight = local_weight, False
     return other
 
 

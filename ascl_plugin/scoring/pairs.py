@@ -137,7 +137,8 @@ def _fit(scorer: PreparedScorer, texts: TextFeatures, length: int, limit: int) -
 
 def _cut(texts: TextFeatures, index: Tensor | slice, length: int) -> TextFeatures:
     mask = None if texts.mask is None else texts.mask[index, :length]
-    return TextFeatures(texts.words[index, :length], mask)
+    pooled = None if texts.pooled is None else texts.pooled[index]
+    return TextFeatures(texts.words[index, :length], mask, pooled)
 
 
 def _prepared(scorer: PreparedScorer, texts: TextFeatures, step: int) -> Items:

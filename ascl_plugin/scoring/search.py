@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -11,7 +9,6 @@ from torch.nn.functional import normalize
 from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, mean_of_places
 from ascl_plugin.fusion.pooled import image_vectors
 from ascl_plugin.interfaces import HasFusion, Scorer, VectorIndex
-from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.pairs import score_pairs
 from ascl_plugin.scoring.topk import TopK, best_of_pairs
 from ascl_plugin.scoring.vector_index import make_index
@@ -39,7 +36,7 @@ def search(
     """Return the best texts of each image and images of each text, by exact scores of candidates.
 
     Candidates are the nearest items in an index of one vector an item, so results are no better
-    than the alignment of these vectors between images and texts: see `search_report`. A pair
+    than the alignment of these vectors between images and texts: see `list_recall`. A pair
     proposed by either direction is scored once and counts in both.
 
     Args:
@@ -47,9 +44,9 @@ def search(
         images, texts: features.
         candidates: number of texts an image, and of images a text, to score; at least `topk`.
         topk: length of the lists.
-        embeddings: "regions" (mean of the regions) or "pooled" (the whole-image feature) against
-            the mean of the words, at unit length; or your own vectors (I, E) and (T, E), used
-            unchanged.
+        embeddings: "regions" (mean of the regions) against the mean of the words, or "pooled" (the
+            whole-image feature) against `whole_texts`, at unit length; or your own vectors (I, E)
+            and (T, E), used unchanged.
         index: faiss factory string: "Flat" is exact; "IVF100,Flat" and "HNSW32" are not. Or two
             faiss indexes of these vectors, of images and of texts, such as `open_shards` returns.
         index_options: of faiss, such as "nprobe=10" or "efSearch=64"; for an index made here.
@@ -71,7 +68,7 @@ def search(
     if not 1 <= topk <= candidates:
         raise ValueError(f"topk must be from 1 to candidates, got {topk} of {candidates}")
     if isinstance(embeddings, str):
-        v, w = image_embeddings(images, embeddings), text_embeddings(texts)
+        v, w = image_embeddings(images, embeddings), text_embeddings(texts, embeddings)
     else:
         v, w = (torch.as_tensor(x).detach().float().cpu() for x in embeddings)
     for name, vectors, count in (("images", v, len(images)), ("texts", w, len(texts))):
@@ -137,43 +134,6 @@ def clusters(vectors: Tensor, count: int) -> Tensor:
     return torch.cat([(part @ pivots.T).argmax(1) for part in vectors.split(2**14)])
 
 
-def search_report(
-    model: Scorer | HasFusion,
-    images: ImageFeatures,
-    texts: TextFeatures,
-    candidates: int = 100,
-    topk: int = 10,
-    *,
-    embeddings: str | tuple[Tensor, Tensor] = "regions",
-    index: Index = "Flat",
-    index_options: str = "",
-    memory: int = 2**30,
-) -> dict[str, float]:
-    """Return recall and time of `search` beside scoring everything, on a size where both fit.
-
-    Args:
-        model, images, texts, candidates, topk, embeddings, index, index_options, memory: see
-            `search`.
-
-    Returns:
-        `i2t_recall`, `t2i_recall`: percent of the exact first `topk` that are found;
-        `search_seconds`, `exact_seconds`: wall time, index included.
-    """
-    start = time.perf_counter()
-    found = search(
-        model, images, texts, candidates, topk,
-        embeddings=embeddings, index=index, index_options=index_options, memory=memory,
-    )  # fmt: skip
-    middle = time.perf_counter()
-    exact = score_matrix(model, images, texts, topk=topk, memory=memory)
-    return {
-        "i2t_recall": list_recall(found.i2t_ids, exact.i2t_ids),
-        "t2i_recall": list_recall(found.t2i_ids, exact.t2i_ids),
-        "search_seconds": middle - start,
-        "exact_seconds": time.perf_counter() - middle,
-    }
-
-
 def list_recall(found: Tensor, exact: Tensor) -> float:
     """Return the percentage of items of `exact` (Q, k) that are in the same row of `found`."""
     rows = zip(found.split(1024), exact.split(1024), strict=True)
@@ -199,8 +159,15 @@ def image_embeddings(images: ImageFeatures, of: str = "regions") -> Tensor:
 
 
 @torch.no_grad()
-def text_embeddings(texts: TextFeatures) -> Tensor:
-    """Return (T, D), fp32 on the CPU, of unit length: the mean of the real words."""
+def text_embeddings(texts: TextFeatures, of: str = "regions") -> Tensor:
+    """Return (T, D), fp32 on the CPU, of unit length: the mean of the real words.
+
+    Args:
+        texts: features.
+        of: the images' side; against "pooled", the whole-text feature if there is one.
+    """
+    if of == "pooled" and texts.pooled is not None:
+        return normalize(texts.pooled.float(), dim=-1).cpu()
     parts = texts.split(max(1, CHUNK * len(texts) // max(1, texts.nbytes)))
     means = (mean_of_places(part.words, part.mask).float() for part in parts)
     return torch.cat([normalize(vectors, dim=-1).cpu() for vectors in means])

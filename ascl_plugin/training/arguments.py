@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.retrieval.lexical import LEXICAL
 from ascl_plugin.yaml_file import parse_yaml, read_yaml
 
 try:
@@ -91,11 +92,22 @@ class DataArguments:
     scenes_test: int = _option(500, "number of drawn test scenes")
     scenes_seed: int = _option(0, "seed of the drawn scenes")
     captions_per_epoch: int = _option(0, "captions of each image in an epoch (0: all)")
+    captions_per_image: int = _option(
+        1, "captions of each image in a batch; batch_size then counts images"
+    )
+    mirror_views: bool = _option(
+        False, "mirror half of the training images, drawn anew each epoch; caches both views"
+    )
     cache_dir: str = _option(
         "~/.cache/ascl_plugin/features", "folder of the cached outputs of frozen encoders"
     )
     cache_images: bool = _option(True, "cache the outputs of a frozen image encoder")
     cache_texts: bool = _option(True, "cache the outputs of a frozen text encoder")
+    feature_memory: float = _option(
+        4.0,
+        "GiB of cached features that a process keeps in memory, of images and of texts each; the "
+        "rest is read from the cache in each batch",
+    )
     num_workers: int = _option(0, "number of data-loading processes per rank")
 
 
@@ -118,6 +130,30 @@ class ModelArguments:
         0.0, "align_epochs: weight of regions-to-words in the local score"
     )
     feature_norm: str = _option("layer", "norm of projected features", ["layer", "l2", "none"])
+    image_dropout: float = _option(0.0, "dropout on the outputs of the image encoder")
+    text_dropout: float = _option(0.0, "dropout on the outputs of the text encoder")
+    input_norm: str = _option(
+        "none",
+        "frozen encoders: norm of their outputs by training mean and deviation; sqrt_standard: of "
+        "square roots on the image side",
+        ["none", "standard", "sqrt_standard"],
+    )
+    text_pool: str = _option(
+        "none",
+        "pooled text beside the words, by a projection of its own (none: the mean word)",
+        ["none", "mean", "max", "mean_max", "gpo"],
+    )
+    lexical: str = _option(
+        "none",
+        "words by name beside it: a learned bag of the training captions' words, or their latent "
+        "semantics",
+        LEXICAL,
+    )
+    lexical_dim: int = _option(512, "lexical lsa: number of dimensions")
+    lexical_minimum: int = _option(2, "lexical: occurrences that a word needs")
+    lexical_word_dropout: float = _option(
+        0.0, "lexical bag: words left out in training, as a share"
+    )
 
 
 @dataclass(frozen=True)
@@ -132,6 +168,14 @@ class LossArguments:
     noise_strength: float | None = _option(
         None, "strength of the negatives' noise (default: each noise's own)"
     )
+    hard_pairs: int = _option(
+        0,
+        "with fusion.global_score plain: all pairs of a batch are scored by the plain part, and by "
+        "the whole the right ones and this many hardest wrong ones, for each image and its first "
+        "caption (0: all by the whole)",
+    )
+    other_pairs: int = _option(0, "hard_pairs: and this many pairs at random for each image")
+    hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
 
 
 @dataclass(frozen=True)
@@ -148,7 +192,9 @@ class TrainArguments:
         "best weights",
     )
     seed: int = _option(0, "seed of weights, data order, captions, augmentation and noise")
-    batch_size: int = _option(64, "pairs in a batch, over all ranks")
+    batch_size: int = _option(
+        64, "pairs in a batch, over all ranks; images, if captions_per_image is above 1"
+    )
     epochs: int = _option(20, "number of epochs")
     steps_per_epoch: int = _option(
         0, "train_stream: optimizer steps in an epoch (0: max_steps / epochs)"
@@ -172,6 +218,9 @@ class TrainArguments:
     final_learning_rate: float = _option(0.0, "schedule cosine: final learning rate")
     warmup_steps: int = _option(0, "number of warm-up steps")
     max_grad_norm: float = _option(0.0, "norm that gradients are clipped to (0: no clipping)")
+    ema_decay: float = _option(
+        0.0, "decay of the moving average of weights, which is validated and saved (0: off)"
+    )
     gradient_accumulation_steps: int = _option(
         1, "batches in an optimizer step; gradients are averaged, negatives not added"
     )
@@ -188,6 +237,9 @@ class TrainArguments:
     num_threads: int = _option(0, "number of CPU threads of torch (0: torch's default)")
     eval_batch_size: int = _option(128, "images or texts encoded at once in evaluation")
     eval_every: int = _option(1, "epochs between validations")
+    average_views: bool = _option(
+        False, "evaluation: mean score of each image and its mirror image"
+    )
     patience: int = _option(
         0, "maximum number of validations without a better Rsum before training stops (0: no limit)"
     )
@@ -205,10 +257,12 @@ class TrainArguments:
 
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
-    "log_every", "stream_buffer", "num_regions",
+    "log_every", "stream_buffer", "num_regions", "lexical_minimum", "lexical_dim",
+    "captions_per_image",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",
+    "feature_memory",
 )  # fmt: skip
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 NAMES = [f.name for group in GROUPS for f in fields(group)]
@@ -286,7 +340,7 @@ def parse_options(
     flat = (options := Options(*groups)).flat()
     for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
         for name in names:
-            if isinstance(got := flat[name], int) and got < least:
+            if isinstance(got := flat[name], int | float) and got < least:
                 parser.error(f"argument --{name}: expected at least {least}, got {got}")
     return options
 

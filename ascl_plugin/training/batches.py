@@ -21,6 +21,7 @@ from ascl_plugin.training.signals import kept_from_workers
 
 Batch = dict[str, Tensor]
 Pair = tuple[int, int]  # (row, caption index)
+Chosen = tuple[int, "int | tuple[int, ...]"]  # (row, its caption or captions)
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
@@ -29,7 +30,7 @@ class Feed(Protocol):
     """A source of batches for the trainer.
 
     Attributes:
-        batch_size: pairs in a batch, over all ranks.
+        batch_size: images in a batch, over all ranks; without `captions_per_image`, pairs.
         batches_per_epoch: batches that make whole optimizer steps; the rest is not shown.
     """
 
@@ -74,7 +75,9 @@ class TrainingRows(torch.utils.data.Dataset):
         # only the columns of a batch: scenes have more, and reading them takes time
         self.rows = rows.select_columns(["image_id", "image", "captions"])
 
-    def __getitems__(self, keys: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
+    def __getitems__(
+        self, keys: list[tuple[int, int, int | tuple[int, ...]]]
+    ) -> list[dict[str, Any]]:
         columns = self.rows[[row for _, row, _ in keys]]
         return [
             {"epoch": epoch, "row": row, "caption_index": caption}
@@ -88,8 +91,7 @@ class Loader:
 
     def __init__(self, collator: AsymmetryCollator, options: Options, device: torch.device) -> None:
         # while aligning, nothing is generated that would not be scored
-        aligning = AsymmetryCollator(collator.texts, collator.images, "none", "none", collator.seed)
-        self.collators = {False: collator, True: aligning}
+        self.collators = {False: collator, True: collator.without_generated()}
         self.options = options
         self.device = device
 
@@ -160,10 +162,13 @@ class ListedFeed:
             )
         self.batches_per_epoch = count - count % accumulated
 
-    def planned(self, epoch: int) -> list[list[Pair]]:
+    def planned(self, epoch: int) -> list[list[Chosen]]:
         """Return the batches of an epoch, as rows and captions."""
-        passes = self.options.data.captions_per_epoch
-        return epoch_batches(self.options.train.seed, epoch, self.counts, self.batch_size, passes)
+        data, seed = self.options.data, self.options.train.seed
+        return epoch_batches(
+            seed, epoch, self.counts, self.batch_size, data.captions_per_epoch,
+            data.captions_per_image,
+        )  # fmt: skip
 
     def planned_texts(self, epochs: int) -> Iterator[str]:
         """See `Feed`."""
@@ -172,8 +177,8 @@ class ListedFeed:
             collator = self.loader.collator(epoch)
             for row, caption in (pair for batch in self.planned(epoch) for pair in batch):
                 key = {"epoch": epoch, "row": row, "caption_index": caption}
-                drawn = collator.draw({"captions": captions[row], **key})
-                yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
+                for drawn in collator.draws({"captions": captions[row], **key}):
+                    yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
 
     def batches(self, epoch: int, begin: int) -> Iterator[Batch]:
         """See `Feed`."""
@@ -217,23 +222,33 @@ def made_ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def epoch_batches(
-    seed: int, epoch: int, caption_counts: Sequence[int], batch_size: int, captions: int = 0
-) -> list[list[Pair]]:
+    seed: int,
+    epoch: int,
+    caption_counts: Sequence[int],
+    batch_size: int,
+    captions: int = 0,
+    captions_per_image: int = 1,
+) -> list[list[Chosen]]:
     """Return the batches of an epoch, the same for any number of ranks and workers.
 
-    An epoch is made of passes. A pass holds every image once, with another caption each time, so
-    that no batch holds two captions of one image, each a false negative of the other. The few
-    images that do not fill the last batch of a pass are left out of that pass.
+    An epoch is made of passes. A pass holds every image once, with other captions each time. With
+    one caption an image, no batch holds two captions of one image, each a false negative of the
+    other; with several, the loss is told. The few images that do not fill the last batch of a pass
+    are left out of that pass.
 
     Args:
         seed: seed of the run.
         epoch: number of the epoch.
         caption_counts: (I,) number of captions of each image, at least 1.
-        batch_size: pairs in a batch; at most the number of images.
-        captions: passes in an epoch (0: the largest number of captions of an image).
+        batch_size: images in a batch; at most the number of images.
+        captions: captions of each image in an epoch (0: all it has); with a limit an image that
+            has fewer shows them again, in other passes.
+        captions_per_image: captions c of each image in a pass, of which there are
+            captions / c, rounded up. An image that has fewer brings each once: no text is twice in
+            a batch.
 
     Returns:
-        Batches of (row, caption index).
+        Batches of (row, caption index); if c > 1, of (row, caption indices).
 
     Raises:
         ValueError: fewer images than a batch holds, or a batch of one, which has no negatives.
@@ -245,14 +260,22 @@ def epoch_batches(
         raise ValueError(f"{len(counts)} images do not fill a batch of {batch_size}")
     generator = np.random.default_rng([seed, epoch])
     orders = [generator.permutation(count) for count in counts]
+    several = captions_per_image
+
+    def chosen(row: int, begin: int) -> Chosen:
+        count = int(counts[row])
+        if several == 1:
+            return row, int(orders[row][begin % count])
+        number = min(several, count if captions else count - begin)
+        return row, tuple(int(orders[row][(begin + n) % count]) for n in range(number))
+
     batches = []
-    for number in range(captions or int(counts.max())):
+    for begin in range(0, captions or int(counts.max()), several):
         # with a limit on passes, an image with fewer captions is shown again
-        left = np.arange(len(counts)) if captions else np.flatnonzero(counts > number)
+        left = np.arange(len(counts)) if captions else np.flatnonzero(counts > begin)
         rows = generator.permutation(left)
         for start in range(0, len(rows) - batch_size + 1, batch_size):
-            chosen = rows[start : start + batch_size]
-            batches.append([(int(r), int(orders[r][number % counts[r]])) for r in chosen])
+            batches.append([chosen(int(r), begin) for r in rows[start : start + batch_size]])
     return batches
 
 

@@ -20,6 +20,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 #: Options that may change when a run is resumed: they do not change what a step does.
 FREE = {
     "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
+    "feature_memory",
     "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
     "data_root", "image_root", "annotations", "region_files", "pooled_files", "train_stream",
     "rerank_k", "rerank_text_neighbors", "save_scores", "start_from", "cached_chunk",
@@ -36,6 +37,7 @@ class TrainingState(TypedDict):
     epoch: int
     batch: int
     feed: list[list[int]] | None
+    average: dict[str, Tensor] | None
     best: dict[str, float]
     bad_validations: int
     skipped_steps: list[int]

@@ -55,12 +55,12 @@ class CachedEncoding:
         with torch.no_grad():
             images, texts = zip(*map(self._encode, range(len(self.parts))), strict=True)
         whole = concatenate(images)
-        pooled = None if whole.pooled is None else whole.pooled.requires_grad_()
-        self.images = ImageFeatures(whole.regions.requires_grad_(), whole.mask, pooled)
+        self.images = ImageFeatures(whole.regions.requires_grad_(), whole.mask, _leaf(whole.pooled))
         self.texts = {}
         for name in texts[0]:
-            words = concatenate([part[name] for part in texts])
-            self.texts[name] = TextFeatures(words.words.requires_grad_(), words.mask)
+            text = concatenate([part[name] for part in texts])
+            leaves = text.words.requires_grad_(), text.mask, _leaf(text.pooled)
+            self.texts[name] = TextFeatures(*leaves)
 
     def carry_on(self) -> None:
         """Take the features' gradients on to the weights, after the loss went backward."""
@@ -92,6 +92,12 @@ def average_gradients(model: nn.Module) -> None:
             parameter.grad /= world_size()
 
 
+def _leaf(pooled: Tensor | None) -> Tensor | None:
+    return None if pooled is None else pooled.requires_grad_()
+
+
 def _values(images: ImageFeatures, texts: dict[str, TextFeatures]) -> list[Tensor]:
-    pooled = [] if images.pooled is None else [images.pooled]
-    return [images.regions, *pooled, *(text.words for text in texts.values())]
+    found = [images.regions, images.pooled]
+    for text in texts.values():
+        found += [text.words, text.pooled]
+    return [x for x in found if x is not None]

@@ -33,18 +33,42 @@ def resolve(options: Options, name: str = "run") -> Resolved:
 
     Raises:
         FileNotFoundError: `resume` without `output_dir`.
-        ValueError: a stream without `max_steps`, `steps_per_epoch` without a stream, or an option
-            that a component does not have.
+        ValueError: a stream without `max_steps`, `steps_per_epoch` without a stream, options that
+            cannot be combined, or an option that a component does not have.
         KeyError, ImportError: a component that cannot be had; see `registry.resolve`.
     """
     data = _with_files(options.data)
+    _refuse_combinations(data, options.train)
     if data.region_files is None:
         check_options("image_encoder", options.model.image_encoder)
     check_options("text_encoder", options.model.text_encoder)
     check_options("fusion", options.model.fusion)
     check_options("loss", options.loss.loss)
+    if (
+        options.loss.hard_pairs
+        and (options.loss.positives, options.loss.negatives) != ("none",) * 2
+    ):
+        raise ValueError("hard_pairs scores captions alone: set --positives none --negatives none")
+    if options.loss.hard_pairs and options.train.cached_chunk:
+        raise ValueError("hard_pairs and cached_chunk cannot be combined")
     train = _with_folder(_with_epochs(options.train, data.train_stream), name)
     return Resolved(data, options.model, options.loss, train)
+
+
+def _refuse_combinations(data: DataArguments, train: TrainArguments) -> None:
+    several = data.captions_per_image > 1
+    for option, given, other, there, cure in (
+        ("captions_per_image", several, "train_stream", data.train_stream is not None,
+         "a stream shows one caption of an image at a time"),
+        ("captions_per_image", several, "cached_chunk", train.cached_chunk > 0,
+         "gradient caching cuts batches into pairs"),
+        ("mirror_views", data.mirror_views, "region_files", data.region_files is not None,
+         "files hold no mirror images"),
+        ("average_views", train.average_views, "region_files", data.region_files is not None,
+         "files hold no mirror images"),
+    ):  # fmt: skip
+        if given and there:
+            raise ValueError(f"--{option} cannot be combined with --{other}: {cure}")
 
 
 def check_options(kind: str, component: Component) -> None:

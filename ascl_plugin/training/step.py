@@ -65,16 +65,21 @@ class Step:
     def _backward(self, batch: Batch, align: bool) -> bool:
         """Add a batch's gradients; return False to skip the step."""
         inputs = to_inputs(batch, self.accelerator.device)
-        noise = self.options.loss.negatives, self.options.loss.noise_strength
+        objective = self.options.loss
+        counts = objective.hard_pairs, objective.other_pairs
+        scoring = objective.negatives, objective.noise_strength, align
         autocast, chunk = self.accelerator.autocast, self.options.train.cached_chunk
         model = self.engine.raw_model
         cached = CachedEncoding(model, inputs, chunk, autocast) if chunk else None
         with autocast():
             if cached is None:
-                blocks = self.engine.model(inputs, *noise, align=align)
+                blocks = self.engine.model(inputs, *scoring, counts)
             else:
-                blocks = model.score(cached.images, cached.texts, inputs, *noise, align=align)
+                blocks = model.score(cached.images, cached.texts, inputs, *scoring)
+            hard = blocks.pop("hard_sim", None)
             loss = self.loss(**blocks)
+            if hard is not None:
+                loss = loss + objective.hard_weight * self.loss(hard)
         value = loss.item()
         self.losses.append(value)
         if not self._all_finite(math.isfinite(value), f"loss is {value}"):

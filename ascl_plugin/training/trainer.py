@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,8 +21,10 @@ from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.retrieval.evaluator import Evaluator
+from ascl_plugin.retrieval.hard_pairs import check_scorer
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training import run_log
+from ascl_plugin.training.average import WeightAverage
 from ascl_plugin.training.batches import Feed, ListedFeed
 from ascl_plugin.training.checkpoint import (
     TrainingState,
@@ -31,6 +34,7 @@ from ascl_plugin.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from ascl_plugin.training.models import check_targets
 from ascl_plugin.training.nonfinite import BadBatches
 from ascl_plugin.training.optimizer import learning_rate, make_optimizer
 from ascl_plugin.training.resolve import Resolved
@@ -63,6 +67,9 @@ class Trainer:
         self.args = args = options.train
         self.options = options
         self.folder = folder
+        check_targets(loss, options.data.captions_per_image)
+        if options.loss.hard_pairs:
+            check_scorer(model.fusion)
         self.loss = loss
         self.val_rows = val_rows
         self.evaluator = evaluator
@@ -75,6 +82,9 @@ class Trainer:
                 "cached_chunk needs one process, or several that each hold the whole model "
                 f"(DistributedDataParallel), got {type(self.model).__name__}"
             )
+        if args.ema_decay and sharded(self.model):
+            raise ValueError("ema_decay needs ranks that each hold the whole model, not FSDP2")
+        self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
         self.feed: Feed
         if isinstance(train_rows, Lanes):
             self.feed = StreamFeed(train_rows, collator, options, accelerator)
@@ -162,10 +172,12 @@ class Trainer:
             elif self.accelerator.is_main_process:
                 bar.write(f"step {self.step + 1} is skipped: not finite; see log.jsonl")
             self.step += 1
+            if self.average is not None and step.finite:
+                self.average.update(self.step)
             bar.update()
             if self.step % self.args.log_every == 0 or self.step == self.total_steps:
                 elapsed, started = time.perf_counter() - started, time.perf_counter()
-                pairs = len(losses) * self.feed.batch_size
+                pairs = len(losses) * self.feed.batch_size * self.options.data.captions_per_image
                 values = {"learning_rate": step.rate, "pairs_per_second": pairs / elapsed}
                 if losses:
                     values = {"loss": sum(losses) / len(losses)} | values
@@ -180,6 +192,12 @@ class Trainer:
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
         share_buffers(self.raw_model)
+        averaged = nullcontext() if self.average is None else self.average.in_place()
+        with averaged:
+            self._validate_weights(bar)
+        self.accelerator.wait_for_everyone()
+
+    def _validate_weights(self, bar: tqdm) -> None:
         texts, owners = caption_to_image(self.val_rows)
         with self.engine.unsharded():
             sim = self.evaluator.score(self.val_rows, texts)
@@ -197,7 +215,6 @@ class Trainer:
                 f"epoch {self.epoch}, step {self.step}: val rsum {metrics['rsum']:.1f}, "
                 f"I2T R@1 {metrics['i2t_r1']:.1f}, T2I R@1 {metrics['t2i_r1']:.1f}"
             )
-        self.accelerator.wait_for_everyone()
 
     def _log(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
@@ -220,6 +237,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "feed": place,
+                "average": None if self.average is None else self.average.state(),
                 "best": self.best,
                 "bad_validations": self.bad_validations,
                 "skipped_steps": self.bad_batches.steps,
@@ -241,6 +259,8 @@ class Trainer:
         self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
         self.best, self.bad_validations = state["best"], state["bad_validations"]
         self.feed.load_state(state["feed"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state(state["average"])
         self.bad_batches.steps = state["skipped_steps"]
         if (self.folder / "best").is_dir():
             check_best(self.folder)

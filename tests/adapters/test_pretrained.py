@@ -27,18 +27,12 @@ IMAGES = {
     "faster_rcnn": (
         "torchvision",
         DETECTORS["faster_rcnn"],
-        [{"fill": True}, {"min_score": 0.1}, {"features": "c5"}, *RESIZED],
+        [{"min_score": 0.1}, {"features": "c5"}, *RESIZED],
     ),
     "bottom_up": (
         "torchvision",
         DETECTORS["bottom_up"],
-        [
-            {"selection": "best_class"},
-            {"confidence": 0.4},
-            {"min_regions": 2},
-            {"box_weights": (1, 1, 1, 1)},
-            *RESIZED,
-        ],
+        [{"confidence": 0.4}, {"min_regions": 2}, *RESIZED],
     ),
 }
 CUT = [{"max_words": 5}, {"keep_special_tokens": False}]

@@ -105,6 +105,48 @@ def test_the_caption_is_drawn_unless_the_row_says_which():
     assert read(batch["input_ids"]) == [captions(r)[1] for r in range(8)]
 
 
+def test_several_captions_of_an_image():
+    """Row 0 has three captions, rows 1 and 2 four and five: of at most four each, 3 + 4 + 4 texts.
+
+    Each text's positive and seeds are those that it gets alone.
+    """
+    collator = AsymmetryCollator(
+        tokenize, lambda rows: {"place": torch.tensor([r["row"] for r in rows])},
+        captions_per_image=4,
+    )  # fmt: skip
+    batch = collator(rows()[:3])
+    assert batch["row"].tolist() == batch["place"].tolist() == [0, 1, 2]
+    owners = batch["image_of_text"].tolist()
+    assert owners == [0] * 3 + [1] * 4 + [2] * 4
+    chosen = batch["caption_index"].tolist()
+    assert len(set(zip(owners, chosen, strict=True))) == 11
+    texts = read(batch["input_ids"])
+    assert texts == [captions(r)[c] for r, c in zip(owners, chosen, strict=True)]
+    alone = AsymmetryCollator(tokenize)(
+        [{**rows()[r], "caption_index": c} for r, c in zip(owners, chosen, strict=True)]
+    )
+    for name in ("positive_input_ids", "noise_seed", "positive_noise_seed"):
+        assert torch.equal(batch[name], alone[name])
+    given = collator([{**row, "caption_index": [2, 0]} for row in rows()[:2]])
+    assert given["caption_index"].tolist() == [2, 0, 2, 0]
+    with pytest.raises(ValueError, match="captions_per_image must be at least 1, got 0"):
+        AsymmetryCollator(tokenize, captions_per_image=0)
+
+
+def test_half_of_the_images_are_mirrored_and_others_in_another_epoch():
+    def views(rows):
+        return {"mirrored": torch.tensor([row.get("mirrored", False) for row in rows])}
+
+    plain, mirrored = (
+        AsymmetryCollator(tokenize, views, mirror_views=mirror) for mirror in (False, True)
+    )
+    assert not plain(rows())["mirrored"].any()
+    drawn = torch.stack([mirrored(rows(epoch))["mirrored"] for epoch in range(100)])
+    assert torch.equal(mirrored(rows(7)[::-1])["mirrored"].flip(0), drawn[7])
+    # 800 draws: 400 expected, deviation 14; of each row 50, deviation 5
+    assert abs(drawn.sum() - 400) < 70 and ((drawn.sum(0) - 50).abs() < 25).all()
+
+
 def test_switching_one_strategy_off_leaves_the_others_as_they_were():
     whole = AsymmetryCollator(tokenize)(rows())
     no_positives = AsymmetryCollator(tokenize, positives="none")(rows())

@@ -170,3 +170,11 @@ def test_errors_name_what_was_got():
         generate_negatives(texts, torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match="needs at least one text, got 0"):
         generate_negatives(texts[:0], torch.tensor([], dtype=torch.int64))
+
+
+def test_a_pooled_feature_moves_as_the_mean_word_does():
+    """Feature cutoff of half of 2 features: one column of words (2, 4), mean 3, becomes 0."""
+    words = torch.tensor([[[2.0, 2], [4, 4], [9, 9]]])
+    texts = TextFeatures(words, torch.tensor([[True, True, False]]), torch.tensor([[10.0, 10]]))
+    noisy = generate_negatives(texts, torch.tensor([0]), "feature_cutoff", 0.5)
+    assert sorted(noisy.pooled[0].tolist()) == [7, 10]

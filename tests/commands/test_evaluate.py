@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("yaml", reason="extra `recipes`")
 pytest.importorskip("datasets", reason="extra `recipes`")
 from ascl_plugin.commands.main import main
+from ascl_plugin.data import scenes
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.model import RetrievalModel
 
@@ -66,6 +67,34 @@ def test_an_unknown_split_prints_no_table(run, capsys):
     captured = capsys.readouterr()
     assert "|" not in captured.out
     assert "no split 'tset'; they have train, val, test" in captured.err
+
+
+@pytest.mark.parametrize("suite", ["variants", "balanced"])
+def test_suites_of_a_split(run, suite, tmp_path, capsys):
+    """Six scenes, 20 texts of "added" at least: without the image half the pairs, no group."""
+    output = tmp_path / "suite.json"
+    assert main(["evaluate", run, "--suite", suite, "--output", str(output)]) == 0
+    out = capsys.readouterr().out
+    assert f"{suite} of test, 6 images" in out and "| blind" in out
+    written = json.loads(output.read_text())
+    assert (written["suite"], written["split"]) == (suite, "test")
+    one = written["results"]["add" if suite == "variants" else "added"]
+    if suite == "balanced":
+        assert (one["blind"], one["blind_groups"]) == (50, 0) and one["count"] % 2 == 0
+    else:
+        assert one["texts"] == 6 and 0 <= one["blind"] <= 100 and "| difference" in out
+
+
+def test_the_sugarcrepe_suite(run, tmp_path, capsys):
+    row = scenes.make("test", 1)[0]
+    (tmp_path / "1.png").write_bytes(row["image"]["bytes"])
+    entry = {"filename": "1.png", "caption": "a red car", "negative_caption": "a small car"}
+    (tmp_path / "swap_att.json").write_text(json.dumps({"0": entry}))
+    words = ["evaluate", run, "--suite", "sugarcrepe"]
+    assert main([*words, "--path", str(tmp_path), "--image_root", str(tmp_path)]) == 0
+    assert "| swap_att" in capsys.readouterr().out
+    assert main(words) == 2 and "--suite sugarcrepe needs --path" in capsys.readouterr().err
+    assert main(["evaluate", run, "--path", str(tmp_path)]) == 2
 
 
 @pytest.mark.parametrize("command", ["evaluate", "demo"])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
 from ascl_plugin import registry
-from ascl_plugin.commands import rerank as command
 from ascl_plugin.commands.main import main
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available
@@ -164,18 +161,3 @@ def test_what_does_not_go_together(path, capsys, tmp_path):
     assert "--tune writes nothing" in failing(capsys, path, "--tune", "--output", "a.npy", *pairing)
     message = failing(capsys, path, "--method", "all", "--output", "a.npy", *pairing)
     assert "a.npy: --method all writes a table" in message
-
-
-def test_runs_without_tqdm(path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert main(["rerank", str(path)]) == 0
-
-
-def test_the_bar_names_each_step(monkeypatch, capsys):
-    pytest.importorskip("tqdm", reason="extra `recipes`")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with command._bar(2) as step:
-        step("re-rank")
-        step("write")
-    shown = capsys.readouterr().err
-    assert "re-rank: 1/2" in shown and "write: 2/2" in shown

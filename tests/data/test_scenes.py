@@ -12,12 +12,10 @@ import re
 import subprocess
 import sys
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-from ascl_plugin.asymmetry.measure import asymmetry_type
 from ascl_plugin.data import scene_phrases, scenes
 from ascl_plugin.data.drawing import COLOURS, GROUNDS, UNSEEN, Item, draw
 from ascl_plugin.data.rows import ROW
@@ -150,11 +148,12 @@ def test_captions_are_short_and_of_a_small_vocabulary(rows):
 
 
 def test_variants_are_of_their_types(rows):
+    """Definitions 2 to 4: it adds something false, adds true facts only, or says less."""
     for row in rows:
-        for name, kind in (("negative", "I"), ("richer", "II"), ("shorter", "III")):
-            facts = row[f"{name}_facts"]
-            assert asymmetry_type(row["facts"], row["caption_facts"][0], facts) == kind
-            assert (set(facts) <= set(row["facts"])) == (name != "negative")
+        image, text = set(row["facts"]), set(row["caption_facts"][0])
+        assert set(row["negative_facts"]) > text and not set(row["negative_facts"]) <= image
+        assert text < set(row["richer_facts"]) <= image
+        assert set(row["shorter_facts"]) < text
 
 
 def test_the_negative_adds_one_absent_object_and_nothing_else(rows):
@@ -258,21 +257,8 @@ def test_unseen_colours_are_not_drawn(rows):
         assert not colours & set(UNSEEN.get(ground, ()))
 
 
-def test_ceiling_by_hand():
-    """Captions {a} {b} of image {a, b}, {a} of image {a, c}, {d} of image {d}.
-
-    {a} is true of 2 images, {b} and {d} of 1, and there are two {a}.
-    T2I: (1/2 + 1 + 1/2 + 1) / 4 = 75%. I2T: the first image has {b}, certain: 1; the second has
-    only the two {a}: 1/2; the third 1: 2.5 / 3.
-    """
-    said = [[["a"], ["b"]], [["a"]], [["d"]]]
-    made_up = datasets.Dataset.from_dict(
-        {"facts": [["a", "b"], ["a", "c"], ["d"]], "caption_facts": said}
-    )
-    found = scenes.ceiling(made_up)
-    assert found == {"t2i_r1": pytest.approx(75.0), "i2t_r1": pytest.approx(250 / 3)}
-
-
-def test_captions_single_out_their_scenes():
-    found = scenes.ceiling(scenes.make("test", SIZE))
-    assert found["t2i_r1"] >= 95 and found["i2t_r1"] >= 99
+def test_captions_single_out_their_scenes(rows):
+    """The best expected T2I R@1 is the mean of 1 / n over captions that are true of n scenes."""
+    images = [set(row["facts"]) for row in rows]
+    said = [set(facts) for row in rows for facts in row["caption_facts"]]
+    assert np.mean([1 / sum(facts <= image for image in images) for facts in said]) >= 0.95

@@ -62,16 +62,20 @@ def study(fake_study):
 
 def test_scenes(study):
     result = experiment(study, {"rows": 5})
-    accuracies, ranks, changes, own = (table.rows for table in result.tables)
-    assert [row["model"] for row in accuracies] == [row["model"] for row in own] == ["full", "none"]
-    assert accuracies[0]["add"] == "100.0 ± 0.0" and "5 add" in result.tables[0].caption
+    balanced, accuracies, ranks, changes, own, recalls = (table.rows for table in result.tables)
+    assert [row["model"] for row in recalls] == ["full", "none"]
+    for rows in (balanced, accuracies, own):
+        assert list(dict.fromkeys(row["model"] for row in rows)) == ["full", "none"]
+    assert balanced[0]["kind"] == "added" and balanced[0]["blind"] == "50.0 ± 0.0"
+    assert accuracies[0]["negative"] == "add" and accuracies[0]["accuracy"] == "100.0 ± 0.0"
+    assert {"blind", "difference"} < set(accuracies[0]) and "5 add" in result.tables[1].caption
     assert {row["texts"] for row in ranks if row["positive"] == "caption"} == {5}
     (step,) = (
         row for row in changes
         if (row["model"], row["what is done"], row["amount"]) == ("none", "false phrases added", 2)
     )  # fmt: skip
     assert step["falls"] == "100.0 ± 0.0" and step["change"].startswith("-")
-    assert "asym1_richer" in own[0]
+    assert own[1]["contest"] == "asym1_richer" and "blind" in own[1]
     folder = study.folder / "asymmetry"
     for figure in result.figures:
         assert "false phrases added" in figure.path.read_text() and figure.dark.exists()
@@ -82,7 +86,8 @@ def test_scenes(study):
 def test_finished_cells_are_not_scored_again(study):
     first = experiment(study, {})
     made = len(study.evaluators)
-    assert experiment(study, {"models": ["none"]}).tables[0].rows == first.tables[0].rows[1:]
+    of_none = [row for row in first.tables[1].rows if row["model"] == "none"]
+    assert experiment(study, {"models": ["none"]}).tables[1].rows == of_none
     assert made == len(study.evaluators) == 4
 
 
@@ -93,7 +98,8 @@ def test_real_captions_and_sugarcrepe(study, tmp_path):
     (tmp_path / "replace_obj.json").write_text(json.dumps({"0": entry}))
     (tmp_path / "1.jpg").write_bytes(b"")
     result = experiment(study, {"models": ["full"], "sugarcrepe": str(tmp_path)})
-    assert len(result.tables) == 4  # no variants of scenes
-    assert result.tables[-1].rows == [{"model": "full", "replace_obj": "100.0 ± 0.0"}]
+    assert len(result.tables) == 5  # no variants of scenes
+    (row,) = result.tables[-1].rows
+    assert (row["kind"], row["accuracy"]) == ("replace_obj", "100.0 ± 0.0") and "blind" in row
     assert study.evaluators[0].prepared[0]["image"]["path"].endswith("1.jpg")
     assert "passes for absent" in result.notes[0]

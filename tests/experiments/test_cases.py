@@ -121,16 +121,6 @@ def test_queries_depend_on_the_seed_and_on_nothing_else(study):
     assert len({tuple(chosen(seed)) for seed in range(8)}) > 2
 
 
-def test_queries_where_models_differ_and_that_it_says_so(study):
-    """They differ on image b, and on captions b1, c0, c1, whose images the bad model has second."""
-    result = experiment(study, {"count": 5, "pick": "differ"})
-    assert [case["title"] for case in result.cases[:1]] == ["Image b: which captions?"]
-    assert [case["query"]["text"] for case in result.cases[1:]] == ["b1", "c0", "c1"]
-    assert any("not a fair sample" in n and "1 of 3" in n and "good 1, bad 0" in n
-               for n in result.notes)  # fmt: skip
-    assert any("3 of 6" in note and "good 3, bad 0" in note for note in result.notes)
-
-
 def test_rows_without_a_picture_are_told_by_name(study):
     for row in study.rows:
         row["image"] = {"bytes": None, "path": "/none.jpg"}
@@ -145,10 +135,7 @@ def test_rows_without_a_picture_are_told_by_name(study):
     [
         ({"cuont": 3}, "no setting 'cuont'"),
         ({"count": 0}, "count must be an integer of at least 1, got 0"),
-        ({"pick": "best"}, "pick must be random or differ, got 'best'"),
         ({"models": ["good", "x"]}, "no model 'x'; there are good, bad, other"),
-        ({"models": ["good"], "pick": "differ"}, "compares two models, got good"),
-        ({"models": ["good", "good"], "pick": "differ"}, "the models never differ"),
     ],
 )
 def test_settings_that_do_not_fit(study, settings, message):

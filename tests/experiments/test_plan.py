@@ -54,7 +54,7 @@ def test_our_studies_are_whole(name):
         assert set(asked) <= {*plan.models, "start"}
         for kind in ("negatives", "positives"):
             assert set(plan.experiments[experiment].get(kind, {}).values()) <= set(asked)
-    assert set(EXPERIMENTS) - {"notional"} <= set(plan.experiments)
+    assert set(EXPERIMENTS) == set(plan.experiments)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

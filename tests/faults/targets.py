@@ -158,12 +158,6 @@ def tsv(folder):
     values = [base64.b64encode(np.ones((2, n), "<f4").tobytes()).decode() for n in (4, 3)]
     lines = ["\t".join([str(i), "640", "480", "2", *values]) for i in range(3)]
     (folder / "a.tsv").write_text("\n".join(lines) + "\n")
-    read_regions(folder)  # writes the index
-
-
-def tsv_alone(folder):
-    tsv(folder)
-    (folder / "a.tsv.index.npz").unlink()
 
 
 def arrays(folder):
@@ -200,12 +194,11 @@ def read_scores(folder):
 
 
 def owners(folder):
-    (folder / "owner.json").write_text("[0, 0, 1]")
     (folder / "owner.txt").write_text("0\n0\n1\n")
 
 
-def read_owners(name, folder):
-    assert read_caption_to_image(folder / name).dtype == np.int64
+def read_owners(folder):
+    assert read_caption_to_image(folder / "owner.txt").dtype == np.int64
 
 
 INPUTS = {"shape": [3, 4], "images": "x", "texts": "y", "scorer": "z"}
@@ -323,8 +316,7 @@ TARGETS = {
         lambda folder: load_image({"path": str(folder / "a.jpg"), "bytes": None}, "7"),
         picture_bytes,
     ),
-    "regions, TSV": Target("a.tsv", tsv_alone, read_regions, tokens(b"\t", b"\n", b"==", b"0")),
-    "regions, TSV's index": Target("a.tsv.index.npz", tsv, read_regions, NPZ),
+    "regions, TSV": Target("a.tsv", tsv, read_regions, tokens(b"\t", b"\n", b"==", b"0")),
     "regions, npy": Target("a.npy", arrays, read_regions, NPY),
     "regions, npz": Target("a.npz", zips, read_regions, NPZ),
     "regions, HDF5": Target("a.h5", hdf5, read_regions, tokens(b"HDF", b"OHDR")),
@@ -334,10 +326,7 @@ TARGETS = {
     "scores, safetensors": Target(
         "sims.safetensors", partial(scores, ".safetensors"), read_scores, TENSORS
     ),
-    "caption's image, JSON": Target(
-        "owner.json", owners, partial(read_owners, "owner.json"), spoilt_json
-    ),
-    "caption's image, text": Target("owner.txt", owners, partial(read_owners, "owner.txt"), OWNER),
+    "caption's image, text": Target("owner.txt", owners, read_owners, OWNER),
     "score matrix": Target("m.npy.part", matrix, read_matrix, NPY),
     "score matrix's record": Target("m.npy.json", matrix, read_matrix, spoilt_json),
     "feature cache": Target("", store, read_store, TENSORS),

@@ -18,7 +18,7 @@ def draw():
 
     def make(
         seed=0, images=3, regions=4, texts=2, words=5, dim=4, heads=2, masks=True, spread=1.0,
-        size=1.0, **options,
+        size=1.0, whole=False, **options,
     ):  # fmt: skip
         generator = torch.Generator().manual_seed(seed)
 
@@ -38,6 +38,7 @@ def draw():
             for parameter in head.parameters():
                 parameter.copy_(normal(*parameter.shape) * spread)
         v = ImageFeatures(*drawn(images, regions), normal(images, dim))
-        return head, v, TextFeatures(*drawn(texts, words))
+        w = TextFeatures(*drawn(texts, words), normal(texts, dim) if whole else None)
+        return head, v, w
 
     return make

@@ -26,9 +26,11 @@ def with_gradients(head, images, texts, backend, upstream):
         "pooled": images.pooled.clone().requires_grad_(),
         "words": texts.words.clone().requires_grad_(),
     }
+    if texts.pooled is not None:
+        inputs["whole"] = texts.pooled.clone().requires_grad_()
     scores = head(
         ImageFeatures(inputs["regions"], images.mask, inputs["pooled"]),
-        TextFeatures(inputs["words"], texts.mask),
+        TextFeatures(inputs["words"], texts.mask, inputs.get("whole")),
         backend=backend,
     )
     wanted = inputs | dict(head.named_parameters())
@@ -108,6 +110,9 @@ SHAPES = {
     "attention": st.sampled_from(KINDS),
     "local_weight": st.sampled_from([0.0, 0.3, 0.8, 1.0]),
     "direction_weight": st.sampled_from([0.0, 0.5, 0.7, 1.0]),
+    "global_score": st.sampled_from(["attended", "plain", "both"]),
+    "whole": st.booleans(),
+    "word_pooling": st.sampled_from(["mean", "softmin", "mean_softmin"]),
 }
 
 
@@ -221,6 +226,10 @@ def test_errors_say_what_was_got(draw):
         ({"smoothing": (4.0, 0.0)}, "smoothing must be two numbers in"),
         ({"smoothing": (torch.nan, 9.0)}, "smoothing must be two numbers in"),
         ({"gate_bias": torch.nan}, "gate_bias must be finite, got nan"),
+        ({"global_score": "none"}, "one of attended, plain, both, got 'none'"),
+        ({"word_pooling": "min"}, "one of mean, softmin, mean_softmin, got 'min'"),
+        ({"softmin_temperature": 0.0}, "softmin_temperature must be in"),
+        ({"learn_local_weight": True, "local_weight": 1.0}, "must start in"),
         ({"attention": "free"}, "'projected' or 'parameter-free', got 'free'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -237,3 +246,41 @@ def test_errors_say_what_was_got(draw):
             head(v, w)
     with pytest.raises(ValueError, match=r"no backend 'cuda'; there are auto, .*reference"):
         head(images, texts, backend="cuda")
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_plain_global_scores_and_weakest_words_by_hand(backend):
+    """D = 2, H = 1, parameter-free. One region (1, 0), G = (0, 2); words (3, 4) and (1, 0).
+
+    One region takes all attention: v* = (1, 0), and words have cosines 3/5 and 1. With t = 1/5 and
+    q = 1 / (1 + e^-2) the softmin is 3/5 q + (1 - q), for -x/t = -3 and -5. G_w: the mean word
+    (2, 2), whose cosine with G is 1/sqrt(2); or the pooled feature (3, 4): 4/5. u2 starts at 1/4.
+    """
+    images = ImageFeatures(torch.tensor([[[1.0, 0]]]), None, torch.tensor([[0.0, 2]]))
+    words = torch.tensor([[[3.0, 4], [1, 0]]])
+    q = 1 / (1 + math.exp(-2))
+    for pooling, by_word in (("mean", 0.8), ("softmin", 0.6 * q + 1 - q), ("mean_softmin", 0.8)):
+        head = CrossModalFusion(
+            2, 1, 0.25, direction_weight=0.0, attention="parameter-free", global_score="plain",
+            word_pooling=pooling, softmin_temperature=0.2, learn_local_weight=True,
+        )  # fmt: skip
+        learned = {name for name, _ in head.named_parameters()}
+        assert learned == {"local_logit"} | ({"pool_words.weight"} & learned)
+        for pooled, whole in ((None, 1 / math.sqrt(2)), (torch.tensor([[3.0, 4]]), 0.8)):
+            texts = TextFeatures(words, None, pooled)
+            parts = head.score_parts(images, texts, backend)
+            assert [part.item() for part in parts] == pytest.approx([by_word, whole])
+            score = head(images, texts, backend).item()
+            assert score == pytest.approx(by_word / 4 + 3 / 4 * whole)
+
+
+@pytest.mark.parametrize("global_score", ["plain", "both"])
+def test_prepared_items_carry_what_whole_scores_need(draw, global_score):
+    head, images, texts = draw(3, global_score=global_score, whole=True)
+    prepared = head.prepare_images(images), head.prepare_texts(texts)
+    expected = head(images, texts, "reference")
+    torch.testing.assert_close(head(*prepared), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(head(*prepared, "factored")[1:, :1], expected[1:, :1])
+    assert (prepared[0].values is None) == (global_score == "plain")
+    with pytest.raises(ValueError, match="S_global needs images with pooled"):
+        head(ImageFeatures(images.regions, images.mask), texts)

@@ -15,7 +15,6 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 import yaml
 from PIL import Image
 
-from ascl_plugin.commands.main import main as command
 from ascl_plugin.data import scenes
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.metrics.result_row import SplitResults
@@ -92,15 +91,6 @@ def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):
     assert metrics["initial"].metrics == pytest.approx(written["initial"].metrics)
     assert metrics.asymmetry == pytest.approx(written.asymmetry)
     assert evaluator.score(rows, caption_to_image(rows)[0]).shape == (12, 60)
-
-
-def test_the_command_evaluates_a_run_on_its_own_data(on_scenes, tmp_path, capsys):
-    folder, _ = on_scenes
-    assert command(["evaluate", str(folder), "--output", str(tmp_path / "again.json")]) == 0
-    assert "test, 12 images" in capsys.readouterr().out
-    again = json.loads((tmp_path / "again.json").read_text())
-    written = json.loads((folder / "metrics.json").read_text())["test"]
-    assert again["rows"][0]["metrics"] == pytest.approx(written["rows"][0]["metrics"])
 
 
 def test_the_flickr_recipe_is_the_same_under_its_own_name():

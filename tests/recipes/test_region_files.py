@@ -15,6 +15,7 @@ pytest.importorskip("h5py", reason="extra `regions`")
 
 from ascl_plugin.commands.main import main as command
 from ascl_plugin.data.readers import read
+from ascl_plugin.retrieval.model import RetrievalModel
 
 pytestmark = pytest.mark.recipe
 
@@ -70,6 +71,22 @@ def test_a_scan_folder_is_read_as_captions(scan):
     (scan / "val_caps.txt").write_text("a\n")
     with pytest.raises(ValueError, match="alone does not divide captions among images"):
         read(scan)
+
+
+def test_norms_pooled_texts_and_the_bag_of_words_reach_the_saved_model(main, scan, tmp_path):
+    flags = [
+        "--input_norm=standard", "--image_dropout=0.1", "--text_dropout=0.1",
+        "--text_pool=mean_max", "--lexical=bag", "--fusion={name: pooled, image: pooled}",
+        "--positives=none", "--negatives=none",
+    ]  # fmt: skip
+    status, error = main(f"--data_root={scan}", f"--region_files={scan}", *flags)
+    assert status == 0, error
+    model = RetrievalModel.from_pretrained(main.out / "best")
+    assert set(model.input_norms) == {"pooled"}  # regions are not read
+    assert "caption" in model.lexical.numbers
+    again = tmp_path / "again.json"
+    assert command(["evaluate", str(main.out), "--output", str(again)]) == 0
+    assert metrics(again) == pytest.approx(metrics(main.out / "metrics.json", "test"))
 
 
 def test_a_scan_folder_trains_and_is_evaluated(main, scan, tmp_path):

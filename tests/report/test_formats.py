@@ -14,9 +14,8 @@ pytest.importorskip("yaml", reason="extra `recipes`")
 from ascl_plugin.commands.main import main
 from ascl_plugin.metrics.result_row import ResultRow
 from ascl_plugin.report.document import Document, Section
-from ascl_plugin.report.latex import escaped, latex_tables
-from ascl_plugin.report.markdown import markdown_page
 from ascl_plugin.report.table import Table, markdown_table, results_table
+from ascl_plugin.report.text_formats import latex, latex_tables, markdown_page
 
 
 def column(*values, digits=None, name="x"):
@@ -83,7 +82,7 @@ Oracle-free & $-$1.5 \\
 
 @given(st.text(alphabet='ab \\&%$#_{}~^<>|"-±[*'))
 def test_latex_leaves_no_special_letter_as_it_is(text):
-    shown = escaped(text)
+    shown = latex(text)
     commands = r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$\\pm\$|-\{\}|\{[\[*]\}"
     assert not re.search(r"[\\&%$#_{}~^<>|\"±\[*]", re.sub(commands, "", shown))
     assert "--" not in shown
@@ -126,14 +125,14 @@ def test_markdown_and_latex_of_whole_folders(folders, tmp_path):
     assert "out_files/loss-0.svg" in links and "study/cases/1.jpg" in links
     assert all((tmp_path / unquote(link)).exists() for link in links)
     output = tmp_path / "out.tex"
-    assert (
-        main(["report", *map(str, folders.all), "--format", "latex", "--output", str(output)]) == 0
-    )
+    assert main(["report", *map(str, folders.all), "--output", str(output)]) == 0
     tables = output.read_text().count(r"\begin{table}")
     assert tables == text.count("\n| ---") >= 7
 
 
-def test_no_folder_to_write_to(folders, tmp_path, capsys):
+def test_nowhere_to_write_to(folders, tmp_path, capsys):
+    assert main(["report", str(folders.study), "--output", str(tmp_path / "r.pdf")]) == 2
+    assert "expected a name that ends in .html, .md, .tex" in capsys.readouterr().err
     argv = ["report", str(folders.study), "--output", str(tmp_path / "none" / "r.html")]
     assert main(argv) == 2
     assert "none: no such folder to write to" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Runs side by side: what is compared with what, and by how much they differ."""
+"""Runs side by side: what is compared with what."""
 
 from __future__ import annotations
 
@@ -33,9 +33,6 @@ def test_only_runs_of_the_same_data_are_compared(tmp_path, write_run):
         "Results on drawn scenes (2), test": ["b", "b"],
         "Results on flickr, test": ["c", "c", "d", "d"],
     }
-    assert table(found["Results on drawn scenes, test"], "Differences") is None
-    (initial, _) = table(found["Results on flickr, test"], "Differences to c")
-    assert (initial["run"], initial["I2T R@1"], initial["Rsum"]) == ("d", "+1.0", "+6.0")
 
 
 def test_seeds_of_the_same_options_are_put_together(tmp_path, write_run):

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.reranking import RerankedLists, rerank, rerank_candidates
-from ascl_plugin.reranking.neighbors import overlapping_texts
 
 
 def top_lists(scores, k):
@@ -45,7 +44,7 @@ options = {
 }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     sim=matrices(),
     lengths=st.tuples(st.integers(1, 12), st.integers(1, 9)),
@@ -132,7 +131,8 @@ def test_ids_only_change_places_and_the_input_not_at_all(
         scores = [i2t_scores.astype(np.float16), t2i_scores.astype(">f8")]
     lists = (ids[0], scores[0], ids[1], scores[1])
     before = [plain(x) for x in lists]
-    found = rerank_candidates(*lists, text_neighbors=neighbors)
+    near = order.integers(-1, len(t2i_ids), (len(t2i_ids), neighbors))
+    found = rerank_candidates(*lists, neighbors=near)
     assert isinstance(found, RerankedLists)
     results = (found.i2t_ids, found.i2t_scores, found.t2i_ids, found.t2i_scores)
     for result, values, copied in zip(results, lists, before, strict=True):
@@ -152,69 +152,23 @@ def plain(values):
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    sim=matrices(),
-    length=st.integers(1, 8),
-    count=st.integers(1, 4),
-    chunk=st.sampled_from([1, 2**20]),
-)
-def test_overlapping_texts_are_those_of_highest_cosine(sim, length, count, chunk):
-    ids, scores = top_lists(sim.T, length)
-    ids[0, 1:], scores[0, 1:] = -1, np.nan
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ascl_plugin.scores.CHUNK_SCORES", chunk)
-        found = overlapping_texts(
-            torch.from_numpy(ids), torch.from_numpy(scores), len(sim), count
-        ).numpy()
-    vectors = np.zeros(sim.T.shape)
-    for text, row in enumerate(ids):
-        somebody = row >= 0
-        vectors[text, row[somebody]] = scores[text, somebody] - scores[text, somebody].min()
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
-    cosines = vectors @ vectors.T
-    np.fill_diagonal(cosines, 0)
-    taken = np.where(found < 0, 0, np.take_along_axis(cosines, found, axis=1))
-    wanted = -np.sort(-cosines, axis=1)[:, :count]
-    wanted = np.pad(wanted, ((0, 0), (0, count - wanted.shape[1])))
-    np.testing.assert_allclose(taken, wanted, atol=1e-6)
-    for row in found:
-        assert len(set(row[row >= 0])) == (row >= 0).sum()
-
-
-def test_neighbours_from_lists_speak():
-    """Texts 0 and 1 list the same images, text 2 another: with two speakers, 0 and 1 are one."""
-    sim = np.array([[0.9, 0.8, 0.1], [0.3, 0.35, 0.2], [0.1, 0.2, 0.9]])
-    lists = lists_of(sim, 3, 2)
-    alone = rerank_candidates(*lists, text_neighbors=2)
-    given = rerank_candidates(*lists, neighbors=np.array([[1], [0], [-1]]))
-    np.testing.assert_array_equal(alone.t2i_ids, given.t2i_ids)
-
-
 def test_nothing_as_large_as_a_matrix_is_made():
     """100,000 by 100,000, 40 GB in float32, in the blink of an eye."""
     count = 100_000
     ids = (np.arange(count)[:, None] + [3, 0, 1]) % count
     scores = np.tile(np.float32([0.9, 0.8, 0.7]), (count, 1))
-    found = rerank_candidates(ids, scores, ids, scores, text_neighbors=2)
+    found = rerank_candidates(ids, scores, ids, scores, neighbors=ids[:, :1])
     # item 0 lists 3, 0, 1 and of these only 0 lists it: 0 comes first
     assert found.i2t_ids[0].tolist() == [0, 3, 1]
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e300])
-def test_overlap_does_not_depend_on_scale(scale):
-    sim = np.random.default_rng(0).uniform(-1, 1, (20, 30))
-    ids, values = (torch.from_numpy(x) for x in top_lists(sim.T, 8))
-    wanted = overlapping_texts(ids, values, 20, 3)
-    assert torch.equal(overlapping_texts(ids, values * scale, 20, 3), wanted)
 
 
 @pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 def test_torch_equals_numpy(device):
     lists = lists_of(np.random.default_rng(0).normal(size=(30, 50)).astype(np.float32), 10, 8)
-    wanted = rerank_candidates(*lists, text_neighbors=3)
+    near = {"text_neighbors": 3, "text_embeddings": np.random.default_rng(1).normal(size=(50, 4))}
+    wanted = rerank_candidates(*lists, **near)
     given_lists = [torch.from_numpy(x).to(device) for x in lists]
-    found = rerank_candidates(*given_lists, text_neighbors=3)
+    found = rerank_candidates(*given_lists, **near)
     assert not np.array_equal(wanted.t2i_ids, lists[2])
     assert found.i2t_ids.device.type == device
     assert torch.equal(found.i2t_ids.cpu(), torch.from_numpy(wanted.i2t_ids))
@@ -250,6 +204,7 @@ def changed(name, value, row=1, column=1):
         (FINE, {"k": 0}, ValueError, "k must be an integer of at least 1, got 0"),
         (FINE, {"reverse_k": 0}, ValueError, "reverse_k must be .* at least 1, got 0"),
         (FINE, {"text_neighbors": 0}, ValueError, "text_neighbors must be .* got 0"),
+        (FINE, {"text_neighbors": 2}, ValueError, "text_neighbors=2: .* pass text_embeddings"),
         (FINE, {"mix": 2}, ValueError, "mix must be .* got 2"),
         (FINE, {"text_embeddings": np.ones((2, 4))}, ValueError, r"\(2, 4\), t2i_ids has 3 texts"),
         (FINE, {"text_embeddings": np.full((3, 1), np.inf)}, ValueError, "text_embeddings holds i"),

@@ -76,6 +76,9 @@ class Split:
             found = replace(found, words=found.words - found.words.mean(0))
         return found
 
+    def pairs(self, rows, texts):
+        return self.model.fusion(self.encode_images(rows), self.encode_texts(texts)).diagonal()
+
     def audit(self, seed=0):
         texts = [str(t) for t in range(80)]
         return SplitAudit(self, list(range(40)), texts, torch.arange(80) // 2, seed)

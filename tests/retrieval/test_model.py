@@ -19,7 +19,6 @@ from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.retrieval.audit import audit
 from ascl_plugin.retrieval.encoders import GridEncoder
-from ascl_plugin.retrieval.geometry import differences
 from ascl_plugin.retrieval.model import RetrievalModel, parameter_counts, to_inputs
 from ascl_plugin.scoring.matrix import score_matrix
 
@@ -166,7 +165,6 @@ def test_the_global_random_state_is_left_as_found(tmp_path):
     texts = TextFeatures(torch.eye(3, 8)[:, None])
     score_matrix(model, images, texts)
     audit(model.fusion, images, texts)
-    differences(images.pooled)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 

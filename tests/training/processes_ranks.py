@@ -27,6 +27,7 @@ from ascl_plugin.training.nonfinite import BadBatches
 PAIRS = 7  # 3 + 4 of two processes, 2 + 2 + 3 of three
 CAPTIONS = ["a", "the b", "c", "a b c d e", "c a d", "d d", "e a b b"]
 POSITIVES = ["b", "a c b", "d", "c a e e", "a d", "e e e e e e", "b"]
+OWNERS = [0, 0, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6]  # image of each text, of several an image
 # what differs from: projected attention, noise of one kind, positives, encoders that train.
 COMPONENTS = {
     "nll": {},
@@ -46,6 +47,7 @@ COMPONENTS = {
     "insert": {"of": "inserted"},
     "captions alone": {"of": "captions"},
     "features of a cache": {"of": "cache"},
+    "several captions": {"of": "several", "batches": 2},
     "accumulated": {"batches": 2},
     "in parts": {"batches": 2, "chunk": 2},
 }
@@ -59,6 +61,26 @@ OPTIONS = [
     "--align_epochs=1", "--eval_every=2",
     "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
+
+
+class SeveralCaptions(nn.Module):
+    """Both sides of InfoNCE with several right texts an image, of all blocks; negatives beside."""
+
+    def forward(
+        self, sim, negative_sim=None, positive_sim=None, positive_negative_sim=None, *, targets
+    ):
+        texts = torch.arange(sim.shape[1])
+        right = torch.zeros(sim.shape).index_put((targets, texts), torch.tensor(1.0))
+        total = torch.zeros(())
+        for own, negatives in ((sim, negative_sim), (positive_sim, positive_negative_sim)):
+            if own is None:
+                continue
+            every = own if negatives is None else torch.cat([own, negatives], 1)
+            of_images = every.div(0.1).log_softmax(1)[:, : len(texts)]
+            of_texts = own.div(0.1).log_softmax(0)
+            total = total - (of_images * right / right.sum(1, keepdim=True)).sum() / len(sim)
+            total = total - of_texts[targets, texts].mean()
+        return total
 
 
 class Normed(GridEncoder):
@@ -96,6 +118,8 @@ def whole_batch(model, of, number):
         batch |= {f"positive_{k}": v.flip(0) for k, v in words.items()}
         return batch | {"noise_seed": torch.arange(PAIRS)}
     texts = {"": CAPTIONS, "positive_": POSITIVES}
+    if of == "several":
+        texts = {p: (t + t)[: len(OWNERS)] for p, t in texts.items()}
     if of == "inserted":
         texts |= {"negative_": [f"{text} e d" for text in CAPTIONS]}
         texts |= {"positive_negative_": [f"d {text}" for text in POSITIVES]}
@@ -103,8 +127,11 @@ def whole_batch(model, of, number):
     for prefix in [""] if of == "captions" else texts:
         tokens = model.text_encoder.tokenize(texts[prefix])
         batch |= {f"{prefix}{k}": v.roll(number, 0) for k, v in tokens.items()}
-    if of == "pixels":
-        batch |= {p + "noise_seed": torch.randint(999, (PAIRS,)) for p in ("", "positive_")}
+    if of == "several":
+        batch["image_of_text"] = torch.tensor(OWNERS)
+    if of in ("pixels", "several"):
+        count = PAIRS if of == "pixels" else len(OWNERS)
+        batch |= {p + "noise_seed": torch.randint(999, (count,)) for p in ("", "positive_")}
     return batch
 
 
@@ -112,6 +139,11 @@ def own_part(batch):
     """This process's pairs; their texts no longer than the longest of them."""
     own = shares("split", PAIRS, torch.device("cpu")).own
     part = {name: value[own] for name, value in batch.items()}
+    if "image_of_text" in batch:
+        owners = batch["image_of_text"]
+        texts = (owners >= own.start) & (owners < own.stop)
+        part = {k: part[k] if k == "pixel_values" else v[texts] for k, v in batch.items()}
+        part["image_of_text"] = part["image_of_text"] - own.start
     for mask in [name for name in part if name.endswith(("attention_mask", "word_mask"))]:
         longest = int(part[mask].sum(1).max())
         values = mask.replace("attention_mask", "input_ids").replace("word_mask", "words")
@@ -124,7 +156,7 @@ def gradients(
     **options,
 ):  # fmt: skip
     """Losses, score blocks and averaged gradients; what was sent and scored on the way."""
-    loss = loss or AsymmetryLoss(0.1)
+    loss = loss or (SeveralCaptions() if of == "several" else AsymmetryLoss(0.1))
     model = model or make(fusion or {"num_heads": 2})
     model.zero_grad()
     ranks = dist.is_initialized()

@@ -49,6 +49,33 @@ def test_a_limit_on_passes_shows_images_with_few_captions_again(counts, passes):
         assert captions == [captions[number % count] for number in range(passes)]
 
 
+@settings(deadline=None)
+@given(COUNTS, st.integers(2, 4), st.integers(0, 6))
+def test_several_captions_of_an_image_in_a_batch(counts, several, limit):
+    """All images in each pass. Without a limit every caption once; with one, c of each in each of
+    limit / c passes, fewer only where an image has fewer, and no caption twice in a batch.
+    """
+    batches = epoch_batches(3, 1, counts, len(counts), limit, several)
+    assert len(batches) == -(-(limit or min(counts)) // several)
+    for batch in batches:
+        assert sorted(row for row, _ in batch) == list(range(len(counts)))
+    for row, count in enumerate(counts):
+        passes = [dict(batch)[row] for batch in batches]
+        shown = [caption for captions in passes for caption in captions]
+        assert set(shown) <= set(range(count))
+        if limit:
+            assert all(len(set(c)) == len(c) == min(several, count) for c in passes)
+            assert len(set(shown)) == min(count, len(shown))
+        else:
+            assert len(shown) == len(set(shown)) == min(count, several * len(passes))
+
+
+def test_one_caption_an_image_is_as_ever():
+    """Pinned: the draws of runs before there could be several."""
+    pinned = [[(1, 1), (0, 0)], [(2, 0), (1, 0)], [(2, 0), (1, 2)], [(0, 1), (2, 0)]]
+    assert epoch_batches(5, 3, [2, 3, 1], 2, 4) == pinned
+
+
 def test_it_is_a_function_of_seed_and_epoch():
     drawn = {(s, e): epoch_batches(s, e, [3] * 20, 5) for s in range(3) for e in range(3)}
     for (seed, epoch), batches in drawn.items():

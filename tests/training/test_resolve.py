@@ -92,7 +92,8 @@ def test_a_study_resolves_as_a_recipe_does(tmp_path, monkeypatch):
         (
             "--text_encoder={name: bert, max_word: 9}",
             r"'bert' has no option 'max_word' \(did you mean 'max_words'\?\); its options: model, "
-            "max_words, keep_special_tokens, tune, unfrozen_blocks, gradient_checkpointing$",
+            "max_words, keep_special_tokens, layers, tune, unfrozen_blocks, "
+            "gradient_checkpointing$",
         ),
         (
             "--image_encoder={name: transformers_clip, model: a, tuned: full}",

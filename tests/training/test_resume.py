@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from ascl_plugin.training.trainer import Trainer
 pytestmark = pytest.mark.recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
+main_here = runpy.run_path(str(RECIPE))["main"]
 # 3 epochs of 8 steps, the first by late interaction; checkpoints every 3 steps: most of them in
 # the middle of an epoch
 OPTIONS = [
@@ -76,8 +78,7 @@ def stop_at(folder, step, number, *more):
 def alone(tmp_path_factory):
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("alone")
-    code, output = finish(start(folder), folder)
-    assert code == 0, output
+    assert main_here([*OPTIONS, f"--output_dir={folder}"]) == 0
     return folder
 
 
@@ -91,8 +92,7 @@ def disturbed(tmp_path_factory):
     stopped = stop_at(folder, last_step(folder) + chance.randint(1, 6), signal.SIGINT, "--resume")
     after_stop = [int(path.name[11:]) for path in checkpoints(folder)]
     logged = last_step(folder)
-    code, output = finish(start(folder, "--resume"), folder)
-    assert code == 0, output
+    assert main_here([*OPTIONS, f"--output_dir={folder}", "--resume"]) == 0
     return {
         "folder": folder, "killed": killed, "after_kill": after_kill, "stopped": stopped,
         "after_stop": after_stop, "logged": logged,

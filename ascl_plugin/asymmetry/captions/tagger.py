@@ -23,7 +23,6 @@ _UNIVERSAL = {
     "RP": "PART", "POS": "PART", "UH": "INTJ",
 }  # fmt: skip
 _BE = frozenset(("be", "am", "is", "are", "was", "were", "been", "being"))
-NOTIONAL = frozenset({"NOUN", "PROPN", "VERB", "ADJ", "ADV", "NUM"})
 
 
 class Word(NamedTuple):

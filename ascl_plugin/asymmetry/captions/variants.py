@@ -28,6 +28,7 @@ from ascl_plugin.asymmetry.captions.edits import (
     words,
 )
 from ascl_plugin.asymmetry.captions.objects import object_of
+from ascl_plugin.asymmetry.captions.reader import CaptionReader, Content
 from ascl_plugin.asymmetry.captions.tagger import Phrase
 
 FALSE_EDITS = ("add", "replace", "swap")
@@ -89,7 +90,7 @@ def make_variants(
     """
     if len(captions) < 2:
         raise ValueError(f"captions of {len(captions)} images: variants need those of another")
-    reader = _Reader(functools.cache(noun_phrases), object_of)
+    reader = CaptionReader(functools.cache(noun_phrases), object_of)
     found = []
     for row in range(len(captions)) if rows is None else rows:
         one = _variants(captions, row, reader, np.random.default_rng([seed, row]))
@@ -100,32 +101,8 @@ def make_variants(
     return found
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A reader of the objects that a text names."""
-
-    phrases: Callable[[str], Sequence[Phrase]]
-    object_of: Callable[[str], str | None]
-
-    def named(self, text: str) -> set[str | None]:
-        """Return the objects that any word of a text may name, of any part of speech."""
-        return {self.object_of(word) for word in words(text)} | {
-            self.object_of(phrase.head) for phrase in self.phrases(text)
-        }
-
-    def offered(self, text: str) -> list[tuple[str, Phrase]]:
-        """Return (object, phrase) of a text's phrases that fit into another text."""
-        found = []
-        for phrase in self.phrases(text):
-            thing = self.object_of(phrase.head)
-            if thing is not None and opens(phrase):
-                inside = phrase.text[0].lower() + phrase.text[1:]
-                found.append((thing, phrase._replace(text=inside)))
-        return found
-
-
 def _variants(
-    captions: Sequence[Sequence[str]], row: int, reader: _Reader, rng: np.random.Generator
+    captions: Sequence[Sequence[str]], row: int, reader: CaptionReader, rng: np.random.Generator
 ) -> Variants:
     caption, *others = captions[row]
     own = reader.phrases(caption)
@@ -154,11 +131,10 @@ def _variants(
 
 
 def _false_phrases(
-    captions: Sequence[Sequence[str]], row: int, reader: _Reader, rng: np.random.Generator
+    captions: Sequence[Sequence[str]], row: int, reader: CaptionReader, rng: np.random.Generator
 ) -> list[str]:
     """Return phrases of other images, of different objects that this image's captions lack."""
-    named = set().union(*map(reader.named, captions[row]))
-    said = {word for text in captions[row] for word in words(text)}
+    named = functools.reduce(Content.__or__, map(reader.content, captions[row]))
     found: list[str] = []
     for _ in range(_TRIES):
         other = captions[(row + 1 + int(rng.integers(len(captions) - 1))) % len(captions)]
@@ -166,16 +142,17 @@ def _false_phrases(
         if not offered or len(found) == PHRASES:
             continue
         thing, phrase = offered[rng.integers(len(offered))]
-        # a word that starts like the noun is its plural, a compound or a derivative
-        if thing not in named and not any(word.startswith(phrase.head) for word in said):
-            named.add(thing)
+        if named.lacks(thing, phrase.head):
+            named |= Content(frozenset({thing}), frozenset())
             found.append(phrase.text)
     return found
 
 
-def _true_phrases(captions: Sequence[str], reader: _Reader, rng: np.random.Generator) -> list[str]:
+def _true_phrases(
+    captions: Sequence[str], reader: CaptionReader, rng: np.random.Generator
+) -> list[str]:
     """Return phrases of an image's other captions, of different objects that the first lacks."""
-    named = reader.named(captions[0])
+    named = set(reader.content(captions[0]).objects)
     offered = [each for text in captions[1:] for each in reader.offered(text)]
     found: list[str] = []
     for thing, phrase in (offered[i] for i in rng.permutation(len(offered))):
@@ -196,7 +173,7 @@ def _appended(caption: str, others: Sequence[str]) -> list[str]:
     return [functools.reduce(join, others[:k], caption) for k in counts]
 
 
-def _removed(caption: str, reader: _Reader, rng: np.random.Generator) -> list[str]:
+def _removed(caption: str, reader: CaptionReader, rng: np.random.Generator) -> list[str]:
     """Return the caption with one phrase less, two, ..., as long as one can go."""
     texts: list[str] = []
     while len(texts) < PHRASES:

@@ -70,6 +70,7 @@ def published():
     torch.manual_seed(3)
     state = {name: torch.rand(x.shape) for name, x in BottomUpNetwork(**TINY).state_dict().items()}
     state["roi_heads.box_predictor.attr_score.bias"] = torch.zeros(6)
+    state["roi_heads.box_predictor.bbox_pred.bias"] = torch.zeros(48)
     return state | {
         name.replace("running_var", "num_batches_tracked"): torch.tensor(7)
         for name in state
@@ -140,9 +141,8 @@ def test_sizes(size, resized):
     assert BottomUp(**TINY)._resized_size((height, width)) == resized[::-1]
 
 
-@pytest.mark.parametrize("selection", ["per_class", "best_class"])
-def test_regions(selection):
-    encoder = detector(selection=selection)
+def test_regions():
+    encoder = detector()
     out = encoder(torch.stack([encoder.preprocess(p) for p in PICTURES]))
     assert out.regions.shape == (3, 5, 256)
     assert out.pooled.shape == (3, 256)
@@ -156,21 +156,6 @@ def test_regions(selection):
         assert one.boxes[:, 1::2].max() <= picture.height + 1e-3
         assert (one.scores.diff() <= 0).all()
         assert one.labels.max() < 12
-
-
-def test_only_the_best_class_moves_a_box():
-    """Deltas of the likeliest class alone decide, and none where boxes are the proposals."""
-    encoder = detector(selection="best_class", num_regions=1)
-    proposals = torch.tensor([[10.0, 10, 30, 20]])
-    scores = torch.zeros(1, 12)
-    scores[0, 7] = 1
-    deltas = torch.zeros(1, 12, 4)
-    deltas[0, 7, 0] = 10.0  # divided by 10: one width to the right
-    deltas[0, 6, 0] = 99.0
-    boxes, _ = encoder._select(proposals, scores, deltas, (96, 96))
-    assert boxes.tolist() == [[30, 10, 50, 20]]
-    encoder.selection = "per_class"
-    assert encoder._select(proposals, scores, deltas, (96, 96))[0].tolist() == proposals.tolist()
 
 
 def test_a_region_is_max_pooled_to_14_and_averaged():
@@ -205,9 +190,8 @@ def test_a_feature_belongs_to_its_box():
     assert found.features.std(0).mean() > 1
 
 
-@pytest.mark.parametrize("selection", ["per_class", "best_class"])
-def test_the_last_class_is_the_background(selection):
-    encoder = detector(selection=selection)
+def test_the_last_class_is_the_background():
+    encoder = detector()
     predictor = encoder.network.roi_heads.box_predictor
     predictor.cls_score.bias.data[3] = 100
     found = encoder.detect(PICTURES[:1])[0]
@@ -251,7 +235,6 @@ def test_half_precision():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"selection": "all"}, "selection must be one of per_class, best_class, got 'all'"),
         ({"min_regions": 6}, "min_regions must be from 1 to num_regions = 5, got 6"),
         ({"min_size": 0}, "at least 1"),
         ({"weights": "none.bin"}, None),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -13,9 +11,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import nms
 
-from ascl_plugin.adapters.detectors.bottom_up import _decode
 from ascl_plugin.adapters.detectors.bottom_up_boxes import (
-    select_by_best_class,
     select_by_class,
     select_proposals,
 )
@@ -25,17 +21,6 @@ def random_boxes(count, seed, side=100.0):
     torch.manual_seed(seed)
     corners = torch.rand(count, 2) * side
     return torch.cat([corners, corners + torch.rand(count, 2) * side / 2 + 1], 1)
-
-
-def test_decoding_by_hand():
-    """A box of 10 x 20 around (10, 20), moved by half its width and a tenth of its height, twice as
-    wide; and one that would grow beyond 1000 / 16 times."""
-    boxes = torch.tensor([[5.0, 10.0, 15.0, 30.0]] * 2)
-    deltas = torch.tensor([[0.5, 0.1, math.log(2), 0.0], [0.0, 0.0, 9.0, 0.0]])
-    decoded = _decode(deltas, boxes, (1, 1, 1, 1))
-    torch.testing.assert_close(decoded, _decode(deltas * 5, boxes, (5, 5, 5, 5)))
-    torch.testing.assert_close(decoded[0], torch.tensor([5.0, 12.0, 25.0, 32.0]))
-    torch.testing.assert_close(decoded[1, 2] - decoded[1, 0], torch.tensor(625.0))
 
 
 def test_proposals_are_those_of_torchvision():
@@ -96,15 +81,3 @@ def test_selection_by_class_as_the_paper_does_it(count, limits, seed):
     found, best, _ = select_by_class(boxes, scores, 0.3, 0.3, *limits)
     assert found.tolist() == expected[: limits[1]]
     assert best.tolist() == [confidence[i] for i in found.tolist()]
-
-
-def test_selection_by_best_class():
-    """At .5 box 1 falls (overlap .6 with box 0), at .7 it stays; best scores are .9, .5, .15."""
-    thresholds = (0.5, 0.7)
-    order, best, classes = select_by_best_class(BOXES, SCORES, thresholds, 2, 3)
-    assert (order.tolist(), classes.tolist()) == ([0, 2], [0, 1])
-    order, best, _ = select_by_best_class(BOXES, SCORES, thresholds, 3, 3)
-    assert order.tolist() == [0, 1, 2]
-    torch.testing.assert_close(best, torch.tensor([0.9, 0.5, 0.15]))
-    assert select_by_best_class(BOXES, SCORES, thresholds, 1, 1)[0].tolist() == [0]
-    assert select_by_best_class(BOXES, SCORES, (0.5,), 3, 3)[0].tolist() == [0, 2]

@@ -24,7 +24,7 @@ TINY = {"width": 8, "blocks": (1, 2, 2, 1), "classes": 12}
 
 
 def documented_layout(blocks=(3, 4, 23, 3), width=64, classes=1600, anchors=12):
-    """Names and shapes of the published files, less the attribute head, as documented."""
+    """Names and shapes of the published files, less attributes and boxes of classes."""
     shapes = {}
 
     def conv(name, outputs, inputs, side):
@@ -54,7 +54,6 @@ def documented_layout(blocks=(3, 4, 23, 3), width=64, classes=1600, anchors=12):
     shapes["proposal_generator.anchor_generator.cell_anchors.0"] = (anchors, 4)
     predictor, dim = "roi_heads.box_predictor", 32 * width
     linear(f"{predictor}.cls_score", classes + 1, dim)
-    linear(f"{predictor}.bbox_pred", 4 * classes, dim)
     return shapes
 
 

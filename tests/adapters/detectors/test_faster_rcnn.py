@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model_weights
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
-from torchvision.ops import box_iou
 
 from ascl_plugin.registry import resolve
 from ascl_plugin.retrieval.inputs import ImageInputs
@@ -175,31 +174,6 @@ def test_the_cache_keeps_what_is_real(small, monkeypatch, tmp_path):
     torch.testing.assert_close(batch["regions"], expected.regions[:, :4], atol=1e-3, rtol=1e-3)
     assert expected.mask.sum() == 6
     assert "region_mask" not in inputs(rows[1:])
-
-
-def test_proposals_fill_up(monkeypatch):
-    encoder = detector(fill=True)
-    keep_first(monkeypatch, encoder, 2)
-    found = encoder.detect(PICTURES[:1])[0]
-    assert len(found.boxes) == 5
-    assert (found.scores[:2] > 0).all()
-    assert found.scores[2:].tolist() == [0, 0, 0] == found.labels[2:].tolist()
-    assert box_iou(found.boxes[2:], found.boxes[:2]).max() <= 0.5
-    out = encoder(encoder.preprocess(PICTURES[0])[None])
-    assert out.mask is None
-    torch.testing.assert_close(out.regions[0], found.features)
-
-
-def test_what_fills_up_overlaps_nothing(small):
-    """IoU of .9 with the box found, 0, and 0."""
-    box = torch.tensor([[0.0, 0, 10, 10]])
-    proposals = torch.tensor([[0.0, 0, 10, 9], [50, 50, 60, 60], [20, 20, 30, 30]])
-    encoder = detector(fill=True)
-    of_one = (box, torch.ones(1), torch.tensor([4]), proposals, (64, 64))
-    boxes, scores, labels = encoder._completed(*of_one)
-    assert boxes.tolist() == [*box.tolist(), *proposals[1:].tolist()]
-    assert (scores.tolist(), labels.tolist()) == ([1, 0, 0], [4, 0, 0])
-    assert small._completed(*of_one)[0].tolist() == box.tolist()
 
 
 def test_where_nothing_is_found_the_picture_is_the_region():

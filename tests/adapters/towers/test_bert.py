@@ -70,3 +70,21 @@ def test_packaged_minilm_knows_what_is_alike():
     unlike = torch.stack([cosines[0, 2], cosines[0, 3], cosines[1, 2], cosines[1, 3]]).max()
     assert cosines[0, 1] > unlike + 0.3
     assert cosines[2, 3] > unlike + 0.3
+
+
+def test_layers_stand_side_by_side(bert):
+    encoder = BertWords(bert, layers=[-1, 1])
+    model = transformers.AutoModel.from_pretrained(bert).eval()
+    tokens = encoder.tokenize(["a dog runs", "cat"])
+    with torch.no_grad():
+        states = model(**tokens, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(encoder(**tokens).words, torch.cat([states[2], states[1]], dim=-1))
+    assert encoder.word_dim == 32
+    assert encoder.fingerprint()["layers"] == [-1, 1]
+    assert "layers" not in BertWords(bert).fingerprint()
+
+
+@pytest.mark.parametrize("layers", [[], [3], [-4]])
+def test_layers_that_the_model_lacks_are_refused(bert, layers):
+    with pytest.raises(ValueError, match=r"layers must be in \[-3, 2\], got"):
+        BertWords(bert, layers=layers)

@@ -115,6 +115,58 @@ def test_preprocess_is_the_models_and_travels():
     assert len(pickle.dumps(encoder.preprocess)) < 5000
 
 
+def test_without_a_crop_the_margins_are_seen():
+    """A white picture with a black frame, wider than high: black at the input's edge only whole."""
+    picture = Image.new("RGB", (300, 200), "black")
+    picture.paste("white", (12, 12, 288, 188))  # the frame is 4 and 6 %, timm crops 6 % a side
+    whole = random(crop="none", image_size=96).preprocess(picture)
+    cropped = random(image_size=96).preprocess(picture)
+    assert whole.shape == cropped.shape == (3, 96, 96)
+    assert whole[0, 48, 0] == whole[0, 0, 48] == whole.min() < cropped[0, 48, 0] == cropped.max()
+
+
+def test_options_of_the_input_are_in_the_fingerprint():
+    """Each makes features of its own; the default's has no new entry, so old caches stay valid."""
+    torch.manual_seed(0)
+    state = {k: v.clone() for k, v in timm.create_model("test_resnet").state_dict().items()}
+    seen = []
+    options = [{}, {"crop": "none"}, {"image_size": 96}, {"precision": "bf16"}]
+    for chosen in options:
+        encoder = random(**chosen)
+        encoder.model.load_state_dict(state, strict=False)
+        seen.append(encoder.fingerprint())
+    assert all(seen[0] != other for other in seen[1:])
+    names = {"encoder", "model", "weights", "num_regions", "preprocessing"}
+    assert set(seen[0]) == names and set(seen[3]) == {*names, "precision"}
+
+
+def test_options_that_the_input_cannot_have():
+    with pytest.raises(ValueError, match="test_vit does not take image_size=100 "):
+        random("test_vit", image_size=100)
+    with pytest.raises(ValueError, match="crop must be one of model, none, got 'center'"):
+        random(crop="center")
+    with pytest.raises(ValueError, match="precision must be one of float32, bf16, got 'fp8'"):
+        random(precision="fp8")
+
+
+@pytest.mark.filterwarnings("ignore:test_resnet has random weights")
+def test_many_pictures_are_encoded_as_alone():
+    """More than go through the network at once; half precision is near, and comes as float32."""
+    torch.manual_seed(0)
+    encoder = TimmGrid("test_resnet", num_regions=4, image_size=64)
+    pixels = torch.randn(11, 3, 64, 64)
+    many = encoder(pixels)
+    alone = [encoder(one[None]) for one in pixels]
+    for name in ("regions", "pooled"):
+        expected = torch.cat([getattr(one, name) for one in alone])
+        torch.testing.assert_close(getattr(many, name), expected)
+    encoder.precision = "bf16"
+    half = encoder(pixels).pooled
+    assert half.dtype == torch.float32
+    error = (half - many.pooled).norm() / many.pooled.norm()
+    assert 1e-5 < error < 0.05
+
+
 # ---------------------------------------------------------------- checkpoints
 
 
@@ -256,3 +308,21 @@ def test_package_path(tmp_path, monkeypatch):
     for bad in ("package:some_weights", "package:some_weights/../x", "package:a.b/x", "package:/x"):
         with pytest.raises(ValueError, match="expected package:NAME/path"):
             package_path(bad)
+
+
+def test_pooled_layers_are_means_of_inner_outputs():
+    encoder = random(pooled_layers=["layer1", "layer2.0"]).eval()
+    x = torch.randn(2, 3, *encoder.data_config["input_size"][1:])
+    model = encoder.model
+    first = model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(x)))))
+    second = model.layer2[0](first)
+    expected = torch.cat([model(x), first.mean((2, 3)), second.mean((2, 3))], dim=1)
+    torch.testing.assert_close(encoder(x).pooled, expected)
+    assert encoder.pooled_dim == expected.shape[1]
+    assert encoder.fingerprint()["pooled_layers"] == ["layer1", "layer2.0"]
+    assert "pooled_layers" not in random().fingerprint()
+
+
+def test_a_layer_that_the_model_lacks_is_named():
+    with pytest.raises(ValueError, match="no module 'layer9' for pooled_layers; its parts: conv1"):
+        random(pooled_layers=["layer9"])

@@ -1,4 +1,4 @@
-"""A report as Markdown: the same tables, figures and cases, with links to their files."""
+"""A report as text: Markdown with links to its files, and its tables in LaTeX."""
 
 from __future__ import annotations
 
@@ -7,11 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ascl_plugin.report.document import Document, Item, Section, inside, relative_link
-from ascl_plugin.report.table import LEAK_NOTE, markdown_table
+from ascl_plugin.report.table import LEAK_NOTE, Table, markdown_table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 # before a character that would begin a heading, a list, a quotation or a rule
 _HEAD = re.compile(r"^\d{1,9}(?=[.)]( |$))|^(?=[#>=]|[-+]([-+ ]|$))")
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$",
+    '"': r"\textquotedbl{}",
+    "[": "{[}", "*": "{*}",  # after the end of a row they would be its options
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}  # fmt: skip
+_TABLE = r"""\begin{table}
+\centering
+\caption{%s}
+\begin{tabular}{%s}
+\toprule
+%s
+\midrule
+%s
+\bottomrule
+\end{tabular}
+\end{table}"""
 
 
 def markdown_page(document: Document, folder: Path) -> str:
@@ -23,6 +41,32 @@ def markdown_page(document: Document, folder: Path) -> str:
 def markdown_section(section: Section, folder: Path) -> str:
     """Return one section as Markdown."""
     return "\n\n".join(_section(section, folder)) + "\n"
+
+
+def latex_tables(document: Document) -> str:
+    """Return a `table` environment for each table, with commands and facts in comments above it.
+
+    Rows that leak are red, and the caption says so.
+    """
+    parts = [f"% {_line(document.title)}\n% \\usepackage[T1]{{fontenc}}"]
+    parts[0] += "\n% \\usepackage{booktabs,xcolor}"
+    for section in document.sections:
+        facts = section.commands | section.facts
+        comments = [section.title, *(f"{name}: {text}" for name, text in facts.items())]
+        if section.tables:
+            parts.append("\n".join(f"% {_line(comment)}" for comment in comments))
+        parts += [_latex_table(table) for table in section.tables]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(text: str) -> str:
+    r"""Return text that LaTeX prints as it is.
+
+    >>> print(latex("--k 5 & 50% of val_r1"))
+    -{}-k 5 \& 50\% of val\_r1
+    """
+    line = "".join(_LATEX.get(letter, letter) for letter in _line(text))
+    return re.sub("-(?=-)", "-{}", line)  # two would become a dash
 
 
 def _section(section: Section, folder: Path) -> Iterator[str]:
@@ -68,12 +112,36 @@ def _item(found: Item, section: Section, folder: Path) -> str:
 
 def _plain(text: str) -> str:
     """Return the text on one line, with everything that marks up escaped."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    line = _line(text).replace("&", "&amp;").replace("<", "&lt;")
     return _HEAD.sub(lambda found: found[0] + "\\", _SPECIAL.sub(r"\\\1", line))
 
 
 def _code(text: str) -> str:
     """Return the text as code, between more backticks than are in it."""
-    line = " ".join(text.split())
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {_line(text)} {fence}" if len(fence) > 1 else f"`{_line(text)}`"
+
+
+def _latex_table(table: Table) -> str:
+    right = table.numeric()
+    rows = [list(map(latex, table.columns))]
+    for index, cells in enumerate(table.texts()):
+        row = [
+            re.sub(r"-(?=\d)", "$-$", cell) if number else latex(cell)
+            for cell, number in zip(cells, right, strict=True)
+        ]
+        rows.append([_red(cell) for cell in row] if index in table.leaks else row)
+    caption = latex(table.caption)
+    if table.leaks:
+        caption += ". " + _red(latex(LEAK_NOTE.replace("marked LEAK", "in red")))
+    head, *lines = (" & ".join(row) + r" \\" for row in rows)
+    return _TABLE % (caption, "".join("lr"[number] for number in right), head, "\n".join(lines))
+
+
+def _red(text: str) -> str:
+    return rf"\textcolor{{red}}{{{text}}}"
+
+
+def _line(text: str) -> str:
+    """Return the text on one line: a comment must not end early."""
+    return " ".join(text.split())

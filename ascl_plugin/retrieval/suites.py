@@ -1,0 +1,69 @@
+"""The texts of the asymmetry benchmarks for a split: of scenes exact, else by the tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from ascl_plugin.asymmetry.captions.balanced import BalancedPair, balanced_pairs
+from ascl_plugin.asymmetry.captions.objects import object_of
+from ascl_plugin.asymmetry.captions.reader import ObjectOf
+from ascl_plugin.asymmetry.captions.tagger import Phrase, Tagger
+from ascl_plugin.asymmetry.captions.variants import Variants, make_variants
+from ascl_plugin.interfaces import Rows
+
+
+class Reading(NamedTuple):
+    """What is known of the captions of a split.
+
+    Attributes:
+        noun_phrases: function from a text to its noun phrases.
+        object_of: function from a noun to the object it names.
+        is_true: (row, text) -> True if a text is true of the image; None if nobody knows.
+    """
+
+    noun_phrases: Callable[[str], Sequence[Phrase]]
+    object_of: ObjectOf
+    is_true: Callable[[int, str], bool] | None
+
+
+def reading(rows: Rows) -> Reading:
+    """Return how to read a split's captions: scenes by their facts, others by `Tagger`.
+
+    Raises:
+        ImportError: real captions, and no tagger (extra `words`).
+    """
+    if "facts" not in getattr(rows, "column_names", ()):
+        return Reading(Tagger().noun_phrases, object_of, None)
+    from ascl_plugin.data.scene_phrases import facts, noun_phrases
+
+    known = [set(each) for each in rows["facts"]]
+    return Reading(noun_phrases, str, lambda row, text: facts(text) <= known[row])
+
+
+def variants_of(rows: Rows, chosen: Iterable[int] | None = None) -> list[Variants]:
+    """Return variants of the first captions of rows, by default of all; see `make_variants`."""
+    how = reading(rows)
+    return make_variants(
+        rows["captions"][:],
+        how.noun_phrases,
+        chosen,
+        is_true=how.is_true,
+        object_of=how.object_of,
+    )
+
+
+def balanced_of(rows: Rows, count: int | None = None, seed: int = 0) -> list[BalancedPair]:
+    """Return balanced half-truths of a split, `count` pairs of images of each kind.
+
+    See `BalancedBank.pairs`; by default each row is image A at most once.
+    """
+    how = reading(rows)
+    return balanced_pairs(
+        rows["captions"][:],
+        how.noun_phrases,
+        seed,
+        count,
+        is_true=how.is_true,
+        object_of=how.object_of,
+    )

@@ -1,0 +1,47 @@
+"""The moving average of weights: its equation, and a run that is stopped and goes on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("accelerate", reason="extra `recipes`")
+import processes_ranks as program
+from safetensors.torch import load_file
+
+from ascl_plugin.training.average import WeightAverage
+from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
+
+
+def test_it_follows_the_weights():
+    """Decays 1/10 and 2/11, then 0.2 for 3/12 is above it: from 0, weights of 10, 21, 30 give
+    9; 2/11 * 9 + 9/11 * 21 = 18 + 9/11; 0.2 of that + 24 = 27 + 42/55."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.2)
+    for step, weight in enumerate((10.0, 21.0, 30.0), 1):
+        nn.init.constant_(model.weight, weight)
+        average.update(step)
+    with average.in_place():
+        torch.testing.assert_close(model.weight.item(), 27 + 42 / 55, rtol=1e-6, atol=0)
+    assert model.weight.item() == 30
+    with pytest.raises(ValueError, match=r"ema_decay must be 0 .off. or between 0 and 1, got 1.5"):
+        WeightAverage(model, 1.5)
+
+
+@pytest.mark.recipe
+def test_a_run_goes_on_with_its_average_and_saves_it(tmp_path):
+    """Stopped in the sixth of eight steps. The best model is the average, not the weights."""
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    assert program.run(alone, "--ema_decay=0.7")[0] == 0
+    assert program.run(stopped, "--ema_decay=0.7", stop_at=10)[0] != 0
+    assert program.run(stopped, "--ema_decay=0.7", "--resume")[0] == 0
+    weights, state = load_checkpoint(checkpoints(alone)[-1])
+    assert state["step"] == 8
+    for other in (load_checkpoint(checkpoints(stopped)[-1])[1]["average"],):
+        for name, value in state["average"].items():
+            assert torch.equal(other[name], value), name
+    best = load_file(alone / "best" / "model.safetensors")
+    assert all(torch.equal(best[name], value) for name, value in state["average"].items())
+    assert any(not torch.equal(best[name], weights[name]) for name in best)
