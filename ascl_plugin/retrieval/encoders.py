@@ -131,9 +131,7 @@ class WordTransformer(nn.Module):
             [self.ids.get(w, UNKNOWN) for w in words_of(text)][: self.max_words] or [UNKNOWN]
             for text in texts
         ]
-        ids = torch.full((len(rows), max(map(len, rows))), PAD)
-        for row, numbers in enumerate(rows):
-            ids[row, : len(numbers)] = torch.tensor(numbers)
+        ids = padded_ids(rows)
         return {"input_ids": ids, "attention_mask": ids != PAD}
 
     def count_cut(self, texts: Sequence[str]) -> int:
@@ -150,3 +148,10 @@ class WordTransformer(nn.Module):
 def words_of(text: str) -> list[str]:
     """Return the lower-case words of a text, without punctuation."""
     return _WORD.findall(text.lower())
+
+
+def padded_ids(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return T lists of ids as (T, L) int64, padded with `PAD`; L is at least 1."""
+    longest = max([1, *map(len, rows)])
+    padded = [[*row, *[PAD] * (longest - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest)

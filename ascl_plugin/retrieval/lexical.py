@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from ascl_plugin.retrieval.encoders import WordTransformer, words_of
+from ascl_plugin.retrieval.encoders import WordTransformer, padded_ids, words_of
 
 LEXICAL = ("none", "bag", "lsa")
 REMEMBERED = 2**18  # texts whose ids are kept
@@ -30,11 +30,7 @@ class _Lexical(nn.Module):
 
     def ids(self, texts: Sequence[str]) -> Tensor:
         """Return `lexical_ids` (T, L) int64 of strings, padded with 0; L is at least 1."""
-        rows = [self._ids_of(text) for text in texts]
-        found = torch.zeros(len(rows), max([1, *map(len, rows)]), dtype=torch.int64)
-        for row, numbers in enumerate(rows):
-            found[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
-        return found
+        return padded_ids([self._ids_of(text) for text in texts])
 
     def _ids_of(self, text: str) -> list[int]:
         found = self._seen.get(text)

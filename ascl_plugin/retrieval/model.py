@@ -174,7 +174,7 @@ class RetrievalModel(
         pool = self.text_pool
         if pool is None or pool.kind == "gpo" or not self.wholes_only:
             return None
-        return lambda words: pool(TextFeatures(words[None], None))[0]
+        return pool.of_text
 
     def encode_texts(
         self, batch: dict[str, Tensor], prefix: str = "", with_words: bool = True

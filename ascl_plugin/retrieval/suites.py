@@ -14,7 +14,7 @@ from ascl_plugin.interfaces import Rows
 
 
 class Reading(NamedTuple):
-    """What is known of the captions of a split.
+    """Functions that read the captions of a split.
 
     Attributes:
         noun_phrases: function from a text to its noun phrases.

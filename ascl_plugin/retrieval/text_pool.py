@@ -60,6 +60,10 @@ class TextPool(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward  # torch's own returns Any
 
+    def of_text(self, words: Tensor) -> Tensor:
+        """Return the pooled words (width,) of one text, (L, D_w)."""
+        return self(TextFeatures(words[None], None))[0]
+
     def _generalized(self, words: Tensor, counts: Tensor) -> Tensor:
         ranks = torch.arange(words.shape[1], device=words.device)
         real = ranks < counts[:, None]  # after sorting, padding comes last

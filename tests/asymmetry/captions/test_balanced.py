@@ -26,11 +26,6 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def known(rows):
-    return [set(each) for each in rows["facts"]]
-
-
-@pytest.fixture(scope="module")
 def bank(rows, known):
     return BalancedBank(
         rows["captions"][:], noun_phrases, str, lambda row, text: facts(text) <= known[row]

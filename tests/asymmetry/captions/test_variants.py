@@ -24,11 +24,6 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def known(rows):
-    return [set(each) for each in rows["facts"]]
-
-
-@pytest.fixture(scope="module")
 def captions_of_scenes(rows):
     return rows["captions"][:]
 
