@@ -11,10 +11,15 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
+
+#: The same examples in every run; `--hypothesis-profile default` draws new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 #: Files that launch processes or compile; they begin first, so that workers of xdist end together.
 SLOW = (

@@ -63,8 +63,7 @@ def contrast_loss(
         weight = torch.ones_like(terms)
     elif not (weight >= 0).all():
         raise ValueError(f"weight must be in [0, inf), got {weight.min().item()}")
-    weight = weight.to(terms.dtype)
-    return (terms * weight).sum() / weight.sum().clamp_min(torch.finfo(terms.dtype).tiny)
+    return (terms * shares(weight.to(terms.dtype))).sum()
 
 
 def contrast_terms(
@@ -77,3 +76,9 @@ def contrast_terms(
         lost = torch.sigmoid(((wrong - right) / temperature).detach())  # 1 - p
         terms = terms * lost**focal
     return terms
+
+
+def shares(weight: Tensor) -> Tensor:
+    """Return `weight` over its sum; 0 throughout where all of it is 0."""
+    total = weight.sum()
+    return weight / total.masked_fill(total == 0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ascl_plugin.features import wide
-from ascl_plugin.losses.contrast import contrast_terms
+from ascl_plugin.losses.contrast import contrast_terms, shares
 
 TIE = 1e-5  # share of a score by which another must be higher to count as higher
 
@@ -90,6 +90,4 @@ class Negatives:
             temperature, margin, focal: as `contrast_loss`.
         """
         terms = contrast_terms(right[:, None], self.scores, temperature, margin, focal)
-        weights = weight[:, None] * self.counted
-        total = weights.sum().clamp_min(torch.finfo(terms.dtype).tiny)
-        return (terms * weights).sum(1) * (len(right) / total)
+        return (terms * shares(weight[:, None] * self.counted)).sum(1) * len(right)
