@@ -97,7 +97,7 @@ class AsymmetryCollator:
         drawn = [draw for draws in of_images for draw in draws]
         batch = dict(self.texts([d["caption"] for d in drawn]))
         if self.images is not None:
-            batch |= self.images([self._viewed(row, place) for place, row in enumerate(rows)])
+            batch |= self.images([self.viewed(row, place) for place, row in enumerate(rows)])
         for kind in GENERATED:
             if kind in drawn[0]:
                 texts = self.texts([d[kind] for d in drawn])
@@ -159,7 +159,7 @@ class AsymmetryCollator:
                 drawn[f"{prefix}noise_seed"] = int(seed)
         return drawn
 
-    def _viewed(self, row: Row, place: int) -> Row:
+    def viewed(self, row: Row, place: int = 0) -> Row:
         """Return the row with the view that is drawn for it."""
         if not self.mirror_views:
             return row

@@ -18,6 +18,7 @@ from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
+from ascl_plugin.retrieval.balanced_scores import BALANCED, balanced_scores
 from ascl_plugin.retrieval.hard_pairs import check_scorer, first_texts, score_hard_pairs
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
@@ -298,11 +299,18 @@ class RetrievalModel(
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
             `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
-            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
+            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image. If it
+            has balanced pairs, `balanced_sim` (n, 2, 2): see `balanced_scores`.
         """
         if any(hard_pairs) and not align:
-            return self._score_hard(batch, hard_pairs)
-        return self.score(*self.encode(batch), batch, negatives, strength, align)
+            blocks = self._score_hard(batch, hard_pairs)
+        else:
+            blocks = self.score(*self.encode(batch), batch, negatives, strength, align)
+        pairs = {k.removeprefix(BALANCED): v for k, v in batch.items() if k.startswith(BALANCED)}
+        if pairs:
+            images, texts = self.encode_images(pairs), self.encode_texts(pairs)
+            blocks["balanced_sim"] = gather(balanced_scores(self.fusion, images, texts))
+        return blocks
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""

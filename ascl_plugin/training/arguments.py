@@ -176,6 +176,24 @@ class LossArguments:
     )
     other_pairs: int = _option(0, "hard_pairs: and this many pairs at random for each image")
     hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
+    balanced_pairs: int = _option(
+        0,
+        "balanced half-truths in a batch, beside its captions: two images, and two texts that each "
+        "are true of one (0: none)",
+    )
+    balanced_weight: float = _option(1.0, "balanced_pairs: weight of their loss")
+    balanced_kinds: str = _option(
+        "added, replaced noun, replaced attribute",
+        "balanced_pairs: their kinds, of these and swapped",
+    )
+    balanced_sides: str = _option(
+        "both",
+        "balanced_pairs: an image is to prefer its text (image); and a text its image (both)",
+        ["image", "both"],
+    )
+    balanced_temperature: float = _option(0.05, "balanced_pairs: temperature of their loss")
+    balanced_margin: float = _option(0.0, "balanced_pairs: margin of their loss")
+    balanced_focal: float = _option(0.0, "balanced_pairs: exponent of its focal factor")
 
 
 @dataclass(frozen=True)
@@ -262,7 +280,7 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",
-    "feature_memory",
+    "feature_memory", "balanced_pairs",
 )  # fmt: skip
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 NAMES = [f.name for group in GROUPS for f in fields(group)]

@@ -39,6 +39,11 @@ def resolve(options: Options, name: str = "run") -> Resolved:
     """
     data = _with_files(options.data)
     _refuse_combinations(data, options.train)
+    if options.loss.balanced_pairs and data.train_stream is not None:
+        raise ValueError(
+            "--balanced_pairs cannot be combined with --train_stream: a pair needs two images "
+            "whose captions are known before"
+        )
     if data.region_files is None:
         check_options("image_encoder", options.model.image_encoder)
     check_options("text_encoder", options.model.text_encoder)
@@ -51,6 +56,8 @@ def resolve(options: Options, name: str = "run") -> Resolved:
         raise ValueError("hard_pairs scores captions alone: set --positives none --negatives none")
     if options.loss.hard_pairs and options.train.cached_chunk:
         raise ValueError("hard_pairs and cached_chunk cannot be combined")
+    if options.loss.balanced_pairs and options.train.cached_chunk:
+        raise ValueError("balanced_pairs and cached_chunk cannot be combined")
     train = _with_folder(_with_epochs(options.train, data.train_stream), name)
     return Resolved(data, options.model, options.loss, train)
 

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ascl_plugin.retrieval.balanced_scores import balanced_loss
 from ascl_plugin.retrieval.model import to_inputs
 from ascl_plugin.training.batches import Batch
 from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
@@ -76,10 +77,15 @@ class Step:
                 blocks = self.engine.model(inputs, *scoring, counts)
             else:
                 blocks = model.score(cached.images, cached.texts, inputs, *scoring)
-            hard = blocks.pop("hard_sim", None)
+            hard, balanced = blocks.pop("hard_sim", None), blocks.pop("balanced_sim", None)
             loss = self.loss(**blocks)
             if hard is not None:
                 loss = loss + objective.hard_weight * self.loss(hard)
+            if balanced is not None:
+                loss = loss + objective.balanced_weight * balanced_loss(
+                    balanced, objective.balanced_temperature, objective.balanced_margin,
+                    objective.balanced_focal, objective.balanced_sides,
+                )  # fmt: skip
         value = loss.item()
         self.losses.append(value)
         if not self._all_finite(math.isfinite(value), f"loss is {value}"):
