@@ -57,6 +57,7 @@ from ascl_plugin.training.setup import (
     refuse_finished,
     start_from,
     training_captions,
+    with_dense,
 )
 from ascl_plugin.training.signals import end_with_launcher, lost_peer
 from ascl_plugin.training.trainer import Trainer
@@ -128,6 +129,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         model.text_encoder, cache if data.cache_texts else None, int(data.feature_memory * 2**30),
         model.lexical_ids, model.pool_words,
     )  # fmt: skip
+    splits["train"] = with_dense(splits["train"], data.dense_captions, texts)
     edits = None
     if loss.negatives in NEGATIVE_EDITS or loss.positives in POSITIVE_EDITS:
         edits = TextEdits(captions, progress=accelerator.is_main_process)

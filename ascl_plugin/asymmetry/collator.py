@@ -41,7 +41,7 @@ class AsymmetryCollator:
 
     A row has `captions` (list of str) and may have `row` (index in the data, default its place in
     the batch), `epoch` (default 0), `caption_index` (one or, with several captions an image, a list
-    of them; default: drawn) and what `images` reads.
+    of them; default: drawn), `dense_captions` (in place of concatenation) and what `images` reads.
 
     Returns:
         Calling it gives a dict of tensors, of N images and T texts (T = N with one caption an
@@ -136,10 +136,15 @@ class AsymmetryCollator:
             else:
                 chosen = generator.permutation(len(captions))[: self.captions_per_image].tolist()
         several = chosen if isinstance(chosen, list | tuple) else [chosen]
-        return [self._draw(captions, int(index), place_of_draw) for index in several]
+        dense = row.get("dense_captions") or ()
+        return [self._draw(captions, int(index), place_of_draw, dense) for index in several]
 
     def _draw(
-        self, captions: Sequence[str], chosen: int, place_of_draw: list[int]
+        self,
+        captions: Sequence[str],
+        chosen: int,
+        place_of_draw: list[int],
+        dense: Sequence[str],
     ) -> dict[str, Any]:
         drawn: dict[str, Any] = {
             "row": place_of_draw[-1],
@@ -152,7 +157,7 @@ class AsymmetryCollator:
         # drawn for all strategies, so that one switched off leaves the others unchanged
         seeds = generator.integers(2**62, size=2)
         if self.positives != "none":
-            drawn["positive"] = self._positive(captions, chosen, generator)
+            drawn["positive"] = self._positive(captions, chosen, generator, dense)
         for text, prefix, seed in (("caption", "", seeds[0]), ("positive", "positive_", seeds[1])):
             if text not in drawn or self.negatives == "none":
                 continue
@@ -166,11 +171,15 @@ class AsymmetryCollator:
         return drawn
 
     def _positive(
-        self, captions: Sequence[str], chosen: int, generator: np.random.Generator
+        self,
+        captions: Sequence[str],
+        chosen: int,
+        generator: np.random.Generator,
+        dense: Sequence[str],
     ) -> str:
         if self.edits is not None and self.positives in POSITIVE_EDITS:
             return self.edits.positive(captions[chosen], captions, self.positives, generator)
-        return generate_positive(captions, chosen, self.positives, generator)
+        return generate_positive(captions, chosen, self.positives, generator, dense)
 
     def viewed(self, row: Row, place: int = 0) -> Row:
         """Return the row with the view that is drawn for it."""

@@ -15,7 +15,11 @@ POSITIVES = (*STRATEGIES, *POSITIVE_EDITS, "none")
 
 
 def generate_positive(
-    captions: Sequence[str], chosen: int, strategy: str, generator: np.random.Generator
+    captions: Sequence[str],
+    chosen: int,
+    strategy: str,
+    generator: np.random.Generator,
+    dense: Sequence[str] = (),
 ) -> str:
     """Return a T+ for an image (AsCL section 2.2, ACF-R+ definitions 3 and 4).
 
@@ -25,6 +29,7 @@ def generate_positive(
         strategy: "concatenate" (Asymmetry-II: two different captions, one after the other; a single
             caption stays alone), "truncate" (Asymmetry-III: the first half) or "mixed".
         generator: the only source of chance.
+        dense: longer true texts of the image, of which one takes the place of a concatenation.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"positives must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
@@ -32,6 +37,8 @@ def generate_positive(
         strategy = ("concatenate", "truncate")[generator.integers(2)]
     if strategy == "truncate":
         return truncate(captions[chosen])
+    if dense:
+        return dense[generator.integers(len(dense))]
     if len(captions) == 1:
         return captions[0]
     first, second = generator.choice(len(captions), size=2, replace=False)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from datasets.config import HF_DATASETS_CACHE as DATASETS_CACHE
 from huggingface_hub.constants import HF_HUB_CACHE as HUB_CACHE
 
+from ascl_plugin.data.dense_captions import DENSE, dense_texts
 from ascl_plugin.data.rows import (
     ROW,
     SPLITS,
@@ -34,7 +35,8 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
     """Read a Parquet file, a folder (Parquet, images with metadata) or a hub data set.
 
     Columns are found by their usual names: an image (or its path below the folder) in one of
-    `IMAGE`, captions in one of `CAPTIONS`, ids in one of `IMAGE_ID` and `CAPTION_ID`. Rows with
+    `IMAGE`, captions in one of `CAPTIONS`, ids in one of `IMAGE_ID` and `CAPTION_ID`. A column
+    `dense_captions` (a text or a list of them) is kept. Rows with
     one caption instead of a list are joined by image id; without ids, by image file; embedded
     images without ids are not joined. A column ``split`` goes before the split of the file; without
     it a single Parquet file is ``train``.
@@ -143,12 +145,20 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
         "caption_ids": [numbers[i] for i in first],
         "split": [split] * len(first),
     }
-    words = datasets.Dataset.from_dict(
-        columns, features=datasets.Features({name: ROW[name] for name in columns})
-    )
+    features = {name: ROW[name] for name in columns}
+    kept = list(ROW)
+    if DENSE in table.column_names:
+        long: dict[str, list[str]] = {image_id: [] for image_id in first}
+        for image_id, told in zip(ids, table[DENSE][:], strict=True):
+            some = dense_texts(told, f"{where}: image {image_id}, {DENSE}")
+            long[image_id] += [text for text in some if text not in long[image_id]]
+        columns[DENSE] = list(long.values())
+        features[DENSE] = ROW["captions"]
+        kept.append(DENSE)
+    words = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     if len(first) < len(images):
         images = images.select(list(first.values()))
-    return datasets.concatenate_datasets([images, words], axis=1).select_columns(list(ROW))
+    return datasets.concatenate_datasets([images, words], axis=1).select_columns(kept)
 
 
 def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str) -> str:

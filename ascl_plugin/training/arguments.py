@@ -91,6 +91,11 @@ class DataArguments:
     scenes_val: int = _option(200, "number of drawn validation scenes")
     scenes_test: int = _option(500, "number of drawn test scenes")
     scenes_seed: int = _option(0, "seed of the drawn scenes")
+    dense_captions: str | None = _option(
+        None,
+        "JSON of image id -> long text or texts, in the place of concatenation in positives; of "
+        "one that the text encoder would cut, as many sentences as it reads",
+    )
     captions_per_epoch: int = _option(0, "captions of each image in an epoch (0: all)")
     captions_per_image: int = _option(
         1, "captions of each image in a batch; batch_size then counts images"

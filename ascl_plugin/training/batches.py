@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
+from ascl_plugin.data.dense_captions import DENSE
 from ascl_plugin.shares import shares
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.balanced_pairs import BalancedPairs, PairCollator
@@ -78,7 +79,8 @@ class TrainingRows(torch.utils.data.Dataset):
 
     def __init__(self, rows: Dataset) -> None:
         # only the columns of a batch: scenes have more, and reading them takes time
-        self.rows = rows.select_columns(["image_id", "image", "captions"])
+        columns = ["image_id", "image", "captions", *({DENSE} & {*rows.column_names})]
+        self.rows = rows.select_columns(columns)
 
     def __getitems__(self, keys: list[RowKey]) -> list[dict[str, Any]]:
         columns = self.rows[[row for _, row, _ in keys]]
@@ -183,10 +185,12 @@ class ListedFeed:
     def planned_texts(self, epochs: int) -> Iterator[str]:
         """See `Feed`."""
         captions = self.rows["captions"][:]
+        dense = self.rows[DENSE][:] if DENSE in self.rows.column_names else None
         for epoch in range(epochs):
             collator = self.loader.collator(epoch)
             for row, caption in (pair for batch in self.planned(epoch) for pair in batch):
                 key = {"epoch": epoch, "row": row, "caption_index": caption}
+                key |= {} if dense is None else {DENSE: dense[row]}
                 for drawn in collator.draws({"captions": captions[row], **key}):
                     yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
         if self.pairs is not None:

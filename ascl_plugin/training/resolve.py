@@ -67,6 +67,8 @@ def _refuse_combinations(data: DataArguments, train: TrainArguments) -> None:
          "a stream shows one caption of an image at a time"),
         ("captions_per_image", several, "cached_chunk", train.cached_chunk > 0,
          "gradient caching cuts batches into pairs"),
+        ("dense_captions", data.dense_captions is not None, "train_stream",
+         data.train_stream is not None, "they are looked up by image before the first batch"),
         ("mirror_views", data.mirror_views, "region_files", data.region_files is not None,
          "files hold no mirror images"),
         ("average_views", train.average_views, "region_files", data.region_files is not None,

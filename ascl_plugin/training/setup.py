@@ -17,9 +17,11 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ascl_plugin.data.dense_captions import DENSE, read_dense_captions, with_dense_captions
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import read, require_splits
 from ascl_plugin.disk import check_sums, put_back, write_text, writing
+from ascl_plugin.retrieval.inputs import TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.checkpoint import checkpoints, dotted
 from ascl_plugin.training.resolve import Resolved
@@ -146,6 +148,18 @@ def training_captions(rows: Dataset | Lanes) -> Sequence[Sequence[str]]:
     if isinstance(rows, Lanes):
         return [row["captions"] for row in rows.sample(SAMPLE)]
     return list(rows["captions"][:])
+
+
+def with_dense(rows: Dataset | Lanes, path: str | None, texts: TextInputs) -> Dataset | Lanes:
+    """Return training rows with their dense captions, of a file or a column, in parts that fit.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `read_dense_captions` and `with_dense_captions`.
+    """
+    if isinstance(rows, Lanes) or (path is None and DENSE not in rows.column_names):
+        return rows
+    given = {} if path is None else read_dense_captions(path)
+    return with_dense_captions(rows, given, lambda text: not texts.count_cut([text]))
 
 
 def start_from(model: RetrievalModel, folder: str | None) -> None:

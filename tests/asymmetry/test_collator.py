@@ -182,7 +182,9 @@ def test_captions_that_are_empty_name_the_row_and_the_image(wrong):
 
 
 def test_strategies_that_there_are_not_are_refused():
-    with pytest.raises(ValueError, match=r"positives must be one of .*mixed, none, got 'both'"):
+    with pytest.raises(
+        ValueError, match=r"positives must be one of .*mixed_text, none, got 'both'"
+    ):
         AsymmetryCollator(tokenize, positives="both")
     with pytest.raises(ValueError, match=r"negatives must be one of gaussian, .* got 'noise'"):
         AsymmetryCollator(tokenize, negatives="noise")

@@ -61,8 +61,8 @@ def test_the_generator_is_the_only_source_of_chance(strategy):
     assert texts == [generate_positive(CAPTIONS, 1, strategy, generator(s)) for s in range(20)]
 
 
-@pytest.mark.parametrize("strategy", ["swap", "none"])
+@pytest.mark.parametrize("strategy", ["swap", "none", "insert"])
 def test_an_unknown_strategy_is_named(strategy):
-    assert set(POSITIVES) == {"concatenate", "truncate", "mixed", "none"}
-    with pytest.raises(ValueError, match=f"concatenate, truncate, mixed, none, got '{strategy}'"):
+    assert {"concatenate", "truncate", "mixed", "none"} <= set(POSITIVES)
+    with pytest.raises(ValueError, match=f"concatenate, truncate, mixed, got '{strategy}'"):
         generate_positive(CAPTIONS, 0, strategy, generator())
