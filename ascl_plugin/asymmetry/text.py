@@ -38,7 +38,7 @@ def generate_positive(
     if strategy == "truncate":
         return truncate(captions[chosen])
     if dense:
-        return dense[generator.integers(len(dense))]
+        return dense[int(generator.integers(len(dense)))]
     if len(captions) == 1:
         return captions[0]
     first, second = generator.choice(len(captions), size=2, replace=False)

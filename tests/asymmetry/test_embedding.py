@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.asymmetry import NEGATIVES, generate_negatives
+from ascl_plugin.asymmetry.captions.text_edits import NEGATIVE_EDITS
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion
 
-KINDS = [kind for kind in NEGATIVES if kind not in ("insert", "none")]
+KINDS = [kind for kind in NEGATIVES if kind not in (*NEGATIVE_EDITS, "none")]
 NOISES = [kind for kind in KINDS if kind != "mixture"]
 
 
