@@ -157,11 +157,13 @@ class RetrievalModel(
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
-        raw = self._raw_images(batch)
+        return self._encode_raw_images(self._raw_images(batch), not self.wholes_only)
+
+    def _encode_raw_images(self, raw: ImageFeatures, with_regions: bool) -> ImageFeatures:
         assert raw.pooled is not None
         pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
         pooled = self._normalize(self.pooled_projection(pooled))
-        if self.wholes_only:
+        if not with_regions:
             return ImageFeatures(pooled.unsqueeze(1), None, pooled)
         regions = self.image_dropout(self._norm_inputs("region", raw.regions))
         return ImageFeatures(self._normalize(self.region_projection(regions)), raw.mask, pooled)
@@ -222,9 +224,8 @@ class RetrievalModel(
     ) -> TextFeatures:
         """Return features of texts of two captions each, of what the encoder made of each."""
         words = concatenate_places([raw[0], raw[1]])
-        if self.text_pool is not None and self.text_pool.kind != "gpo":
-            first, second = (self.text_pool(x) if x.pooled is None else x.pooled for x in raw)
-            words = replace(words, pooled=self.text_pool.joined(first, second))
+        if self.text_pool is not None and raw[0].pooled is not None and raw[1].pooled is not None:
+            words = replace(words, pooled=self.text_pool.joined(raw[0].pooled, raw[1].pooled))
         return self._encode_raw(words, None if ids is None else torch.cat(ids, 1), with_words)
 
     def _words(self, raw: TextFeatures) -> Tensor:
@@ -237,6 +238,12 @@ class RetrievalModel(
         if isinstance(self.lexical, LatentSemantics):
             pooled = torch.cat([pooled, self.lexical(_given(lexical_ids))], dim=1)
         return pooled
+
+    def _pooled_once(self, raw: TextFeatures) -> TextFeatures:
+        """Return the texts with what the pooling makes of their words, for more than one use."""
+        if self.text_pool is None or self.text_pool.kind == "gpo" or raw.pooled is not None:
+            return raw
+        return replace(raw, pooled=self.text_pool(raw))
 
     @property
     def lexical_ids(self) -> Callable[[Sequence[str]], Tensor] | None:
@@ -345,7 +352,7 @@ class RetrievalModel(
         self, batch: dict[str, Tensor], kinds: Sequence[str], with_words: bool = True
     ) -> dict[str, TextFeatures]:
         """Return features of the texts of each kind, and with `partner` of joined captions."""
-        raw = {prefix: self._raw_texts(batch, prefix) for prefix in kinds}
+        raw = {prefix: self._pooled_once(self._raw_texts(batch, prefix)) for prefix in kinds}
         ids = {prefix: batch.get(f"{prefix}lexical_ids") for prefix in kinds}
         found = {p: self._encode_raw(raw[p], ids[p], with_words) for p in kinds}
         if "partner" in batch:
@@ -359,22 +366,25 @@ class RetrievalModel(
 
     def _score_hard(self, batch: dict[str, Tensor], chosen: HardPairs) -> dict[str, Tensor]:
         scorer = check_scorer(self.fusion)
-        images = self.encode_images(batch)
+        raw = self._raw_images(batch)
+        wholes = self._encode_raw_images(raw, with_regions=False)
         texts = self._encode_kinds(batch, [""], with_words=self.text_pool is None)
         blocks = {
-            f"{prefix}sim": gather(scorer.plain_scores(images, gather_features(wholes)))
-            for prefix, wholes in texts.items()
+            f"{prefix}sim": gather(scorer.plain_scores(wholes, gather_features(of_kind)))
+            for prefix, of_kind in texts.items()
         }
-        some = torch.arange(len(images), device=blocks["sim"].device)
+        some = torch.arange(len(wholes), device=wholes.regions.device)
         first = first_texts(batch["image_of_text"]) if "image_of_text" in batch else some
         if "image_of_text" in batch:
-            blocks["targets"] = self._targets(batch, len(images))
-        begin = shares("own", len(images), some.device).own.start
-        some = some[-begin % chosen.every :: chosen.every]
+            blocks["targets"] = self._targets(batch, len(wholes))
+        some = some[
+            -shares("own", len(wholes), some.device).own.start % chosen.every :: chosen.every
+        ]
         captions = {k: v[first[some]] for k, v in batch.items() if k in TEXT_INPUTS}
         hard = score_hard_pairs(
-            scorer, images[some], self.encode_texts(captions), chosen.hardest, chosen.others
-        )
+            scorer, self._encode_raw_images(raw[some], with_regions=True),
+            self.encode_texts(captions), chosen.hardest, chosen.others,
+        )  # fmt: skip
         return blocks | {"hard_sim": hard}
 
     @staticmethod
