@@ -11,7 +11,8 @@ from ascl_plugin.asymmetry.captions.text_edits import POSITIVE_EDITS
 
 # Strategies of `generate_positive`, of which "mixed" draws one for each sample.
 STRATEGIES = ("concatenate", "truncate", "mixed")
-POSITIVES = (*STRATEGIES, *POSITIVE_EDITS, "none")
+# "join" is Asymmetry-II of captions that are encoded one by one, by the model (`partner`).
+POSITIVES = (*STRATEGIES, "join", *POSITIVE_EDITS, "none")
 
 
 def generate_positive(

@@ -166,18 +166,23 @@ class LossArguments:
     """The objective, and the positives and negatives generated for it."""
 
     loss: Component = _option(Component("ascl"), "loss")  # noqa: RUF009
-    positives: str = _option("mixed", "generated positives", list(POSITIVES))
+    positives: str = _option(
+        "mixed",
+        "generated positives (join: with captions_per_image, two captions that are encoded alone)",
+        POSITIVES,
+    )
     negatives: str = _option("mixture", "generated negatives", list(NEGATIVES))
     noise_strength: float | None = _option(
         None, "strength of the negatives' noise (default: each noise's own)"
     )
     hard_pairs: int = _option(
         0,
-        "with fusion.global_score plain: all pairs of a batch are scored by the plain part, and by "
-        "the whole the right ones and this many hardest wrong ones, for each image and its first "
-        "caption (0: all by the whole)",
+        "with a fusion of a plain and a local score: all pairs of a batch are scored by the plain "
+        "part, and by the whole the right ones and this many hardest wrong ones, for each image "
+        "and its first caption (0: all by the whole; at least batch_size: all by both)",
     )
     other_pairs: int = _option(0, "hard_pairs: and this many pairs at random for each image")
+    hard_every: int = _option(1, "hard_pairs: of every so many-th image of a batch alone")
     hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
     balanced_pairs: int = _option(
         0,
@@ -279,7 +284,7 @@ class TrainArguments:
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
     "log_every", "stream_buffer", "num_regions", "lexical_minimum", "lexical_dim",
-    "captions_per_image",
+    "captions_per_image", "hard_every",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",

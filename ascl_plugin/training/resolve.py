@@ -49,12 +49,15 @@ def resolve(options: Options, name: str = "run") -> Resolved:
     check_options("text_encoder", options.model.text_encoder)
     check_options("fusion", options.model.fusion)
     check_options("loss", options.loss.loss)
-    if (
-        options.loss.hard_pairs
-        and (options.loss.positives, options.loss.negatives) != ("none",) * 2
-    ):
-        raise ValueError("hard_pairs scores captions alone: set --positives none --negatives none")
-    if options.loss.hard_pairs and options.train.cached_chunk:
+    loss = options.loss
+    if loss.hard_pairs and (loss.positives not in ("join", "none") or loss.negatives != "none"):
+        raise ValueError(
+            "hard_pairs scores captions alone, or joined: set --positives none or join, and "
+            "--negatives none"
+        )
+    if loss.positives == "join" and data.captions_per_image == 1:
+        raise ValueError("--positives join needs --captions_per_image of at least 2")
+    if loss.hard_pairs and options.train.cached_chunk:
         raise ValueError("hard_pairs and cached_chunk cannot be combined")
     train = _with_folder(_with_epochs(options.train, data.train_stream), name)
     return Resolved(data, options.model, options.loss, train)
