@@ -20,11 +20,11 @@ from ascl_plugin.shares import shares
 from ascl_plugin.training.arguments import Options
 from ascl_plugin.training.balanced_pairs import BalancedPairs, PairCollator
 from ascl_plugin.training.signals import kept_from_workers
+from ascl_plugin.training.training_rows import RowKey, TrainingRows
 
 Batch = dict[str, Tensor]
 Pair = tuple[int, int]  # (row, caption index)
 Chosen = tuple[int, "int | tuple[int, ...]"]  # (row, its caption or captions)
-RowKey = tuple[int, int, "int | tuple[int, ...] | str"]  # (epoch, row, captions or a text)
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
@@ -69,27 +69,6 @@ class Feed(Protocol):
     def load_state(self, state: list[list[int]] | None) -> None:
         """Go on from `state`, with any number of ranks."""
         ...
-
-
-class TrainingRows(torch.utils.data.Dataset):
-    """Rows by (epoch, row, caption): the row carries all that its random draws depend on.
-
-    With a text in the place of the caption, the row has it as `text`.
-    """
-
-    def __init__(self, rows: Dataset) -> None:
-        # only the columns of a batch: scenes have more, and reading them takes time
-        columns = ["image_id", "image", "captions", *({DENSE} & {*rows.column_names})]
-        self.rows = rows.select_columns(columns)
-
-    def __getitems__(self, keys: list[RowKey]) -> list[dict[str, Any]]:
-        columns = self.rows[[row for _, row, _ in keys]]
-        return [
-            {"epoch": epoch, "row": row}
-            | {"text" if isinstance(caption, str) else "caption_index": caption}
-            | {name: values[place] for name, values in columns.items()}
-            for place, (epoch, row, caption) in enumerate(keys)
-        ]
 
 
 class Loader:

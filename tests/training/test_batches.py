@@ -11,7 +11,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.training.batches import TrainingRows, describe_rows, epoch_batches, made_ahead
+from ascl_plugin.training.batches import describe_rows, epoch_batches, made_ahead
+from ascl_plugin.training.training_rows import TrainingRows
 
 COUNTS = st.lists(st.integers(1, 6), min_size=2, max_size=12)
 
