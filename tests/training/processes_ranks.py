@@ -18,6 +18,7 @@ from ascl_plugin import AsymmetryLoss, TripletLoss
 from ascl_plugin.retrieval import evaluator as evaluation
 from ascl_plugin.retrieval.balanced_scores import BALANCED, balanced_loss
 from ascl_plugin.retrieval.encoders import GridEncoder
+from ascl_plugin.retrieval.hard_pairs import HardPairs
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.shares import shares
 from ascl_plugin.training import step as loop
@@ -52,7 +53,7 @@ COMPONENTS = {
     "balanced": {"of": "balanced"},
     "balanced, hard pairs": {
         "of": "balanced",
-        "hard_pairs": (1, 1),
+        "hard_pairs": HardPairs(1, 1),
         "fusion": {"num_heads": 2, "global_score": "plain"},
     },
     "accumulated": {"batches": 2},
