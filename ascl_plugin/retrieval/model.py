@@ -32,6 +32,7 @@ except ImportError as error:
     raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
 
 NORMS = ("layer", "l2", "none")
+PROJECTIONS = ("linear", "none")
 WEIGHTS = "model.safetensors"
 HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
 TEXT_INPUTS = (
@@ -70,6 +71,9 @@ class RetrievalModel(
             added to that projection; `{"kind": "lsa", "vocabulary": [...], "dim": 512}`: the
             vector of `LatentSemantics`, which are to be fitted first, follows the pooled words
             before it. Texts then come with `lexical_ids`. None: neither.
+        projection: of pooled images and texts to the joint width: "linear", or "none" for a model
+            of wholes whose encoders share a space already, of width `dim`. With `feature_norm`
+            "none" and the towers of a CLIP, scores are then those of the bare model.
 
     Shapes:
         N pairs in, score blocks (N, N) out, N over all ranks; I images and T texts, (I, T).
@@ -89,8 +93,10 @@ class RetrievalModel(
         input_norm: str = "none",
         text_pool: str = "none",
         lexical: Mapping[str, Any] | None = None,
+        projection: str = "linear",
     ) -> None:
         super().__init__()
+        _check_choice("projection", projection, PROJECTIONS)
         _check_choice("input_norm", input_norm, INPUT_NORMS)
         _check_choice("text_pool", text_pool, TEXT_POOLS)
         if lexical is not None and text_pool == "none":
@@ -131,6 +137,8 @@ class RetrievalModel(
             if isinstance(self.lexical, LatentSemantics):
                 widths["text"] += self.lexical.dim
             self.text_projection = nn.Linear(widths["text"], dim)
+        if projection == "none":
+            self._leave_unprojected(widths, dim)
         self.input_norms = nn.ModuleDict()
         if input_norm != "none":
             frozen = {
@@ -147,6 +155,19 @@ class RetrievalModel(
                 root = input_norm == "sqrt_standard" and side == "image"
                 if frozen[side]:
                     self.input_norms[name] = InputNorm(width, root)
+
+    def _leave_unprojected(self, widths: dict[str, int], dim: int) -> None:
+        if not self.wholes_only:
+            raise ValueError(
+                "projection none is for models of wholes: --fusion pooled --fusion.image pooled "
+                "and a text_pool"
+            )
+        if not widths["pooled"] == widths["text"] == dim:
+            raise ValueError(
+                f"projection none needs images, texts and dim of one width, got {widths['pooled']}, "
+                f"{widths['text']} and {dim}"
+            )
+        self.pooled_projection = self.text_projection = nn.Identity()
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
