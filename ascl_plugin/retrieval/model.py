@@ -162,10 +162,11 @@ class RetrievalModel(
                 "projection none is for models of wholes: --fusion pooled --fusion.image pooled "
                 "and a text_pool"
             )
-        if not widths["pooled"] == widths["text"] == dim:
+        image, text = widths["pooled"], widths["text"]
+        if not image == text == dim:
             raise ValueError(
-                f"projection none needs images, texts and dim of one width, got {widths['pooled']}, "
-                f"{widths['text']} and {dim}"
+                "projection none needs pooled images, pooled texts and dim of one width, got "
+                f"{image}, {text} and {dim}"
             )
         self.pooled_projection = self.text_projection = nn.Identity()
 

@@ -58,8 +58,8 @@ OPTIONS = [
     "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16",
     "--image_encoder.grid=3",
     "--image_encoder.width=16", "--text_encoder.width=16", "--save_every=3", "--log_every=1",
-    "--align_epochs=1", "--eval_every=2",
-    "--negatives=gaussian", "--wise_ft_alpha=0.7", "--cpu=True", "--num_threads=1", "--log_with=none",
+    "--align_epochs=1", "--eval_every=2", "--wise_ft_alpha=0.7",
+    "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 
 

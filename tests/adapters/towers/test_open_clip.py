@@ -259,9 +259,7 @@ def test_wise_ft_interpolates_merged_weights(clips, tune):
     for old, new in zip(trained, merged(), strict=True):
         assert torch.equal(old, new)
     if tune == "lora":
-        with pytest.raises(
-            ValueError, match=r"updates that start at 0 .*\.lora_B\.default\.weight"
-        ):
+        with pytest.raises(ValueError, match=r"that start at 0 .*\.lora_B\.default\.weight"):
             WiseFT(model, 0.3)
 
 
