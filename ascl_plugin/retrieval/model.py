@@ -114,7 +114,7 @@ class RetrievalModel(
         self.fusion: Scorer = _build("fusion", head)
         self.aligner = LateInteraction(align_local_weight, align_direction_weight)
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
-        self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
+        self.pooled_projection: nn.Module = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
         self.image_dropout = nn.Dropout(image_dropout)
         self.text_dropout = nn.Dropout(text_dropout)
@@ -136,7 +136,7 @@ class RetrievalModel(
             widths["text"] = self.text_pool.width
             if isinstance(self.lexical, LatentSemantics):
                 widths["text"] += self.lexical.dim
-            self.text_projection = nn.Linear(widths["text"], dim)
+            self.text_projection: nn.Module = nn.Linear(widths["text"], dim)
         if projection == "none":
             self._leave_unprojected(widths, dim)
         self.input_norms = nn.ModuleDict()
