@@ -195,5 +195,14 @@ def concatenate(parts: Sequence[F]) -> F:
     return kind(**tensors)
 
 
+def concatenate_places(parts: Sequence[TextFeatures]) -> TextFeatures:
+    """Return T texts, each with the words of its texts in all parts, and without `pooled`."""
+    masks = [
+        x.words.new_ones(x.words.shape[:2], dtype=torch.bool) if x.mask is None else x.mask
+        for x in parts
+    ]
+    return TextFeatures(torch.cat([x.words for x in parts], 1), torch.cat(masks, 1))
+
+
 def _padded(places: Tensor, length: int, rest: tuple[int, ...] = ()) -> Tensor:
     return torch.nn.functional.pad(places, (*rest, 0, length - places.shape[1]))

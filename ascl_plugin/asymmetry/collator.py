@@ -14,7 +14,8 @@ from ascl_plugin.asymmetry.embedding import NEGATIVES
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 from ascl_plugin.interfaces import Row
 
-_VIEW = 2**31  # beyond every caption index: the view's draws are its own
+# beyond every caption index: the draws of views and partners are their own
+_VIEW, _PARTNER = 2**31, 2**31 + 1
 GENERATED = ("positive", "negative", "positive_negative")  # texts generated beside a caption
 
 
@@ -31,7 +32,9 @@ class AsymmetryCollator:
             `input_ids`, `attention_mask`; or `words`, `word_mask` looked up in a cache).
         images: list of rows -> dict of tensors (`pixel_values`, or `regions` and `pooled`);
             None leaves images out.
-        positives: "concatenate", "truncate", "mixed" or "none".
+        positives: "concatenate", "truncate", "mixed", "join" or "none". "join", with several
+            captions an image: T+ is a caption and another one of the image, each encoded alone;
+            the batch says which.
         negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
         seed: seed of everything drawn.
         phrases: bank of the phrases that "insert" inserts.
@@ -49,11 +52,12 @@ class AsymmetryCollator:
         prefixed `positive_`, `noise_seed`, `positive_noise_seed` and `caption_index` (T,) int64,
         `row` (N,) int64. With "insert", the negatives' tensors under `negative_` and
         `positive_negative_` in place of the seeds. With several captions an image, `image_of_text`
-        (T,) int64, the place of each text's image in the batch.
+        (T,) int64, the place of each text's image in the batch; with "join", `partner` (T,) int64,
+        the place of the caption that each is joined with: itself, if its image has no other.
 
     Raises:
-        ValueError: an unknown strategy; "insert" without `phrases`; a row without captions or with
-            an empty one; `captions_per_image` below 1.
+        ValueError: an unknown strategy; "insert" without `phrases`; "join" with one caption an
+            image; a row without captions or with an empty one; `captions_per_image` below 1.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class AsymmetryCollator:
             raise ValueError('phrases, a PhraseBank of training captions, go with "insert" alone')
         if captions_per_image < 1:
             raise ValueError(f"captions_per_image must be at least 1, got {captions_per_image}")
+        if positives == "join" and captions_per_image == 1:
+            raise ValueError('positives "join" needs captions_per_image of at least 2')
         self.texts = texts
         self.images = images
         self.positives = positives
@@ -97,7 +103,7 @@ class AsymmetryCollator:
         drawn = [draw for draws in of_images for draw in draws]
         batch = dict(self.texts([d["caption"] for d in drawn]))
         if self.images is not None:
-            batch |= self.images([self._viewed(row, place) for place, row in enumerate(rows)])
+            batch |= self.images([self.viewed(row, place) for place, row in enumerate(rows)])
         for kind in GENERATED:
             if kind in drawn[0]:
                 texts = self.texts([d[kind] for d in drawn])
@@ -109,6 +115,8 @@ class AsymmetryCollator:
         if self.captions_per_image > 1:
             counts = torch.tensor([len(draws) for draws in of_images])
             batch["image_of_text"] = torch.arange(len(rows)).repeat_interleave(counts)
+        if self.positives == "join":
+            batch["partner"] = self._partners(rows, [len(draws) for draws in of_images])
         return batch
 
     def draw(self, row: Row, place: int = 0) -> dict[str, Any]:
@@ -147,19 +155,34 @@ class AsymmetryCollator:
         generator = np.random.default_rng([*place_of_draw, chosen])
         # drawn for all strategies, so that one switched off leaves the others unchanged
         seeds = generator.integers(2**62, size=2)
-        if self.positives != "none":
+        if self.positives not in ("join", "none"):
             drawn["positive"] = generate_positive(captions, chosen, self.positives, generator)
         for text, prefix, seed in (("caption", "", seeds[0]), ("positive", "positive_", seeds[1])):
-            if text not in drawn or self.negatives == "none":
+            joined = self.positives == "join" and prefix == "positive_"
+            if self.negatives == "none" or (text not in drawn and not joined):
                 continue
             if self.phrases is not None:
+                if joined:  # by the model: the caption's negative and its partner
+                    continue
                 chance = np.random.default_rng(int(seed))
                 drawn[f"{prefix}negative"] = self.phrases.insert(drawn[text], captions, chance)
             else:
                 drawn[f"{prefix}noise_seed"] = int(seed)
         return drawn
 
-    def _viewed(self, row: Row, place: int) -> Row:
+    def _partners(self, rows: Sequence[Row], counts: Sequence[int]) -> Tensor:
+        """Return the place of each text's partner: the next in a drawn circle of its image's."""
+        partners, begin = [], 0
+        for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            numbers = [self.seed, int(row.get("epoch", 0)), int(row.get("row", place)), _PARTNER]
+            circle = np.random.default_rng(numbers).permutation(count)
+            partner = np.empty(count, np.int64)
+            partner[circle] = begin + np.roll(circle, -1)
+            partners.append(partner)
+            begin += count
+        return torch.from_numpy(np.concatenate(partners))
+
+    def viewed(self, row: Row, place: int = 0) -> Row:
         """Return the row with the view that is drawn for it."""
         if not self.mirror_views:
             return row

@@ -9,7 +9,8 @@ import numpy as np
 from ascl_plugin.asymmetry.captions.edits import join, truncate
 
 # Strategies of `generate_positive`, and "none". "mixed" draws one of the two for each sample.
-POSITIVES = ("concatenate", "truncate", "mixed", "none")
+# "join" is Asymmetry-II of captions that are encoded one by one, by the model (`partner`).
+POSITIVES = ("concatenate", "truncate", "mixed", "join", "none")
 
 
 def generate_positive(
@@ -24,7 +25,7 @@ def generate_positive(
             caption stays alone), "truncate" (Asymmetry-III: the first half) or "mixed".
         generator: the only source of chance.
     """
-    if strategy not in POSITIVES or strategy == "none":
+    if strategy not in POSITIVES or strategy in ("join", "none"):
         raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {strategy!r}")
     if strategy == "mixed":
         strategy = ("concatenate", "truncate")[generator.integers(2)]

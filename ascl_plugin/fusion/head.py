@@ -150,6 +150,10 @@ class CrossModalFusion(FusionParameters):
         """
         return PooledSimilarity("pooled")(images, texts)
 
+    def local_scores(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Return S_local (I, T) of all pairs: the first of `score_parts`."""
+        return self.score_parts(images, texts, with_global=False)[0]
+
     def prepare_images(self, images: ImageFeatures) -> PreparedImages:
         """Return everything that scores need of the images, for scoring them more than once.
 

@@ -42,6 +42,8 @@ class LateInteraction(nn.Module):
         wider.
     """
 
+    global_score = "plain"  # in the words of `CrossModalFusion`
+
     def __init__(
         self,
         local_weight: float = 1.0,
@@ -54,20 +56,44 @@ class LateInteraction(nn.Module):
         self.local_weight = local_weight
         self.direction_weight = direction_weight
         self.pool_words = WordPooling(word_pooling, softmin_temperature)
-        self.global_score = PooledSimilarity("pooled")
 
     def forward(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         """Return the scores of all pairs."""
-        check_features(images, texts)
-        local = self._local(images, texts)
-        if self.local_weight == 1:
-            return local
-        return self.local_weight * local + (1 - self.local_weight) * self.global_score(
-            images, texts
-        )
+        local, u2 = self.local_scores(images, texts), self.u2
+        return local if u2 == 1 else u2 * local + (1 - u2) * self.plain_scores(images, texts)
 
     if TYPE_CHECKING:
         __call__ = forward  # torch's own returns Any
+
+    @property
+    def u2(self) -> float:
+        """The weight of the local score."""
+        return self.local_weight
+
+    def plain_scores(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Return S_global (I, T) of all pairs."""
+        return PooledSimilarity("pooled")(images, texts)
+
+    def local_scores(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Return S_local (I, T) of all pairs."""
+        check_features(images, texts)
+        v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)
+        u1, local = self.direction_weight, torch.zeros((), device=v.device)
+        if u1 == 0 and texts.mask is not None:
+            by_word = _of_real_words(v, w, images.mask, texts.mask)
+        else:
+            by_word, by_region = _Highest.apply(v, w, images.mask, texts.mask, u1 < 1, u1 > 0)
+        if u1 < 1:
+            if images.mask is not None:  # the best of no real region is 0
+                by_word = by_word.masked_fill(~images.mask.any(1)[:, None, None], 0)
+            shares = _shares(texts.words, texts.mask)
+            local = (1 - u1) * self.pool_words(wide(by_word), shares)
+        if u1 > 0:
+            if texts.mask is not None:
+                by_region = by_region.masked_fill(~texts.mask.any(1), 0)
+            shares = _shares(images.regions, images.mask)[..., None]
+            local = local + u1 * (wide(by_region) * shares).sum(1)
+        return local
 
     def score_pairs_local(
         self, images: ImageFeatures, texts: TextFeatures, rows: Tensor, columns: Tensor
@@ -90,21 +116,13 @@ class LateInteraction(nn.Module):
             found.append(u1 * by_region + (1 - u1) * self.pool_words(by_word, of_places[1][t]))
         return torch.cat(found)
 
-    def _local(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
-        v, w = unit(images.regions).to(images.regions), unit(texts.words).to(texts.words)
-        u1, local = self.direction_weight, torch.zeros((), device=v.device)
-        by_word, by_region = _Highest.apply(v, w, images.mask, texts.mask, u1 < 1, u1 > 0)
-        if u1 < 1:
-            if images.mask is not None:  # the best of no real region is 0
-                by_word = by_word.masked_fill(~images.mask.any(1)[:, None, None], 0)
-            shares = _shares(texts.words, texts.mask)
-            local = (1 - u1) * self.pool_words(wide(by_word), shares)
-        if u1 > 0:
-            if texts.mask is not None:
-                by_region = by_region.masked_fill(~texts.mask.any(1), 0)
-            shares = _shares(images.regions, images.mask)[..., None]
-            local = local + u1 * (wide(by_region) * shares).sum(1)
-        return local
+
+def _of_real_words(v: Tensor, w: Tensor, real_regions: Tensor | None, real_words: Tensor) -> Tensor:
+    """Return the highest product (I, T, L) of each real word; padding gets 0 and costs nothing."""
+    real = real_words.flatten().nonzero()[:, 0]
+    best, _ = _Highest.apply(v, w.flatten(0, 1)[real, None], real_regions, None, True, False)
+    found = best.new_zeros(len(v), real_words.numel()).index_copy(1, real, best.squeeze(2))
+    return found.unflatten(1, real_words.shape)
 
 
 class _Highest(torch.autograd.Function):

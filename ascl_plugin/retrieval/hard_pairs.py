@@ -6,6 +6,7 @@ all pairs are ranked: pairs at random belong in, too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,9 +17,23 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.shares import shares
 
 
+@dataclass(frozen=True)
+class HardPairs:
+    """Which pairs of a batch the whole score is trained on.
+
+    Attributes:
+        hardest, others: see `hard_pairs`.
+        every: 2 takes the pairs of every second image of the batch alone, and so on.
+    """
+
+    hardest: int
+    others: int = 0
+    every: int = 1
+
+
 @runtime_checkable
 class LocalPairs(Protocol):
-    """A scorer u2 S_local + (1 - u2) S_plain that scores chosen pairs, as `CrossModalFusion`."""
+    """A scorer u2 S_local + (1 - u2) S_plain that scores chosen pairs, or all by the local part."""
 
     global_score: str
 
@@ -29,6 +44,10 @@ class LocalPairs(Protocol):
 
     def plain_scores(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
         """Return S_plain (I, T) of all pairs."""
+        ...
+
+    def local_scores(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Return S_local (I, T) of all pairs."""
         ...
 
     def score_pairs_local(
@@ -44,10 +63,10 @@ def check_scorer(scorer: object) -> LocalPairs:
     Raises:
         ValueError: it cannot score chosen pairs by a local and a plain part.
     """
-    if not isinstance(scorer, LocalPairs) or scorer.global_score != "plain":
+    if not isinstance(scorer, LocalPairs) or scorer.global_score != "plain" or scorer.u2 == 1:
         raise ValueError(
             "hard_pairs needs a fusion of a local and a plain score: --fusion cross_modal "
-            "--fusion.global_score plain"
+            "--fusion.global_score plain, or --fusion late, with local_weight below 1"
         )
     return scorer
 
@@ -97,10 +116,14 @@ def score_hard_pairs(
         scorer: see `LocalPairs`.
         images: this rank's images.
         texts: one text of each of them.
-        hardest, others: see `hard_pairs`.
+        hardest, others: see `hard_pairs`; if all pairs are asked for, they are scored in one block,
+            which costs less a pair.
     """
     texts = gather_features(texts)
     plain = scorer.plain_scores(images, texts).detach()
+    if max(hardest, others) >= len(texts) - 1:
+        local = scorer.local_scores(images, texts)
+        return gather(scorer.u2 * local + (1 - scorer.u2) * plain)
     every = gather(plain)
     rows, columns = hard_pairs(every, hardest, others)
     first = shares("own", len(images), every.device).own.start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,17 @@ from ascl_plugin import registry
 from ascl_plugin.asymmetry.embedding import generate_negatives
 from ascl_plugin.disk import check_sums
 from ascl_plugin.distributed import gather, gather_features
-from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
+from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate, concatenate_places
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
-from ascl_plugin.retrieval.hard_pairs import check_scorer, first_texts, score_hard_pairs
+from ascl_plugin.retrieval.balanced_scores import BALANCED, balanced_scores
+from ascl_plugin.retrieval.hard_pairs import (
+    HardPairs,
+    check_scorer,
+    first_texts,
+    score_hard_pairs,
+)
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
@@ -172,11 +179,13 @@ class RetrievalModel(
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
-        raw = self._raw_images(batch)
+        return self._encode_raw_images(self._raw_images(batch), not self.wholes_only)
+
+    def _encode_raw_images(self, raw: ImageFeatures, with_regions: bool) -> ImageFeatures:
         assert raw.pooled is not None
         pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
         pooled = self._normalize(self.pooled_projection(pooled))
-        if self.wholes_only:
+        if not with_regions:
             return ImageFeatures(pooled.unsqueeze(1), None, pooled)
         regions = self.image_dropout(self._norm_inputs("region", raw.regions))
         return ImageFeatures(self._normalize(self.region_projection(regions)), raw.mask, pooled)
@@ -212,28 +221,51 @@ class RetrievalModel(
         Raises:
             ValueError: a model with `lexical` got no `lexical_ids`.
         """
-        raw = self._raw_texts(batch, prefix)
+        ids = batch.get(f"{prefix}lexical_ids")
+        return self._encode_raw(self._raw_texts(batch, prefix), ids, with_words)
+
+    def _encode_raw(
+        self, raw: TextFeatures, lexical_ids: Tensor | None, with_words: bool = True
+    ) -> TextFeatures:
         if self.text_pool is None:
             return TextFeatures(self._words(raw), raw.mask)
-        pooled = self._norm_inputs("text", self._pooled_text(raw, batch, prefix))
+        pooled = self._norm_inputs("text", self._pooled_text(raw, lexical_ids))
         pooled = self.text_projection(self.text_dropout(pooled))
         if isinstance(self.lexical, BagOfWords):
-            pooled = pooled + self.lexical(_lexical_ids(batch, prefix))
+            pooled = pooled + self.lexical(_given(lexical_ids))
         pooled = self._normalize(pooled)
         if self.wholes_only or not with_words:
             return TextFeatures(pooled.unsqueeze(1), None, pooled)
         return TextFeatures(self._words(raw), raw.mask, pooled)
 
+    def _encode_joined(
+        self,
+        raw: tuple[TextFeatures, TextFeatures],
+        ids: tuple[Tensor, Tensor] | None,
+        with_words: bool = True,
+    ) -> TextFeatures:
+        """Return features of texts of two captions each, of what the encoder made of each."""
+        words = concatenate_places([raw[0], raw[1]])
+        if self.text_pool is not None and raw[0].pooled is not None and raw[1].pooled is not None:
+            words = replace(words, pooled=self.text_pool.joined(raw[0].pooled, raw[1].pooled))
+        return self._encode_raw(words, None if ids is None else torch.cat(ids, 1), with_words)
+
     def _words(self, raw: TextFeatures) -> Tensor:
         words = self.text_dropout(self._norm_inputs("word", raw.words))
         return self._normalize(self.word_projection(words))
 
-    def _pooled_text(self, raw: TextFeatures, batch: dict[str, Tensor], prefix: str = "") -> Tensor:
+    def _pooled_text(self, raw: TextFeatures, lexical_ids: Tensor | None) -> Tensor:
         assert self.text_pool is not None
         pooled = self.text_pool(raw) if raw.pooled is None else raw.pooled
         if isinstance(self.lexical, LatentSemantics):
-            pooled = torch.cat([pooled, self.lexical(_lexical_ids(batch, prefix))], dim=1)
+            pooled = torch.cat([pooled, self.lexical(_given(lexical_ids))], dim=1)
         return pooled
+
+    def _pooled_once(self, raw: TextFeatures) -> TextFeatures:
+        """Return the texts with what the pooling makes of their words, for more than one use."""
+        if self.text_pool is None or self.text_pool.kind == "gpo" or raw.pooled is not None:
+            return raw
+        return replace(raw, pooled=self.text_pool(raw))
 
     @property
     def lexical_ids(self) -> Callable[[Sequence[str]], Tensor] | None:
@@ -274,7 +306,7 @@ class RetrievalModel(
             text = self._raw_texts(batch)
             found["word"] = _real(text.words, text.mask)
             if self.text_pool is not None:
-                found["text"] = self._pooled_text(text, batch)
+                found["text"] = self._pooled_text(text, batch.get("lexical_ids"))
         return {name: vectors for name, vectors in found.items() if name in self.input_norms}
 
     def _raw_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
@@ -302,7 +334,7 @@ class RetrievalModel(
         negatives: str = "mixture",
         strength: float | None = None,
         align: bool = False,
-        hard_pairs: tuple[int, int] = (0, 0),
+        hard_pairs: HardPairs | None = None,
     ) -> dict[str, Tensor]:
         """Return score blocks over the pairs of all ranks. Collective.
 
@@ -313,36 +345,68 @@ class RetrievalModel(
             negatives, strength: see `generate_negatives`; used if the batch has seeds. Negatives
                 that it has as texts ("insert") are encoded like any other.
             align: score by late interaction instead of the fusion.
-            hard_pairs: if not 0, the plain part of the fusion scores all pairs alone; `hard_sim`
-                (I, I) has each image with its first text, the hardest wrong pairs and others, so
-                many of each, by the whole, and -inf elsewhere; see `score_hard_pairs`.
+            hard_pairs: if given, the plain part of the fusion scores all pairs alone; `hard_sim`
+                has the chosen ones by the whole, of each chosen image and its first text, and -inf
+                elsewhere; see `score_hard_pairs`.
 
         Returns:
             `sim` and, if the batch has what they need, `negative_sim`, `positive_sim`,
             `positive_negative_sim`: (N, N) each, the inputs of `AsymmetryLoss`. If the batch has
-            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image.
+            `image_of_text`, they are (I, T), and `targets` (T,) int64 has each text's image. If it
+            has balanced pairs, `balanced_sim` (n, 2, 2): see `balanced_scores`.
         """
-        if any(hard_pairs) and not align:
-            return self._score_hard(batch, hard_pairs)
-        return self.score(*self.encode(batch), batch, negatives, strength, align)
+        if hard_pairs is not None and not align:
+            blocks = self._score_hard(batch, hard_pairs)
+        else:
+            blocks = self.score(*self.encode(batch), batch, negatives, strength, align)
+        pairs = {k.removeprefix(BALANCED): v for k, v in batch.items() if k.startswith(BALANCED)}
+        if pairs:
+            images, texts = self.encode_images(pairs), self.encode_texts(pairs)
+            blocks["balanced_sim"] = gather(balanced_scores(self.fusion, images, texts))
+        return blocks
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
-        images = self.encode_images(batch)
         there = [p for p in TEXTS if any(f"{p}{key}" in batch for key in TEXT_INPUTS)]
-        return images, {p: self.encode_texts(batch, p) for p in there}
+        return self.encode_images(batch), self._encode_kinds(batch, there)
 
-    def _score_hard(self, batch: dict[str, Tensor], counts: tuple[int, int]) -> dict[str, Tensor]:
+    def _encode_kinds(
+        self, batch: dict[str, Tensor], kinds: Sequence[str], with_words: bool = True
+    ) -> dict[str, TextFeatures]:
+        """Return features of the texts of each kind, and with `partner` of joined captions."""
+        raw = {prefix: self._pooled_once(self._raw_texts(batch, prefix)) for prefix in kinds}
+        ids = {prefix: batch.get(f"{prefix}lexical_ids") for prefix in kinds}
+        found = {p: self._encode_raw(raw[p], ids[p], with_words) for p in kinds}
+        if "partner" in batch:
+            partner = batch["partner"]
+            for prefix in [p for p in kinds if p in ("", "negative_")]:
+                own, other = ids[prefix], ids[""]
+                both = None if own is None or other is None else (own, other[partner])
+                texts = raw[prefix], raw[""][partner]
+                found[f"positive_{prefix}"] = self._encode_joined(texts, both, with_words)
+        return found
+
+    def _score_hard(self, batch: dict[str, Tensor], chosen: HardPairs) -> dict[str, Tensor]:
         scorer = check_scorer(self.fusion)
-        images = self.encode_images(batch)
-        wholes = gather_features(self.encode_texts(batch, with_words=self.text_pool is None))
-        blocks = {"sim": gather(scorer.plain_scores(images, wholes))}
-        texts = batch
+        raw = self._raw_images(batch)
+        wholes = self._encode_raw_images(raw, with_regions=False)
+        texts = self._encode_kinds(batch, [""], with_words=self.text_pool is None)
+        blocks = {
+            f"{prefix}sim": gather(scorer.plain_scores(wholes, gather_features(of_kind)))
+            for prefix, of_kind in texts.items()
+        }
+        some = torch.arange(len(wholes), device=wholes.regions.device)
+        first = first_texts(batch["image_of_text"]) if "image_of_text" in batch else some
         if "image_of_text" in batch:
-            first = first_texts(batch["image_of_text"])
-            texts = {k: v[first] for k, v in batch.items() if k in TEXT_INPUTS}
-            blocks["targets"] = self._targets(batch, len(images))
-        hard = score_hard_pairs(scorer, images, self.encode_texts(texts), *counts)
+            blocks["targets"] = self._targets(batch, len(wholes))
+        some = some[
+            -shares("own", len(wholes), some.device).own.start % chosen.every :: chosen.every
+        ]
+        captions = {k: v[first[some]] for k, v in batch.items() if k in TEXT_INPUTS}
+        hard = score_hard_pairs(
+            scorer, self._encode_raw_images(raw[some], with_regions=True),
+            self.encode_texts(captions), chosen.hardest, chosen.others,
+        )  # fmt: skip
         return blocks | {"hard_sim": hard}
 
     @staticmethod
@@ -494,13 +558,12 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def _lexical_ids(batch: dict[str, Tensor], prefix: str) -> Tensor:
-    if f"{prefix}lexical_ids" not in batch:
+def _given(lexical_ids: Tensor | None) -> Tensor:
+    if lexical_ids is None:
         raise ValueError(
-            f"the batch lacks {prefix}lexical_ids: make it by TextInputs(..., "
-            "lexical=model.lexical_ids)"
+            "the batch lacks lexical_ids: make it by TextInputs(..., lexical=model.lexical_ids)"
         )
-    return batch[f"{prefix}lexical_ids"]
+    return lexical_ids
 
 
 def _real(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -64,6 +64,17 @@ class TextPool(nn.Module):
         """Return the pooled words (width,) of one text, (L, D_w)."""
         return self(TextFeatures(words[None], None))[0]
 
+    def joined(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return (T, width) of texts of two parts, of the pooled parts; not for "gpo".
+
+        Means are averaged, whatever the lengths of the parts.
+        """
+        mean, highest = (first + second) / 2, torch.maximum(first, second)
+        if self.kind != "mean_max":
+            return mean if self.kind == "mean" else highest
+        half = self.width // 2
+        return torch.cat([mean[:, :half], highest[:, half:]], 1)
+
     def _generalized(self, words: Tensor, counts: Tensor) -> Tensor:
         ranks = torch.arange(words.shape[1], device=words.device)
         real = ranks < counts[:, None]  # after sorting, padding comes last

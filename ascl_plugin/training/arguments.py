@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.asymmetry.text import POSITIVES
 from ascl_plugin.retrieval.lexical import LEXICAL
 from ascl_plugin.yaml_file import parse_yaml, read_yaml
 
@@ -167,7 +168,9 @@ class LossArguments:
 
     loss: Component = _option(Component("ascl"), "loss")  # noqa: RUF009
     positives: str = _option(
-        "mixed", "generated positives", ["concatenate", "truncate", "mixed", "none"]
+        "mixed",
+        "generated positives (join: with captions_per_image, two captions that are encoded alone)",
+        POSITIVES,
     )
     negatives: str = _option("mixture", "generated negatives", list(NEGATIVES))
     noise_strength: float | None = _option(
@@ -175,12 +178,31 @@ class LossArguments:
     )
     hard_pairs: int = _option(
         0,
-        "with fusion.global_score plain: all pairs of a batch are scored by the plain part, and by "
-        "the whole the right ones and this many hardest wrong ones, for each image and its first "
-        "caption (0: all by the whole)",
+        "with a fusion of a plain and a local score: all pairs of a batch are scored by the plain "
+        "part, and by the whole the right ones and this many hardest wrong ones, for each image "
+        "and its first caption (0: all by the whole; at least batch_size: all by both)",
     )
     other_pairs: int = _option(0, "hard_pairs: and this many pairs at random for each image")
+    hard_every: int = _option(1, "hard_pairs: of every so many-th image of a batch alone")
     hard_weight: float = _option(1.0, "hard_pairs: weight of their loss beside that of all pairs")
+    balanced_pairs: int = _option(
+        0,
+        "balanced half-truths in a batch, beside its captions: two images, and two texts that each "
+        "are true of one (0: none)",
+    )
+    balanced_weight: float = _option(1.0, "balanced_pairs: weight of their loss")
+    balanced_kinds: str = _option(
+        "added, replaced noun, replaced attribute",
+        "balanced_pairs: their kinds, of these and swapped",
+    )
+    balanced_sides: str = _option(
+        "both",
+        "balanced_pairs: an image is to prefer its text (image); and a text its image (both)",
+        ["image", "both"],
+    )
+    balanced_temperature: float = _option(0.05, "balanced_pairs: temperature of their loss")
+    balanced_margin: float = _option(0.0, "balanced_pairs: margin of their loss")
+    balanced_focal: float = _option(0.0, "balanced_pairs: exponent of its focal factor")
 
 
 @dataclass(frozen=True)
@@ -268,11 +290,11 @@ class TrainArguments:
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
     "log_every", "stream_buffer", "num_regions", "lexical_minimum", "lexical_dim",
-    "captions_per_image",
+    "captions_per_image", "hard_every",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",
-    "feature_memory",
+    "feature_memory", "balanced_pairs",
 )  # fmt: skip
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 NAMES = [f.name for group in GROUPS for f in fields(group)]

@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader
 from ascl_plugin.asymmetry.collator import GENERATED, AsymmetryCollator
 from ascl_plugin.shares import shares
 from ascl_plugin.training.arguments import Options
+from ascl_plugin.training.balanced_pairs import BalancedPairs, PairCollator
 from ascl_plugin.training.signals import kept_from_workers
 
 Batch = dict[str, Tensor]
 Pair = tuple[int, int]  # (row, caption index)
 Chosen = tuple[int, "int | tuple[int, ...]"]  # (row, its caption or captions)
+RowKey = tuple[int, int, "int | tuple[int, ...] | str"]  # (epoch, row, captions or a text)
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
@@ -69,18 +71,20 @@ class Feed(Protocol):
 
 
 class TrainingRows(torch.utils.data.Dataset):
-    """Rows by (epoch, row, caption): the row carries all that its random draws depend on."""
+    """Rows by (epoch, row, caption): the row carries all that its random draws depend on.
+
+    With a text in the place of the caption, the row has it as `text`.
+    """
 
     def __init__(self, rows: Dataset) -> None:
         # only the columns of a batch: scenes have more, and reading them takes time
         self.rows = rows.select_columns(["image_id", "image", "captions"])
 
-    def __getitems__(
-        self, keys: list[tuple[int, int, int | tuple[int, ...]]]
-    ) -> list[dict[str, Any]]:
+    def __getitems__(self, keys: list[RowKey]) -> list[dict[str, Any]]:
         columns = self.rows[[row for _, row, _ in keys]]
         return [
-            {"epoch": epoch, "row": row, "caption_index": caption}
+            {"epoch": epoch, "row": row}
+            | {"text" if isinstance(caption, str) else "caption_index": caption}
             | {name: values[place] for name, values in columns.items()}
             for place, (epoch, row, caption) in enumerate(keys)
         ]
@@ -110,7 +114,7 @@ class Loader:
         loader = DataLoader(
             rows,
             batch_sampler=keys,  # type: ignore[arg-type]
-            collate_fn=self.collator(epoch),
+            collate_fn=PairCollator(self.collator(epoch)),
             num_workers=self.options.data.num_workers,
             pin_memory=self.device.type == "cuda",
         )
@@ -161,6 +165,12 @@ class ListedFeed:
                 f"{accumulated}"
             )
         self.batches_per_epoch = count - count % accumulated
+        self.pairs: BalancedPairs | None = None
+        if given := options.loss.balanced_pairs:
+            if given < world:
+                raise ValueError(f"balanced_pairs {given} on {world} processes: each needs one")
+            kinds = [kind.strip() for kind in options.loss.balanced_kinds.split(",")]
+            self.pairs = BalancedPairs(rows, given, kinds, args.seed)
 
     def planned(self, epoch: int) -> list[list[Chosen]]:
         """Return the batches of an epoch, as rows and captions."""
@@ -179,14 +189,24 @@ class ListedFeed:
                 key = {"epoch": epoch, "row": row, "caption_index": caption}
                 for drawn in collator.draws({"captions": captions[row], **key}):
                     yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
+        if self.pairs is not None:
+            paired = max(0, epochs - self.options.train.align_epochs)
+            yield from self.pairs.texts(paired * self.batches_per_epoch)
 
     def batches(self, epoch: int, begin: int) -> Iterator[Batch]:
         """See `Feed`."""
         own = shares("split", self.batch_size, self.loader.device).own
-        keys = [
-            [(epoch, row, caption) for row, caption in batch[own]]
-            for batch in self.planned(epoch)[begin : self.batches_per_epoch]
+        planned = self.planned(epoch)[begin : self.batches_per_epoch]
+        keys: list[list[RowKey]] = [
+            [(epoch, row, caption) for row, caption in batch[own]] for batch in planned
         ]
+        aligned = self.options.train.align_epochs
+        if self.pairs is not None and epoch >= aligned:
+            paired = shares("split", self.pairs.count, self.loader.device).own
+            first = (epoch - aligned) * self.batches_per_epoch + begin
+            for number, batch in enumerate(keys, first):
+                for pair in self.pairs.of_batch(number)[paired]:
+                    batch += [(epoch, pair.a, pair.with_p), (epoch, pair.b, pair.with_q)]
         yield from self.loader.batches(epoch, TrainingRows(self.rows), keys)
 
     def names(self, rows: list[int]) -> list[str]:

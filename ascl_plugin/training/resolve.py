@@ -39,18 +39,27 @@ def resolve(options: Options, name: str = "run") -> Resolved:
     """
     data = _with_files(options.data)
     _refuse_combinations(data, options.train)
+    if options.loss.balanced_pairs and data.train_stream is not None:
+        raise ValueError(
+            "--balanced_pairs cannot be combined with --train_stream: a pair needs two images "
+            "whose captions are known before"
+        )
     if data.region_files is None:
         check_options("image_encoder", options.model.image_encoder)
     check_options("text_encoder", options.model.text_encoder)
     check_options("fusion", options.model.fusion)
     check_options("loss", options.loss.loss)
-    if (
-        options.loss.hard_pairs
-        and (options.loss.positives, options.loss.negatives) != ("none",) * 2
-    ):
-        raise ValueError("hard_pairs scores captions alone: set --positives none --negatives none")
-    if options.loss.hard_pairs and options.train.cached_chunk:
-        raise ValueError("hard_pairs and cached_chunk cannot be combined")
+    loss = options.loss
+    if loss.hard_pairs and (loss.positives not in ("join", "none") or loss.negatives != "none"):
+        raise ValueError(
+            "hard_pairs scores captions alone, or joined: set --positives none or join, and "
+            "--negatives none"
+        )
+    if loss.positives == "join" and data.captions_per_image == 1:
+        raise ValueError("--positives join needs --captions_per_image of at least 2")
+    for name in ("hard_pairs", "balanced_pairs"):
+        if getattr(loss, name) and options.train.cached_chunk:
+            raise ValueError(f"{name} and cached_chunk cannot be combined")
     train = _with_folder(_with_epochs(options.train, data.train_stream), name)
     return Resolved(data, options.model, options.loss, train)
 

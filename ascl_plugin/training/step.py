@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ascl_plugin.retrieval.balanced_scores import balanced_loss
+from ascl_plugin.retrieval.hard_pairs import HardPairs
 from ascl_plugin.retrieval.model import to_inputs
 from ascl_plugin.training.batches import Batch
 from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
@@ -66,20 +68,29 @@ class Step:
         """Add a batch's gradients; return False to skip the step."""
         inputs = to_inputs(batch, self.accelerator.device)
         objective = self.options.loss
-        counts = objective.hard_pairs, objective.other_pairs
+        hard_pairs = None
+        if objective.hard_pairs:
+            hard_pairs = HardPairs(
+                objective.hard_pairs, objective.other_pairs, objective.hard_every
+            )
         scoring = objective.negatives, objective.noise_strength, align
         autocast, chunk = self.accelerator.autocast, self.options.train.cached_chunk
         model = self.engine.raw_model
         cached = CachedEncoding(model, inputs, chunk, autocast) if chunk else None
         with autocast():
             if cached is None:
-                blocks = self.engine.model(inputs, *scoring, counts)
+                blocks = self.engine.model(inputs, *scoring, hard_pairs)
             else:
                 blocks = model.score(cached.images, cached.texts, inputs, *scoring)
-            hard = blocks.pop("hard_sim", None)
+            hard, balanced = blocks.pop("hard_sim", None), blocks.pop("balanced_sim", None)
             loss = self.loss(**blocks)
             if hard is not None:
                 loss = loss + objective.hard_weight * self.loss(hard)
+            if balanced is not None:
+                loss = loss + objective.balanced_weight * balanced_loss(
+                    balanced, objective.balanced_temperature, objective.balanced_margin,
+                    objective.balanced_focal, objective.balanced_sides,
+                )  # fmt: skip
         value = loss.item()
         self.losses.append(value)
         if not self._all_finite(math.isfinite(value), f"loss is {value}"):

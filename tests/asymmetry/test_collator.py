@@ -133,6 +133,25 @@ def test_several_captions_of_an_image():
         AsymmetryCollator(tokenize, captions_per_image=0)
 
 
+def test_joined_captions_are_others_of_the_image():
+    """Each caption of an image has one partner and is one; a caption alone is its own."""
+    collator = AsymmetryCollator(
+        tokenize, positives="join", negatives="gaussian", captions_per_image=4
+    )
+    given = [*rows()[:3], {"captions": ["alone"], "row": 8}]
+    batch = collator(given)
+    partner, owner = batch["partner"], batch["image_of_text"]
+    assert partner.sort().values.tolist() == list(range(12)) and partner[11] == 11
+    assert torch.equal(owner[partner], owner)
+    assert (partner != torch.arange(12))[:11].all()
+    assert len(batch["positive_noise_seed"]) == 12 and "positive_input_ids" not in batch
+    again, later = collator(given), collator([{**row, "epoch": 1} for row in given])
+    assert torch.equal(partner, again["partner"]) and not torch.equal(partner, later["partner"])
+    assert "partner" not in collator.without_generated()(given)
+    with pytest.raises(ValueError, match="captions_per_image of at least 2"):
+        AsymmetryCollator(tokenize, positives="join")
+
+
 def test_half_of_the_images_are_mirrored_and_others_in_another_epoch():
     def views(rows):
         return {"mirrored": torch.tensor([row.get("mirrored", False) for row in rows])}
@@ -182,7 +201,9 @@ def test_captions_that_are_empty_name_the_row_and_the_image(wrong):
 
 
 def test_strategies_that_there_are_not_are_refused():
-    with pytest.raises(ValueError, match=r"positives must be one of .*mixed, none, got 'both'"):
+    with pytest.raises(
+        ValueError, match=r"positives must be one of .*mixed, join, none, got 'both'"
+    ):
         AsymmetryCollator(tokenize, positives="both")
     with pytest.raises(ValueError, match=r"negatives must be one of gaussian, .* got 'noise'"):
         AsymmetryCollator(tokenize, negatives="noise")

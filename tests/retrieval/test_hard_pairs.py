@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, LateInteraction
+from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
 from ascl_plugin.retrieval.hard_pairs import (
     check_scorer,
     first_texts,
@@ -45,11 +45,34 @@ def test_scores_are_entries_of_the_whole_and_the_local_part_learns():
     assert images.pooled.grad is None and texts.words.grad.abs().sum() > 0
 
 
+def test_all_pairs_are_scored_in_one_block_of_the_same_values():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    images = ImageFeatures(draw(5, 3, 8).requires_grad_(), None, draw(5, 8).requires_grad_())
+    mask = torch.arange(4) < torch.tensor([4, 2, 0, 1, 3])[:, None]
+    texts = TextFeatures(draw(5, 4, 8).requires_grad_(), mask)
+    for scorer in (LateInteraction(0.3), CrossModalFusion(8, 2, 0.3, global_score="plain")):
+        found = score_hard_pairs(check_scorer(scorer), images, texts, 4)
+        torch.testing.assert_close(found, scorer(images, texts))
+        rows, columns = torch.arange(5).repeat_interleave(5), torch.arange(5).repeat(5)
+        pairs = scorer.score_pairs_local(images, texts, rows, columns).view(5, 5)
+        torch.testing.assert_close(scorer.local_scores(images, texts), pairs)
+        inputs = images.regions, texts.words
+        gradients = torch.autograd.grad(found.sum(), [*inputs, images.pooled], allow_unused=True)
+        assert gradients[2] is None
+        torch.testing.assert_close(gradients[:2], torch.autograd.grad(0.3 * pairs.sum(), inputs))
+
+
 def test_first_texts():
     assert first_texts(torch.tensor([0, 0, 1, 2, 2, 2])).tolist() == [0, 2, 3]
 
 
 def test_scorers_of_one_part_are_refused():
-    for scorer in (LateInteraction(), CrossModalFusion(8, 2)):
+    for scorer in (
+        LateInteraction(),
+        CrossModalFusion(8, 2),
+        CrossModalFusion(8, 2, local_weight=1.0, global_score="plain"),
+        PooledSimilarity(),
+    ):
         with pytest.raises(ValueError, match="hard_pairs needs a fusion of a local and a plain"):
             check_scorer(scorer)

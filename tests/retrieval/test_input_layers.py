@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("huggingface_hub", reason="extra `recipes`")
 
 from ascl_plugin import registry
-from ascl_plugin.features import TextFeatures
+from ascl_plugin.features import TextFeatures, whole_texts
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
 from ascl_plugin.retrieval.input_norm import InputNorm, Moments
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
@@ -140,6 +140,41 @@ def test_dropout_is_of_training_alone(make):
     assert not any(torch.equal(x, y) for x, y in zip(features(), features(), strict=True))
     model.eval()
     assert all(torch.equal(x, y) for x, y in zip(features(), features(), strict=True))
+
+
+@pytest.mark.parametrize("pool", ["none", "mean", "mean_max", "gpo"])
+def test_joined_captions_are_texts_of_both(make, pool):
+    """Texts 0 and 1 of two words each: T+ of both has the four words, whichever comes first."""
+    lexical = None if pool == "none" else {"kind": "bag", "vocabulary": list("abc")}
+    model = make(text_pool=pool, lexical=lexical).eval()
+    batch = cached() | {"partner": torch.tensor([1, 0, 2, 3, 4, 5])}
+    words = batch["words"][:2, :2].flatten(0, 1).repeat(2, 1, 1)
+    whole = {"words": words, "word_mask": torch.ones(2, 4, dtype=torch.bool)}
+    if lexical:
+        batch["lexical_ids"] = model.lexical.ids(["a b", "c", "", "a", "a", "b"])
+        whole["lexical_ids"] = model.lexical.ids(["a b c", "c a b"])
+    _, texts = model.encode(batch)
+    expected, found = model.encode_texts(whole), texts["positive_"]
+    sizes = {k: v.shape for k, v in model(batch).items()}
+    assert sizes == {"sim": (6, 6), "positive_sim": (6, 6)}
+    if pool == "none":
+        found, expected = (whole_texts(x) for x in (found, expected))
+    else:
+        found, expected = found.pooled, expected.pooled
+    torch.testing.assert_close(found[:2], expected)
+    negative = {f"negative_{k}": v.flip(0) for k, v in batch.items() if "word" in k or "ids" in k}
+    assert "positive_negative_sim" in model(batch | negative)
+
+
+def test_joined_wholes_are_those_of_joined_words(make):
+    """A model of wholes reads what was pooled before: the same T+ as from the words."""
+    model = make(text_pool="mean_max", fusion={"name": "pooled", "image": "pooled"}).eval()
+    batch = cached() | {"partner": torch.tensor([1, 2, 0, 3, 4, 5])}
+    batch["words"][2, 1], batch["word_mask"][2, 1] = 0, False  # captions of different lengths
+    texts = zip(batch["words"], batch["word_mask"], strict=True)
+    pooled = torch.stack([model.pool_words(words[mask]) for words, mask in texts])
+    short = {k: v for k, v in batch.items() if "word" not in k} | {"pooled_words": pooled}
+    torch.testing.assert_close(model(short)["positive_sim"], model(batch)["positive_sim"])
 
 
 def test_pools_by_hand():

@@ -16,6 +16,7 @@ from torch import nn
 
 from ascl_plugin import AsymmetryLoss, TripletLoss
 from ascl_plugin.retrieval import evaluator as evaluation
+from ascl_plugin.retrieval.balanced_scores import BALANCED, balanced_loss
 from ascl_plugin.retrieval.encoders import GridEncoder
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.shares import shares
@@ -48,6 +49,7 @@ COMPONENTS = {
     "captions alone": {"of": "captions"},
     "features of a cache": {"of": "cache"},
     "several captions": {"of": "several", "batches": 2},
+    "balanced": {"of": "balanced"},
     "accumulated": {"batches": 2},
     "in parts": {"batches": 2, "chunk": 2},
 }
@@ -58,7 +60,7 @@ OPTIONS = [
     "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16",
     "--image_encoder.grid=3",
     "--image_encoder.width=16", "--text_encoder.width=16", "--save_every=3", "--log_every=1",
-    "--align_epochs=1", "--eval_every=2", "--wise_ft_alpha=0.7",
+    "--align_epochs=1", "--eval_every=2", "--wise_ft_alpha=0.7", "--balanced_pairs=4",
     "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 
@@ -129,6 +131,8 @@ def whole_batch(model, of, number):
         batch |= {f"{prefix}{k}": v.roll(number, 0) for k, v in tokens.items()}
     if of == "several":
         batch["image_of_text"] = torch.tensor(OWNERS)
+    if of == "balanced":  # images 0 and 1, 2 and 3, ..., and a text of each
+        batch |= {f"balanced_{key}": value.flip(0) for key, value in batch.items()}
     if of in ("pixels", "several"):
         count = PAIRS if of == "pixels" else len(OWNERS)
         batch |= {p + "noise_seed": torch.randint(999, (count,)) for p in ("", "positive_")}
@@ -138,7 +142,11 @@ def whole_batch(model, of, number):
 def own_part(batch):
     """This process's pairs; their texts no longer than the longest of them."""
     own = shares("split", PAIRS, torch.device("cpu")).own
-    part = {name: value[own] for name, value in batch.items()}
+    paired = shares("split", PAIRS // 2, torch.device("cpu")).own
+    paired = slice(2 * paired.start, 2 * paired.stop)
+    part = {
+        name: value[paired if name.startswith(BALANCED) else own] for name, value in batch.items()
+    }
     if "image_of_text" in batch:
         owners = batch["image_of_text"]
         texts = (owners >= own.start) & (owners < own.stop)
@@ -184,7 +192,10 @@ def gradients(
                     blocks = model.score(cached.images, cached.texts, batch, negatives, **options)
                 else:
                     blocks = wrapped(batch, negatives, **options)
+                pairs = blocks.pop("balanced_sim", None)
                 value = loss(**blocks) / batches
+                if pairs is not None:
+                    value = value + balanced_loss(pairs, 0.1)
                 value.backward()
                 if chunk:
                     cached.carry_on()
