@@ -55,7 +55,8 @@ def test_a_clip_is_fine_tuned(train, clips, name, tune):
     if tune == "lora":
         pytest.importorskip("peft", reason="extra `lora`")
     both = [f"--{side}_encoder.tune={tune}" for side in ("image", "text")]
-    model = train(name, *tiny(clips, "tiny-vit", 24), *both, "--mixed_precision=no")
+    flags = [*both, "--mixed_precision=no", "--scenes_train=24", "--balanced_pairs=2"]
+    model = train(name, *tiny(clips, "tiny-vit", 24), *flags)
     assert isinstance(model.pooled_projection, torch.nn.Identity)
     assert model.image_encoder.tune == model.text_encoder.tune == tune
 
