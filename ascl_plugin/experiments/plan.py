@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "rerank": "rerank:experiment",
     "cases": "cases:experiment",
     "asymmetry": "asymmetry:experiment",
+    "front": "front:experiment",
     "paired": "paired:experiment",
 }
 

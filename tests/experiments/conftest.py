@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.fusion import CrossModalFusion, PooledSimilarity
 
 DIM = 8
+SIZE = 8  # scenes
 
 
 def trained(seed, images=12, per_image=3, fusion=None):
@@ -71,3 +73,47 @@ class FakeStudy:
 def fake_study(tmp_path):
     """A function of `models`, `seeds` and what `trained` takes: a `FakeStudy`."""
     return partial(FakeStudy, tmp_path)
+
+
+class Evaluator:
+    """Scores a text by how many of its words the captions of the row say; a little by chance."""
+
+    batch_size = 4
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.prepared = []
+        self.images = SimpleNamespace(prepare=lambda rows, *_, **__: self.prepared.extend(rows))
+
+    def _one(self, row, text):
+        said = set(" ".join(row.get("captions", ["a dog"])).split())
+        return sum(1 if word in said else -20 for word in text.split()) + self.rng.random() / 2
+
+    def pairs(self, rows, texts, index=None):
+        chosen = range(len(texts)) if index is None else index
+        return torch.tensor([self._one(rows[i], t) for i, t in zip(chosen, texts, strict=True)])
+
+    def score(self, rows, texts):
+        return torch.tensor([[self._one(row, text) for text in texts] for row in rows])
+
+
+@pytest.fixture
+def read_study(fake_study):
+    """A study of scenes, with `Evaluator` in place of models."""
+    scenes = pytest.importorskip("ascl_plugin.data.scenes", reason="extra `recipes`")
+    made = fake_study(models=("full", "none"))
+    rows = scenes.make("test", SIZE)
+    made.evaluators = []
+
+    def trained(model, seed):
+        texts, index = caption_to_image(made.data)
+        made.evaluators.append(Evaluator(seed))
+        return SimpleNamespace(
+            rows=made.data,
+            evaluator=made.evaluators[-1],
+            caption_to_image=index,
+            sim=made.evaluators[-1].score(made.data, texts),
+        )
+
+    made.data, made.rows, made.trained = rows, lambda: made.data, trained
+    return made

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("yaml", reason="extra `recipes`")
 
 from ascl_plugin.experiments.plan import EXPERIMENTS, read_plan
+from ascl_plugin.yaml_file import read_yaml
 
 STUDIES = Path(__file__).parents[2] / "recipes" / "experiments"
 
@@ -55,6 +56,17 @@ def test_our_studies_are_whole(name):
         for kind in ("negatives", "positives"):
             assert set(plan.experiments[experiment].get(kind, {}).values()) <= set(asked)
     assert set(EXPERIMENTS) == set(plan.experiments)
+
+
+def test_every_model_of_the_front_has_options_of_the_recipe():
+    pytest.importorskip("transformers", reason="extra `recipes`")
+    from ascl_plugin.training.arguments import parse_options
+
+    plan = read_plan(STUDIES / "front.yaml")
+    assert list(plan.experiments) == ["front"]
+    config = read_yaml(STUDIES.parents[1] / plan.config)
+    for options in plan.models.values():
+        parse_options([], {**config, **plan.options, **options})
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
