@@ -307,7 +307,7 @@ def one_process(rank, out, world):
         runs["batch norm"] = judged(out / "norm")
     else:
         runs["1-3, then"] = run(out / "1-3", "--resume", "--num_workers=2")
-        run(out / "parts-3", "--cached_chunk=2")
+        run(out / "parts-3", "--cached_chunk=2", "--balanced_pairs=0")
     found = {name: gradients(**options) for name, options in COMPONENTS.items()}
     torch.save({"components": found, "runs": runs, "bad": bad}, out / f"{rank}.pt")
     dist.destroy_process_group()
