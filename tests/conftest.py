@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import runpy
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -14,6 +12,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "programs"))
+from forked import start
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
 
@@ -43,22 +44,22 @@ def pytest_collection_modifyitems(items):
 def run_ranks():
     """Return a function that runs a program once per rank and loads the `OUT/RANK.pt` it writes.
 
-    Each rank runs `python PROGRAM OUT` (a fork would inherit threads), with one thread and the
-    environment that torchrun would set. It starts its process group by
+    Each rank is `python PROGRAM OUT` with one thread and the environment that torchrun would set,
+    forked from a process that has imported torch and run nothing (this one has threads, which a
+    fork would inherit). It starts its process group by
     `init_process_group("gloo", init_method=os.environ["INIT_METHOD"])`, before any Accelerator.
     """
 
     def run(program, out, world=2, timeout=600):
         with tempfile.TemporaryDirectory() as folder:
             ranks = [
-                subprocess.Popen(
-                    [sys.executable, program, out],
-                    env=os.environ | _rank_environment(rank, world, f"{folder}/store"),
-                )
+                start(program, [out], _rank_environment(rank, world, f"{folder}/store"))
                 for rank in range(world)
             ]
             try:
-                assert [process.wait(timeout=timeout) for process in ranks] == [0] * world
+                for process in ranks:
+                    process.join(timeout)
+                assert [process.exitcode for process in ranks] == [0] * world
             finally:
                 for process in ranks:
                     process.kill()
@@ -70,8 +71,7 @@ def run_ranks():
 def _rank_environment(rank, world, store):
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     return {name: str(number) for name, number in numbers.items()} | {
-        "INIT_METHOD": f"file://{store}?rank={rank}&world_size={world}",
-        "OMP_NUM_THREADS": "1",
+        "INIT_METHOD": f"file://{store}?rank={rank}&world_size={world}"
     }
 
 

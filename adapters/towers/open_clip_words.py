@@ -1,4 +1,4 @@
-"""open_clip's text towers, its own transformer or one of transformers: tokens as words."""
+"""open_clip's text towers, its own transformer or one of transformers: tokens or texts as words."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ class OpenClipWords(OpenClipHalf):
         max_words: longer texts are cut to this number of tokens, start and end included; None, and
             any number above it, mean the model's context (77 for CLIP).
         keep_special_tokens: count start and end tokens as words; False masks them out.
+        embedding: give each text's embedding, equal to `encode_text` of the bare model, as its only
+            word, without a mask; `keep_special_tokens` then says nothing.
         **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
     Shapes:
         input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). A tower
         trained to attend to padding (SigLIP) does so; the mask is True at real tokens all the same.
+        With `embedding`: words (T, 1, word_dim).
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class OpenClipWords(OpenClipHalf):
         weights: str | None = None,
         max_words: int | None = None,
         keep_special_tokens: bool = True,
+        embedding: bool = False,
         **half: Unpack[HalfOptions],
     ) -> None:
         check_max_words(max_words)
@@ -54,6 +58,7 @@ class OpenClipWords(OpenClipHalf):
         self.context: int = self.tokenizer.context_length
         self.max_words = min(max_words or self.context, self.context)
         self.keep_special_tokens = keep_special_tokens
+        self.embedding = embedding
         self.own_tokenizer = isinstance(self.tokenizer, open_clip.SimpleTokenizer)
         if self.own_tokenizer:
             self.pad_id = 0
@@ -104,7 +109,9 @@ class OpenClipWords(OpenClipHalf):
         return int(self._real(self.tokenizer(list(texts), self.max_words + 1)).all(1).sum())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        """Return the last tokens; padding is masked, start and end if so asked."""
+        """Return the last tokens; padding is masked, start and end if so asked. Or embeddings."""
+        if self.embedding:
+            return TextFeatures(self.embed(input_ids).unsqueeze(1))
         with self.gradients():
             words = self._tokens(input_ids)[:, : input_ids.shape[1]]
         dropped = [] if self.keep_special_tokens else self.special_ids
@@ -117,9 +124,8 @@ class OpenClipWords(OpenClipHalf):
 
     def fingerprint(self) -> dict[str, object]:
         """Return all that the features depend on, as JSON; the tokenizer is the model's own."""
-        return self._fingerprint(
-            max_words=self.max_words, keep_special_tokens=self.keep_special_tokens
-        )
+        options = {"max_words": self.max_words, "keep_special_tokens": self.keep_special_tokens}
+        return self._fingerprint(**options, **({"embedding": True} if self.embedding else {}))
 
     def _tokens(self, ids: Tensor) -> Tensor:
         """Return the tokens (T, L, word_dim), normalised as before the tower's own pooling."""

@@ -39,6 +39,7 @@ except ImportError as error:
     raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
 
 NORMS = ("layer", "l2", "none")
+PROJECTIONS = ("linear", "none")
 WEIGHTS = "model.safetensors"
 HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
 TEXT_INPUTS = (
@@ -77,9 +78,11 @@ class RetrievalModel(
             added to that projection; `{"kind": "lsa", "vocabulary": [...], "dim": 512}`: the
             vector of `LatentSemantics`, which are to be fitted first, follows the pooled words
             before it. Texts then come with `lexical_ids`. None: neither.
-
         context: a projection, with weights of its own, of the pooled input is added to each region
             and each word before their norm: a place in its whole.
+        projection: of pooled images and texts to the joint width: "linear", or "none" for a model
+            of wholes whose encoders share a space already, of width `dim`. With `feature_norm`
+            "none" and the towers of a CLIP, scores are then those of the bare model.
 
     Shapes:
         N pairs in, score blocks (N, N) out, N over all ranks; I images and T texts, (I, T).
@@ -100,8 +103,10 @@ class RetrievalModel(
         text_pool: str = "none",
         lexical: Mapping[str, Any] | None = None,
         context: bool = False,
+        projection: str = "linear",
     ) -> None:
         super().__init__()
+        _check_choice("projection", projection, PROJECTIONS)
         _check_choice("input_norm", input_norm, INPUT_NORMS)
         _check_choice("text_pool", text_pool, TEXT_POOLS)
         if lexical is not None and text_pool == "none":
@@ -119,7 +124,7 @@ class RetrievalModel(
         self.fusion: Scorer = _build("fusion", head)
         self.aligner = LateInteraction(align_local_weight, align_direction_weight)
         self.region_projection = nn.Linear(self.image_encoder.region_dim, dim)
-        self.pooled_projection = nn.Linear(self.image_encoder.pooled_dim, dim)
+        self.pooled_projection: nn.Module = nn.Linear(self.image_encoder.pooled_dim, dim)
         self.word_projection = nn.Linear(self.text_encoder.word_dim, dim)
         self.image_dropout = nn.Dropout(image_dropout)
         self.text_dropout = nn.Dropout(text_dropout)
@@ -141,7 +146,7 @@ class RetrievalModel(
             widths["text"] = self.text_pool.width
             if isinstance(self.lexical, LatentSemantics):
                 widths["text"] += self.lexical.dim
-            self.text_projection = nn.Linear(widths["text"], dim)
+            self.text_projection: nn.Module = nn.Linear(widths["text"], dim)
         self.region_context: nn.Linear | None = None
         self.word_context: nn.Linear | None = None
         if context:
@@ -149,6 +154,8 @@ class RetrievalModel(
                 raise ValueError("context needs a text_pool, and a fusion of regions and words")
             self.region_context = nn.Linear(widths["pooled"], dim, bias=False)
             self.word_context = nn.Linear(widths["text"], dim, bias=False)
+        if projection == "none":
+            self._leave_unprojected(widths, dim)
         self.input_norms = nn.ModuleDict()
         if input_norm != "none":
             frozen = {
@@ -165,6 +172,20 @@ class RetrievalModel(
                 root = input_norm == "sqrt_standard" and side == "image"
                 if frozen[side]:
                     self.input_norms[name] = InputNorm(width, root)
+
+    def _leave_unprojected(self, widths: dict[str, int], dim: int) -> None:
+        if not self.wholes_only:
+            raise ValueError(
+                "projection none is for models of wholes: --fusion pooled --fusion.image pooled "
+                "and a text_pool"
+            )
+        image, text = widths["pooled"], widths["text"]
+        if not image == text == dim:
+            raise ValueError(
+                "projection none needs pooled images, pooled texts and dim of one width, got "
+                f"{image}, {text} and {dim}"
+            )
+        self.pooled_projection = self.text_projection = nn.Identity()
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""

@@ -135,6 +135,11 @@ class ModelArguments:
         0.0, "align_epochs: weight of regions-to-words in the local score"
     )
     feature_norm: str = _option("layer", "norm of projected features", ["layer", "l2", "none"])
+    projection: str = _option(
+        "linear",
+        "projection of pooled images and texts (none: the encoders share a space of width dim)",
+        ["linear", "none"],
+    )
     image_dropout: float = _option(0.0, "dropout on the outputs of the image encoder")
     text_dropout: float = _option(0.0, "dropout on the outputs of the text encoder")
     input_norm: str = _option(
@@ -249,6 +254,11 @@ class TrainArguments:
     max_grad_norm: float = _option(0.0, "norm that gradients are clipped to (0: no clipping)")
     ema_decay: float = _option(
         0.0, "decay of the moving average of weights, which is validated and saved (0: off)"
+    )
+    wise_ft_alpha: float = _option(
+        1.0,
+        "weights validated and saved: this share of the trained ones, the rest of those that "
+        "training started from (1: off)",
     )
     gradient_accumulation_steps: int = _option(
         1, "batches in an optimizer step; gradients are averaged, negatives not added"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -42,6 +42,7 @@ from ascl_plugin.training.sharding import Engine, sharded, share_buffers
 from ascl_plugin.training.signals import StopSignal
 from ascl_plugin.training.step import Step
 from ascl_plugin.training.stream_feed import StreamFeed
+from ascl_plugin.training.wise_ft import WiseFT
 
 
 class Trainer:
@@ -82,8 +83,10 @@ class Trainer:
                 "cached_chunk needs one process, or several that each hold the whole model "
                 f"(DistributedDataParallel), got {type(self.model).__name__}"
             )
-        if args.ema_decay and sharded(self.model):
-            raise ValueError("ema_decay needs ranks that each hold the whole model, not FSDP2")
+        if (args.ema_decay or args.wise_ft_alpha != 1) and sharded(self.model):
+            name = "ema_decay" if args.ema_decay else "wise_ft_alpha"
+            raise ValueError(f"{name} needs ranks that each hold the whole model, not FSDP2")
+        self.wise_ft = WiseFT(model, args.wise_ft_alpha) if args.wise_ft_alpha != 1 else None
         self.average = WeightAverage(model, args.ema_decay) if args.ema_decay else None
         self.feed: Feed
         if isinstance(train_rows, Lanes):
@@ -192,8 +195,10 @@ class Trainer:
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()
         share_buffers(self.raw_model)
-        averaged = nullcontext() if self.average is None else self.average.in_place()
-        with averaged:
+        with ExitStack() as stack:
+            for other in (self.average, self.wise_ft):  # the average is what is interpolated
+                if other is not None:
+                    stack.enter_context(other.in_place())
             self._validate_weights(bar)
         self.accelerator.wait_for_everyone()
 

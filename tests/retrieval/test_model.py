@@ -274,6 +274,22 @@ def test_the_joint_width_is_the_models(fusion):
     assert scores.shape == (3, 2)
 
 
+def test_without_projections_scores_are_cosines_of_what_encoders_give():
+    """Mean words of width 8 against the grid's mean cell, of width 8 too."""
+    wholes = {"fusion": {"name": "pooled", "image": "pooled"}, "text_pool": "mean", "dim": 8}
+    model = RetrievalModel(GRID, WORDS, **wholes, projection="none", feature_norm="none").eval()
+    batch = batch_of(model, seeds=False, positives=False)
+    words = model.text_encoder(batch["input_ids"], batch["attention_mask"])
+    images = model.image_encoder(batch["pixel_values"]).pooled
+    mean = (words.words * words.mask[..., None]).sum(1) / words.mask.sum(1, keepdim=True)
+    expected = torch.cosine_similarity(images[:, None], mean[None], dim=2)
+    torch.testing.assert_close(model(batch)["sim"], expected)
+    with pytest.raises(ValueError, match="and dim of one width, got 8, 8 and 4"):
+        RetrievalModel(GRID, WORDS, **wholes | {"dim": 4}, projection="none")
+    with pytest.raises(ValueError, match="projection none is for models of wholes"):
+        make(projection="none")
+
+
 def test_to_inputs_moves_tensors_but_not_seeds():
     moved = to_inputs(
         {"words": torch.zeros(1), "row": torch.zeros(1), "positive_noise_seed": torch.zeros(1)},

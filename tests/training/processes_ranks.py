@@ -66,7 +66,7 @@ OPTIONS = [
     "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16",
     "--image_encoder.grid=3",
     "--image_encoder.width=16", "--text_encoder.width=16", "--save_every=3", "--log_every=1",
-    "--align_epochs=1", "--eval_every=2", "--balanced_pairs=4",
+    "--align_epochs=1", "--eval_every=2", "--wise_ft_alpha=0.7", "--balanced_pairs=4",
     "--negatives=gaussian", "--cpu=True", "--num_threads=1", "--log_with=none",
 ]  # fmt: skip
 
@@ -315,7 +315,7 @@ def one_process(rank, out, world):
         runs["batch norm"] = judged(out / "norm")
     else:
         runs["1-3, then"] = run(out / "1-3", "--resume", "--num_workers=2")
-        run(out / "parts-3", "--cached_chunk=2")
+        run(out / "parts-3", "--cached_chunk=2", "--balanced_pairs=0")
     found = {name: gradients(**options) for name, options in COMPONENTS.items()}
     torch.save({"components": found, "runs": runs, "bad": bad}, out / f"{rank}.pt")
     dist.destroy_process_group()

@@ -9,8 +9,6 @@ import re
 import runpy
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 import torch
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+import forked
 from safetensors.torch import load_file
 
 from ascl_plugin.data import scenes
@@ -43,16 +42,14 @@ STEPS = 24
 def start(folder, *more):
     """The recipe as a process of its own; what it prints goes into output.txt."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(RECIPE), *OPTIONS, f"--output_dir={folder}", *more]
-    with open(folder / "output.txt", "a") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    arguments = [*OPTIONS, f"--output_dir={folder}", *more]
+    return forked.start(RECIPE, arguments, output=folder / "output.txt")
 
 
 def finish(process, folder):
-    try:
-        code = process.wait(timeout=240)
-    finally:
-        process.kill()
+    process.join(240)
+    code = process.exitcode
+    process.kill()
     return code, (folder / "output.txt").read_text()
 
 
@@ -67,10 +64,10 @@ def stop_at(folder, step, number, *more):
     process = start(folder, *more)
     deadline = time.monotonic() + 240
     while last_step(folder) < step:
-        assert process.poll() is None, (folder / "output.txt").read_text()
+        assert process.exitcode is None, (folder / "output.txt").read_text()
         assert time.monotonic() < deadline, f"no step {step} in 240 s"
         time.sleep(0.002)
-    process.send_signal(number)
+    os.kill(process.pid, number)
     return finish(process, folder)
 
 

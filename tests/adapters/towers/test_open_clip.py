@@ -18,6 +18,7 @@ from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.models import make_model
 from ascl_plugin.training.resolve import resolve
+from ascl_plugin.training.wise_ft import WiseFT
 
 # (K, region width, word width)
 SIZES = {
@@ -200,6 +201,66 @@ def test_open_clip_loads_what_was_fine_tuned(clips, name, tune, tmp_path):
         again = RetrievalModel.from_pretrained(tmp_path / "model")
         scores = [m({**tokens, "pixel_values": x})["sim"] for m in (model, again)]
     torch.testing.assert_close(*scores)
+
+
+def dual_encoder(name, clips, tune):
+    """The towers alone: scores are cosines of the two embeddings."""
+    half = {"name": "open_clip", "model": name, "weights": clips[name], "tune": tune}
+    torch.manual_seed(1)
+    return RetrievalModel(
+        half, {**half, "embedding": True}, {"name": "pooled", "image": "pooled"}, dim=24,
+        feature_norm="none", text_pool="mean", projection="none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "tune"), [("tiny-vit", "lora"), ("tiny-vit", "full"), ("tiny-bert", "full")]
+)
+def test_fine_tuning_starts_at_the_bare_model(clips, name, tune):
+    """Cosines of encode_image and encode_text before the first step; after one, others."""
+    if tune == "lora":
+        pytest.importorskip("peft", reason="extra `lora`")
+    model = dual_encoder(name, clips, tune).eval()
+    bare = open_clip.create_model(name, clips[name]).eval()
+    batch = {**model.text_encoder.tokenize(CAPTIONS), "pixel_values": pixels(model)}
+    with torch.no_grad():
+        images = bare.encode_image(batch["pixel_values"], normalize=True)
+        texts = bare.encode_text(open_clip.get_tokenizer(name)(CAPTIONS), normalize=True)
+        torch.testing.assert_close(model(batch)["sim"], images @ texts.T, rtol=0, atol=1e-5)
+    assert torch.isfinite(training_step(model))
+    if tune == "full":  # the text tower's projection trains, too
+        moved = [n for n, p in model.text_encoder.named_parameters() if p.grad is not None]
+        assert any("proj.2" in n or "text_projection" in n for n in moved)
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1.0).step()
+    with torch.no_grad():
+        assert (model.eval()(batch)["sim"] - images @ texts.T).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_wise_ft_interpolates_merged_weights(clips, tune):
+    """Of a low-rank update W + BA, too: 0.7 W + 0.3 (W + BA) = W + 0.3 BA."""
+    if tune == "lora":
+        pytest.importorskip("peft", reason="extra `lora`")
+    model = dual_encoder("tiny-vit", clips, tune)
+
+    def merged():
+        both = (model.image_encoder, model.text_encoder)
+        return [x for half in both for x in half.merged_state().values()]
+
+    first, wise = merged(), WiseFT(model, 0.3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    trained = merged()
+    with wise.in_place():
+        for old, new, between in zip(first, trained, merged(), strict=True):
+            torch.testing.assert_close(between, 0.7 * old + 0.3 * new, rtol=1e-4, atol=1e-5)
+    for old, new in zip(trained, merged(), strict=True):
+        assert torch.equal(old, new)
+    if tune == "lora":
+        with pytest.raises(ValueError, match=r"that start at 0 .*\.lora_B\.default\.weight"):
+            WiseFT(model, 0.3)
 
 
 def test_export_wants_both_halves_of_one_model(clips, tmp_path):
