@@ -309,7 +309,8 @@ class RetrievalModel(
         pairs = {k.removeprefix(BALANCED): v for k, v in batch.items() if k.startswith(BALANCED)}
         if pairs:
             images, texts = self.encode_images(pairs), self.encode_texts(pairs)
-            blocks["balanced_sim"] = gather(balanced_scores(self.fusion, images, texts))
+            scorer = self.aligner if align else self.fusion
+            blocks["balanced_sim"] = gather(balanced_scores(scorer, images, texts))
         return blocks
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
