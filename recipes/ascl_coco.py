@@ -36,7 +36,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from datasets import Dataset
 
-from ascl_plugin.asymmetry import AsymmetryCollator, PhraseBank
+from ascl_plugin.asymmetry import AsymmetryCollator, TextEdits
+from ascl_plugin.asymmetry.captions.text_edits import NEGATIVE_EDITS, POSITIVE_EDITS
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.disk import write_json
 from ascl_plugin.report.terminal import print_results
@@ -133,9 +134,9 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         model.text_encoder, cache if data.cache_texts else None, int(data.feature_memory * 2**30),
         model.lexical_ids, model.pool_words,
     )  # fmt: skip
-    phrases = None
-    if loss.negatives == "insert":
-        phrases = PhraseBank(captions, accelerator.is_main_process)
+    edits = None
+    if loss.negatives in NEGATIVE_EDITS or loss.positives in POSITIVE_EDITS:
+        edits = TextEdits(captions, progress=accelerator.is_main_process)
     del captions
     fed_texts, fed_images = texts, images
     if "train" not in tables:
@@ -143,7 +144,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         if data.region_files is None:
             fed_images = ImageInputs(model.image_encoder, memory=0)
     collator = AsymmetryCollator(
-        fed_texts, fed_images, loss.positives, loss.negatives, train.seed, phrases,
+        fed_texts, fed_images, loss.positives, loss.negatives, train.seed, edits,
         data.captions_per_image, data.mirror_views,
     )  # fmt: skip
     evaluator = Evaluator(

@@ -1,6 +1,6 @@
 """Generated positives and negatives."""
 
-from ascl_plugin.asymmetry.captions.phrase_bank import PhraseBank
+from ascl_plugin.asymmetry.captions.text_edits import TextEdits
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.asymmetry.embedding import NEGATIVES, generate_negatives
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
@@ -9,7 +9,7 @@ __all__ = [
     "NEGATIVES",
     "POSITIVES",
     "AsymmetryCollator",
-    "PhraseBank",
+    "TextEdits",
     "generate_negatives",
     "generate_positive",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ascl_plugin.asymmetry.captions.phrase_bank import PhraseBank
+from ascl_plugin.asymmetry.captions.text_edits import NEGATIVE_EDITS, POSITIVE_EDITS, TextEdits
 from ascl_plugin.asymmetry.embedding import NEGATIVES
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 from ascl_plugin.interfaces import Row
@@ -21,20 +21,20 @@ GENERATED = ("positive", "negative", "positive_negative")  # texts generated bes
 class AsymmetryCollator:
     """Collate function for image-text pairs with generated positives and negatives.
 
-    Generated positives (Asymmetry-II and -III) are made here, on raw text, and so are the negatives
-    "insert". The other generated negatives (Asymmetry-I) act on embeddings, which exist only in the
-    model: here each pair gets their seed. Everything drawn is a function of (seed, epoch, row,
-    caption), so a batch is the same with any number of workers or processes.
+    Generated positives (Asymmetry-II and -III) are made here, on raw text, and so are negatives
+    that are edits of it. Noises (Asymmetry-I) act on embeddings, which exist only in the model:
+    here each pair gets their seed. Everything drawn is a function of (seed, epoch, row, caption),
+    so a batch is the same with any number of workers or processes.
 
     Args:
         texts: list of T strings -> dict of tensors with T rows each (a tokenizer's
             `input_ids`, `attention_mask`; or `words`, `word_mask` looked up in a cache).
         images: list of rows -> dict of tensors (`pixel_values`, or `regions` and `pooled`);
             None leaves images out.
-        positives: "concatenate", "truncate", "mixed" or "none".
+        positives: one of `ascl_plugin.asymmetry.POSITIVES`.
         negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
         seed: seed of everything drawn.
-        phrases: bank of the phrases that "insert" inserts.
+        edits: maker of positives and negatives that are `TextEdits`.
         captions_per_image: captions of an image in a batch; an image that has fewer brings each
             once.
         mirror_views: mirror half of the images, drawn for each (seed, epoch, row).
@@ -47,13 +47,13 @@ class AsymmetryCollator:
         Calling it gives a dict of tensors, of N images and T texts (T = N with one caption an
         image): what `texts` and `images` return, the same of the generated positives under keys
         prefixed `positive_`, `noise_seed`, `positive_noise_seed` and `caption_index` (T,) int64,
-        `row` (N,) int64. With "insert", the negatives' tensors under `negative_` and
+        `row` (N,) int64. With edits, the negatives' tensors under `negative_` and
         `positive_negative_` in place of the seeds. With several captions an image, `image_of_text`
         (T,) int64, the place of each text's image in the batch.
 
     Raises:
-        ValueError: an unknown strategy; "insert" without `phrases`; a row without captions or with
-            an empty one; `captions_per_image` below 1.
+        ValueError: an unknown strategy; one that needs `edits`; a row without captions or with an
+            empty one; `captions_per_image` below 1.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AsymmetryCollator:
         positives: str = "mixed",
         negatives: str = "mixture",
         seed: int = 0,
-        phrases: PhraseBank | None = None,
+        edits: TextEdits | None = None,
         captions_per_image: int = 1,
         mirror_views: bool = False,
     ) -> None:
@@ -71,8 +71,12 @@ class AsymmetryCollator:
             raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
         if negatives not in NEGATIVES:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
-        if (phrases is None) == (negatives == "insert"):
-            raise ValueError('phrases, a PhraseBank of training captions, go with "insert" alone')
+        edited = positives in POSITIVE_EDITS or negatives in NEGATIVE_EDITS
+        if (edits is None) == edited:
+            raise ValueError(
+                "edits, TextEdits of training captions, go with positives or negatives that are "
+                f"edits of texts, got positives {positives!r}, negatives {negatives!r}"
+            )
         if captions_per_image < 1:
             raise ValueError(f"captions_per_image must be at least 1, got {captions_per_image}")
         self.texts = texts
@@ -80,7 +84,7 @@ class AsymmetryCollator:
         self.positives = positives
         self.negatives = negatives
         self.seed = seed
-        self.phrases = phrases
+        self.edits = edits
         self.captions_per_image = captions_per_image
         self.mirror_views = mirror_views
 
@@ -148,16 +152,25 @@ class AsymmetryCollator:
         # drawn for all strategies, so that one switched off leaves the others unchanged
         seeds = generator.integers(2**62, size=2)
         if self.positives != "none":
-            drawn["positive"] = generate_positive(captions, chosen, self.positives, generator)
+            drawn["positive"] = self._positive(captions, chosen, generator)
         for text, prefix, seed in (("caption", "", seeds[0]), ("positive", "positive_", seeds[1])):
             if text not in drawn or self.negatives == "none":
                 continue
-            if self.phrases is not None:
+            if self.edits is not None and self.negatives in NEGATIVE_EDITS:
                 chance = np.random.default_rng(int(seed))
-                drawn[f"{prefix}negative"] = self.phrases.insert(drawn[text], captions, chance)
+                drawn[f"{prefix}negative"] = self.edits.negative(
+                    drawn[text], captions, self.negatives, chance
+                )
             else:
                 drawn[f"{prefix}noise_seed"] = int(seed)
         return drawn
+
+    def _positive(
+        self, captions: Sequence[str], chosen: int, generator: np.random.Generator
+    ) -> str:
+        if self.edits is not None and self.positives in POSITIVE_EDITS:
+            return self.edits.positive(captions[chosen], captions, self.positives, generator)
+        return generate_positive(captions, chosen, self.positives, generator)
 
     def viewed(self, row: Row, place: int = 0) -> Row:
         """Return the row with the view that is drawn for it."""

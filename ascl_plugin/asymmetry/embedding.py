@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ascl_plugin.asymmetry.captions.text_edits import NEGATIVE_EDITS
 from ascl_plugin.features import TextFeatures, mean_of_places, whole_texts, wide
 
 # A noise takes real words (L, D), a strength and a generator, and returns new words (L, D).
@@ -66,8 +67,8 @@ _NOISES: dict[str, tuple[Noise, float]] = {
 }
 STRENGTH = {name: strength for name, (_, strength) in _NOISES.items()}
 # Kinds of generated negatives. "mixture" draws one of the five noises for each sample (the authors'
-# public code draws one a batch); "insert" is no noise: `captions.phrase_bank` makes it in the text.
-NEGATIVES = (*_NOISES, "mixture", "insert", "none")
+# public code draws one a batch). The edits are no noise: `TextEdits` makes them in the text.
+NEGATIVES = (*_NOISES, "mixture", *NEGATIVE_EDITS, "none")
 
 
 def generate_negatives(
@@ -79,7 +80,7 @@ def generate_negatives(
         texts: words (T, L, D), projected, as the scorer sees them.
         seeds: (T,) int64; a text's noise is a function of its own seed and nothing else, the same
             on every device, whatever else is in the batch and however long the padding.
-        kind: one of `NEGATIVES` except "insert" and "none".
+        kind: one of `NEGATIVES` except "none" and edits of the text.
         strength: size of the noise, in the unit each noise names; by default its `STRENGTH`.
 
     Returns:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ascl_plugin.asymmetry.captions.edits import join, truncate
+from ascl_plugin.asymmetry.captions.text_edits import POSITIVE_EDITS
 
-# Strategies of `generate_positive`, and "none". "mixed" draws one of the two for each sample.
-POSITIVES = ("concatenate", "truncate", "mixed", "none")
+# Strategies of `generate_positive`, of which "mixed" draws one for each sample.
+STRATEGIES = ("concatenate", "truncate", "mixed")
+POSITIVES = (*STRATEGIES, *POSITIVE_EDITS, "none")
 
 
 def generate_positive(
@@ -24,8 +26,8 @@ def generate_positive(
             caption stays alone), "truncate" (Asymmetry-III: the first half) or "mixed".
         generator: the only source of chance.
     """
-    if strategy not in POSITIVES or strategy == "none":
-        raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {strategy!r}")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"positives must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if strategy == "mixed":
         strategy = ("concatenate", "truncate")[generator.integers(2)]
     if strategy == "truncate":

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.asymmetry import NEGATIVES, POSITIVES
 from ascl_plugin.retrieval.lexical import LEXICAL
 from ascl_plugin.yaml_file import parse_yaml, read_yaml
 
@@ -161,9 +161,7 @@ class LossArguments:
     """The objective, and the positives and negatives generated for it."""
 
     loss: Component = _option(Component("ascl"), "loss")  # noqa: RUF009
-    positives: str = _option(
-        "mixed", "generated positives", ["concatenate", "truncate", "mixed", "none"]
-    )
+    positives: str = _option("mixed", "generated positives", list(POSITIVES))
     negatives: str = _option("mixture", "generated negatives", list(NEGATIVES))
     noise_strength: float | None = _option(
         None, "strength of the negatives' noise (default: each noise's own)"

@@ -56,8 +56,6 @@ def resolve(options: Options, name: str = "run") -> Resolved:
         raise ValueError("hard_pairs scores captions alone: set --positives none --negatives none")
     if options.loss.hard_pairs and options.train.cached_chunk:
         raise ValueError("hard_pairs and cached_chunk cannot be combined")
-    if options.loss.balanced_pairs and options.train.cached_chunk:
-        raise ValueError("balanced_pairs and cached_chunk cannot be combined")
     train = _with_folder(_with_epochs(options.train, data.train_stream), name)
     return Resolved(data, options.model, options.loss, train)
 

@@ -77,6 +77,7 @@ class Step:
                 blocks = self.engine.model(inputs, *scoring, counts)
             else:
                 blocks = model.score(cached.images, cached.texts, inputs, *scoring)
+                blocks |= model.score_balanced(inputs, align)
             hard, balanced = blocks.pop("hard_sim", None), blocks.pop("balanced_sim", None)
             loss = self.loss(**blocks)
             if hard is not None:

@@ -50,6 +50,11 @@ COMPONENTS = {
     "features of a cache": {"of": "cache"},
     "several captions": {"of": "several", "batches": 2},
     "balanced": {"of": "balanced"},
+    "balanced, hard pairs": {
+        "of": "balanced",
+        "hard_pairs": (1, 1),
+        "fusion": {"num_heads": 2, "global_score": "plain"},
+    },
     "accumulated": {"batches": 2},
     "in parts": {"batches": 2, "chunk": 2},
 }
@@ -192,10 +197,12 @@ def gradients(
                     blocks = model.score(cached.images, cached.texts, batch, negatives, **options)
                 else:
                     blocks = wrapped(batch, negatives, **options)
-                pairs = blocks.pop("balanced_sim", None)
+                pairs, hard = blocks.pop("balanced_sim", None), blocks.pop("hard_sim", None)
                 value = loss(**blocks) / batches
                 if pairs is not None:
                     value = value + balanced_loss(pairs, 0.1)
+                if hard is not None:
+                    value = value + loss(hard)
                 value.backward()
                 if chunk:
                     cached.carry_on()

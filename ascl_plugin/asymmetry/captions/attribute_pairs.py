@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,17 +147,19 @@ class AttributePairs:
         image, kind = self._images[a], own.attribute.kind
         if whole:
             return values_of(image.content.words, kind)
-        return {value for each in _of_noun(image, own.head, kind) for value in each.values}
+        return said_of_noun(image, own.head, kind)
 
 
-def _of_noun(image: ReadImage, head: str, kind: str) -> Iterator[Attribute]:
-    for mention in image.mentions:
-        if mention.phrase.head == head:
-            yield from (
-                each
-                for each in attributes_of(mention.caption.text, mention.phrase)
-                if each.kind == kind
-            )
+def said_of_noun(image: ReadImage, head: str, kind: str) -> set[str]:
+    """Return the values of a kind that an image's captions tell of a noun."""
+    return {
+        value
+        for mention in image.mentions
+        if mention.phrase.head == head
+        for each in attributes_of(mention.caption.text, mention.phrase)
+        if each.kind == kind
+        for value in each.values
+    }
 
 
 def _key(told: Told, opposite: bool = False) -> Hashable:

@@ -223,7 +223,7 @@ class BalancedBank:
         for row, told in ((a, p), (b, q)):
             hosts = self._images[row].hosts(told)
             host = hosts[rng.integers(len(hosts))]
-            at, joiner = _place(host, rng)
+            at, joiner = free_place(host, rng)
             with_p, with_q = (
                 f"{host.text[:at]} {joiner} {of.inserted}{host.text[at:]}" for of in (p, q)
             )
@@ -252,11 +252,10 @@ class BalancedBank:
         self, offered: Sequence[Mention], row: int, rng: np.random.Generator
     ) -> Iterator[Mention]:
         """Yield the mentions whose object an image lacks, in a drawn order."""
-        content = self._images[row].content
-        for place in rng.permutation(len(offered)):
-            mention = offered[place]
-            if content.lacks(mention.thing, mention.phrase.head):
-                yield mention
+        image = self._images[row]
+        yield from (
+            offered[place] for place in rng.permutation(len(offered)) if image.lacks(offered[place])
+        )
 
     @cached_property
     def _replaceable(self) -> list[list[Mention]]:
@@ -284,7 +283,7 @@ class BalancedBank:
         return [double(told) for told in self._singles]
 
 
-def _place(host: ReadCaption, rng: np.random.Generator) -> tuple[int, str]:
+def free_place(host: ReadCaption, rng: np.random.Generator) -> tuple[int, str]:
     """Return the character of a place for one more phrase, and the word that ties it."""
     found = places(host.text, host.phrases)
     at = found[rng.integers(len(found))]

@@ -19,7 +19,10 @@ _LINKS = {
     "onto", "from", "and", "or", "wearing", ",", ";",
 }  # fmt: skip
 # Words across which two nouns can be exchanged with nothing becoming false.
-_EITHER_WAY = {"and", "or", "with", "near", "beside", "by", "next", "to", "alongside", ",", ";"}
+_EITHER_WAY = {
+    "and", "or", "with", "near", "beside", "by", "next", "to", "alongside", ",", ";", "his", "her",
+    "its", "their",
+}  # fmt: skip
 _LISTING = {"and", "or", ","}
 # Openings of a phrase for a new thing: "a bird" can be added to a sentence, "the sky" cannot.
 OPENERS = frozenset(("a", "an", "one", "two", "three", "four", "five", "some", "several", "many"))

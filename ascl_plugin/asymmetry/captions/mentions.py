@@ -120,6 +120,10 @@ class ReadImage:
         enough = min(2, len(self.captions))
         return [one for one in self.offered if self._named[one.thing] >= enough]
 
+    def lacks(self, mention: Mention) -> bool:
+        """Return True if no caption names the object of a mention."""
+        return self.content.lacks(mention.thing, mention.phrase.head)
+
     def hosts(self, mention: Mention) -> list[ReadCaption]:
         """Return the captions that do not name the object of a mention."""
         head = mention.phrase.head
