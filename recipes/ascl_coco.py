@@ -1,7 +1,7 @@
 """Trains an asymmetry-sensitive retrieval model, scores it, re-ranks.
 
     accelerate launch recipes/ascl_coco.py                       # drawn scenes, no download
-    accelerate launch recipes/ascl_coco.py --data_root DIR       # the same small model on DIR
+    accelerate launch recipes/ascl_coco.py --data_root DIR       # a small model on DIR
     accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
     accelerate launch recipes/ascl_coco.py --train_stream 'shards/*.tar' --max_steps 100000
