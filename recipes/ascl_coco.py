@@ -1,7 +1,7 @@
 """Trains an asymmetry-sensitive retrieval model, scores it, re-ranks.
 
     accelerate launch recipes/ascl_coco.py                       # drawn scenes, no download
-    accelerate launch recipes/ascl_coco.py --data_root DIR       # the same small model on DIR
+    accelerate launch recipes/ascl_coco.py --data_root DIR       # a small model on DIR
     accelerate launch recipes/ascl_coco.py --data_root DIR --region_files FILES   # no pictures
     accelerate launch recipes/ascl_coco.py --data_root DIR --config recipes/configs/coco_acf.yaml
     accelerate launch recipes/ascl_coco.py --train_stream 'shards/*.tar' --max_steps 100000
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
     folder = "the folder"
     try:
         end_with_launcher()
-        options = resolve(parse_options(argv, CONFIGS / "small.yaml", __doc__), name)
+        options = resolve(parse_options(argv, default_config(argv), __doc__), name)
         folder = str(options.folder)
         refuse_finished(options.folder, options.train.resume)
         accelerator = make_accelerator(options)
@@ -100,6 +100,12 @@ def main(argv: list[str] | None = None, name: str = "ascl_coco") -> int:
         # on every rank: this may be the only one that met it
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 2
+
+
+def default_config(argv: list[str] | None) -> Path:
+    """Return the file of options without `--config`: of drawn scenes, or of given data."""
+    flags = {word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)}
+    return CONFIGS / ("small.yaml" if flags & {"--data_root", "--train_stream"} else "scenes.yaml")
 
 
 def run(options: Resolved, accelerator: Accelerator) -> int:

@@ -26,9 +26,10 @@ PAD, UNKNOWN = 0, 1
 class GridEncoder(nn.Module):
     """A convolutional encoder whose regions are the cells of a grid.
 
-    Two convolutions without overlap (4 x 4 pixels, then 4 x 4 of those) make a cell of 16 x 16
-    pixels; a third adds its eight neighbours. On drawn scenes this learns to tell objects apart in
-    far fewer and cheaper steps than the usual four 3 x 3 layers of stride 2.
+    Two convolutions make a cell of 16 x 16 pixels: patches of 6 x 6 that overlap, then 4 x 4 of
+    those, each with a norm. To its own content a cell adds that of its eight neighbours, channel by
+    channel, with weights that start at 0. On drawn scenes these two layers, which match templates,
+    learn objects and their colours in a fraction of the steps that three take.
 
     Args:
         width: channels of a cell, D_v; a multiple of 8.
@@ -48,17 +49,15 @@ class GridEncoder(nn.Module):
         self.region_dim = self.pooled_dim = width
         # GroupNorm: unlike batch norm it is independent of the rest of the batch
         self.cells = nn.Sequential(
-            nn.Conv2d(3, width // 2, 4, stride=4),
+            nn.Conv2d(3, width // 2, 6, stride=4, padding=1, bias=False),
+            nn.GroupNorm(4, width // 2),
             nn.ReLU(inplace=True),
             nn.Conv2d(width // 2, width, 4, stride=4, bias=False),
             nn.GroupNorm(8, width),
             nn.ReLU(inplace=True),
         )
-        self.neighbours = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.GroupNorm(8, width),
-            nn.ReLU(inplace=True),
-        )
+        self.neighbours = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        nn.init.zeros_(self.neighbours.weight)
         self.position = nn.Parameter(torch.zeros(1, width, grid, grid))
         nn.init.normal_(self.position, std=0.02)
 
@@ -72,13 +71,17 @@ class GridEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
         """Return the cells of the grid, row by row, and their mean."""
-        regions = self.neighbours(self.cells(pixel_values) + self.position)
+        cells = self.cells(pixel_values)
+        regions = cells + self.neighbours(cells) + self.position
         regions = regions.flatten(2).transpose(1, 2)
         return ImageFeatures(regions, None, regions.mean(1))
 
 
 class WordTransformer(nn.Module):
     """A small transformer over the words of a vocabulary.
+
+    A convolution over three words comes first, and is added: it ties "red" to the "car" behind it.
+    Attention alone, whose places start small, did not learn that within the default run.
 
     Args:
         vocabulary: known words; all others share one id.
@@ -105,6 +108,7 @@ class WordTransformer(nn.Module):
         self.word_dim = width
         self.max_words = max_words
         self.embed = nn.Embedding(len(vocabulary) + 2, width, padding_idx=PAD)
+        self.neighbours = nn.Conv1d(width, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(max_words, width))
         nn.init.normal_(self.position, std=0.02)
         layer = nn.TransformerEncoderLayer(
@@ -141,7 +145,9 @@ class WordTransformer(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """Return words in context; padding is masked."""
         mask = attention_mask.bool()
-        words = self.embed(input_ids) + self.position[: input_ids.shape[1]]
+        words = self.embed(input_ids)  # 0 for padding, as beyond the ends
+        near = self.neighbours(words.transpose(1, 2)).relu().transpose(1, 2)
+        words = words + near + self.position[: input_ids.shape[1]]
         return TextFeatures(self.layers(words, src_key_padding_mask=~mask), mask)
 
 

@@ -377,15 +377,16 @@ class RetrievalModel(
             blocks = self._score_hard(batch, hard_pairs)
         else:
             blocks = self.score(*self.encode(batch), batch, negatives, strength, align)
-        return blocks | self.score_balanced(batch)
+        return blocks | self.score_balanced(batch, align)
 
-    def score_balanced(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def score_balanced(self, batch: dict[str, Tensor], align: bool) -> dict[str, Tensor]:
         """Return `balanced_sim` of `forward`, if the batch has balanced pairs. Collective."""
         pairs = {k.removeprefix(BALANCED): v for k, v in batch.items() if k.startswith(BALANCED)}
         if not pairs:
             return {}
         images, texts = self.encode_images(pairs), self.encode_texts(pairs)
-        return {"balanced_sim": gather(balanced_scores(self.fusion, images, texts))}
+        scorer = self.aligner if align else self.fusion
+        return {"balanced_sim": gather(balanced_scores(scorer, images, texts))}
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""

@@ -173,8 +173,7 @@ class ListedFeed:
                 for drawn in collator.draws({"captions": captions[row], **key}):
                     yield from (drawn[kind] for kind in ("caption", *GENERATED) if kind in drawn)
         if self.pairs is not None:
-            paired = max(0, epochs - self.options.train.align_epochs)
-            yield from self.pairs.texts(paired * self.batches_per_epoch)
+            yield from self.pairs.texts(epochs * self.batches_per_epoch)
 
     def batches(self, epoch: int, begin: int) -> Iterator[Batch]:
         """See `Feed`."""
@@ -183,10 +182,9 @@ class ListedFeed:
         keys: list[list[RowKey]] = [
             [(epoch, row, caption) for row, caption in batch[own]] for batch in planned
         ]
-        aligned = self.options.train.align_epochs
-        if self.pairs is not None and epoch >= aligned:
+        if self.pairs is not None:
             paired = shares("split", self.pairs.count, self.loader.device).own
-            first = (epoch - aligned) * self.batches_per_epoch + begin
+            first = epoch * self.batches_per_epoch + begin
             for number, batch in enumerate(keys, first):
                 for pair in self.pairs.of_batch(number)[paired]:
                     batch += [(epoch, pair.a, pair.with_p), (epoch, pair.b, pair.with_q)]

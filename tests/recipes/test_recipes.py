@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     assert metrics["val"]["rows"][0]["metrics"]["rsum"] == metrics["best"]["rsum"]
     assert "| initial" in output and "| reranked" in output and "asym1_richer" in output
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and small.yaml's
+    assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and scenes.yaml's
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(lines) == 8 + 2 and lines[-1]["val_rsum"] >= 0 and lines[-1]["step"] == 8
 
@@ -91,6 +92,13 @@ def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):
     assert metrics["initial"].metrics == pytest.approx(written["initial"].metrics)
     assert metrics.asymmetry == pytest.approx(written.asymmetry)
     assert evaluator.score(rows, caption_to_image(rows)[0]).shape == (12, 60)
+
+
+def test_drawn_scenes_and_given_data_have_defaults_of_their_own():
+    chosen = runpy.run_path(str(RECIPES / "ascl_coco.py"))["default_config"]
+    assert chosen(["--seed=1", "--scenes_train", "9"]).name == "scenes.yaml"
+    for flags in (["--data_root", "x"], ["--seed=1", "--train_stream=x.tar"]):
+        assert chosen(flags).name == "small.yaml"
 
 
 def test_the_flickr_recipe_is_the_same_under_its_own_name():
