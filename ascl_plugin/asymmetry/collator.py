@@ -158,7 +158,7 @@ class AsymmetryCollator:
             "caption_index": chosen,
             "caption": captions[chosen],
         }
-        if self.positives == self.negatives == "none":
+        if self.positives in ("join", "none") and self.negatives == "none":
             return drawn
         generator = np.random.default_rng([*place_of_draw, chosen])
         # drawn for all strategies, so that one switched off leaves the others unchanged
