@@ -116,13 +116,14 @@ def score_hard_pairs(
         scorer: see `LocalPairs`.
         images: this rank's images.
         texts: one text of each of them.
-        hardest, others: see `hard_pairs`. If all pairs are asked for, it is S_local of all, in one
-            block: what is trained on all pairs means something by itself.
+        hardest, others: see `hard_pairs`; if all pairs are asked for, they are scored in one block,
+            which costs less a pair.
     """
     texts = gather_features(texts)
-    if max(hardest, others) >= len(texts) - 1:
-        return gather(scorer.local_scores(images, texts))
     plain = scorer.plain_scores(images, texts).detach()
+    if max(hardest, others) >= len(texts) - 1:
+        local = scorer.local_scores(images, texts)
+        return gather(scorer.u2 * local + (1 - scorer.u2) * plain)
     every = gather(plain)
     rows, columns = hard_pairs(every, hardest, others)
     first = shares("own", len(images), every.device).own.start

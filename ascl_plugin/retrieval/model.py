@@ -78,8 +78,6 @@ class RetrievalModel(
             added to that projection; `{"kind": "lsa", "vocabulary": [...], "dim": 512}`: the
             vector of `LatentSemantics`, which are to be fitted first, follows the pooled words
             before it. Texts then come with `lexical_ids`. None: neither.
-        context: a projection, with weights of its own, of the pooled input is added to each region
-            and each word before their norm: a place in its whole.
         projection: of pooled images and texts to the joint width: "linear", or "none" for a model
             of wholes whose encoders share a space already, of width `dim`. With `feature_norm`
             "none" and the towers of a CLIP, scores are then those of the bare model.
@@ -102,7 +100,6 @@ class RetrievalModel(
         input_norm: str = "none",
         text_pool: str = "none",
         lexical: Mapping[str, Any] | None = None,
-        context: bool = False,
         projection: str = "linear",
     ) -> None:
         super().__init__()
@@ -147,13 +144,6 @@ class RetrievalModel(
             if isinstance(self.lexical, LatentSemantics):
                 widths["text"] += self.lexical.dim
             self.text_projection: nn.Module = nn.Linear(widths["text"], dim)
-        self.region_context: nn.Linear | None = None
-        self.word_context: nn.Linear | None = None
-        if context:
-            if self.text_pool is None or self.wholes_only:
-                raise ValueError("context needs a text_pool, and a fusion of regions and words")
-            self.region_context = nn.Linear(widths["pooled"], dim, bias=False)
-            self.word_context = nn.Linear(widths["text"], dim, bias=False)
         if projection == "none":
             self._leave_unprojected(widths, dim)
         self.input_norms = nn.ModuleDict()
@@ -193,15 +183,12 @@ class RetrievalModel(
 
     def _encode_raw_images(self, raw: ImageFeatures, with_regions: bool) -> ImageFeatures:
         assert raw.pooled is not None
-        whole = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
-        pooled = self._normalize(self.pooled_projection(whole))
+        pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
+        pooled = self._normalize(self.pooled_projection(pooled))
         if not with_regions:
             return ImageFeatures(pooled.unsqueeze(1), None, pooled)
         regions = self.image_dropout(self._norm_inputs("region", raw.regions))
-        regions = self.region_projection(regions)
-        if self.region_context is not None:
-            regions = regions + self.region_context(whole).unsqueeze(1)
-        return ImageFeatures(self._normalize(regions), raw.mask, pooled)
+        return ImageFeatures(self._normalize(self.region_projection(regions)), raw.mask, pooled)
 
     @property
     def wholes_only(self) -> bool:
@@ -242,15 +229,14 @@ class RetrievalModel(
     ) -> TextFeatures:
         if self.text_pool is None:
             return TextFeatures(self._words(raw), raw.mask)
-        whole = self._norm_inputs("text", self._pooled_text(raw, lexical_ids))
-        whole = self.text_dropout(whole)
-        pooled = self.text_projection(whole)
+        pooled = self._norm_inputs("text", self._pooled_text(raw, lexical_ids))
+        pooled = self.text_projection(self.text_dropout(pooled))
         if isinstance(self.lexical, BagOfWords):
             pooled = pooled + self.lexical(_given(lexical_ids))
         pooled = self._normalize(pooled)
         if self.wholes_only or not with_words:
             return TextFeatures(pooled.unsqueeze(1), None, pooled)
-        return TextFeatures(self._words(raw, whole), raw.mask, pooled)
+        return TextFeatures(self._words(raw), raw.mask, pooled)
 
     def _encode_joined(
         self,
@@ -264,13 +250,9 @@ class RetrievalModel(
             words = replace(words, pooled=self.text_pool.joined(raw[0].pooled, raw[1].pooled))
         return self._encode_raw(words, None if ids is None else torch.cat(ids, 1), with_words)
 
-    def _words(self, raw: TextFeatures, whole: Tensor | None = None) -> Tensor:
+    def _words(self, raw: TextFeatures) -> Tensor:
         words = self.text_dropout(self._norm_inputs("word", raw.words))
-        words = self.word_projection(words)
-        if self.word_context is not None:
-            assert whole is not None
-            words = words + self.word_context(whole).unsqueeze(1)
-        return self._normalize(words)
+        return self._normalize(self.word_projection(words))
 
     def _pooled_text(self, raw: TextFeatures, lexical_ids: Tensor | None) -> Tensor:
         assert self.text_pool is not None

@@ -153,9 +153,6 @@ class ModelArguments:
         "pooled text beside the words, by a projection of its own (none: the mean word)",
         ["none", "mean", "max", "mean_max", "gpo"],
     )
-    context: bool = _option(
-        False, "text_pool: add a projection of the pooled feature to each region and each word"
-    )
     lexical: str = _option(
         "none",
         "words by name beside it: a learned bag of the training captions' words, or their latent "
@@ -187,7 +184,7 @@ class LossArguments:
         0,
         "with a fusion of a plain and a local score: all pairs of a batch are scored by the plain "
         "part, and by the whole the right ones and this many hardest wrong ones, for each image "
-        "and its first caption (0: all by the whole; at least batch_size: all by the local part)",
+        "and its first caption (0: all by the whole; at least batch_size: all by both)",
     )
     other_pairs: int = _option(0, "hard_pairs: and this many pairs at random for each image")
     hard_every: int = _option(1, "hard_pairs: of every so many-th image of a batch alone")

@@ -45,8 +45,7 @@ def make_model(options: Resolved, captions: Sequence[Sequence[str]]) -> Retrieva
         model = RetrievalModel(
             dict(image), text, dict(args.fusion), args.dim, args.feature_norm,
             args.align_local_weight, args.align_direction_weight, args.image_dropout,
-            args.text_dropout, args.input_norm, args.text_pool, lexical, args.context,
-            args.projection,
+            args.text_dropout, args.input_norm, args.text_pool, lexical, args.projection,
         )  # fmt: skip
     if isinstance(model.lexical, LatentSemantics):
         model.lexical.fit(captions)

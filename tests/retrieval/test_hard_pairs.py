@@ -45,7 +45,7 @@ def test_scores_are_entries_of_the_whole_and_the_local_part_learns():
     assert images.pooled.grad is None and texts.words.grad.abs().sum() > 0
 
 
-def test_of_all_pairs_the_local_part_alone_is_trained():
+def test_all_pairs_are_scored_in_one_block_of_the_same_values():
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     images = ImageFeatures(draw(5, 3, 8).requires_grad_(), None, draw(5, 8).requires_grad_())
@@ -53,13 +53,14 @@ def test_of_all_pairs_the_local_part_alone_is_trained():
     texts = TextFeatures(draw(5, 4, 8).requires_grad_(), mask)
     for scorer in (LateInteraction(0.3), CrossModalFusion(8, 2, 0.3, global_score="plain")):
         found = score_hard_pairs(check_scorer(scorer), images, texts, 4)
+        torch.testing.assert_close(found, scorer(images, texts))
         rows, columns = torch.arange(5).repeat_interleave(5), torch.arange(5).repeat(5)
         pairs = scorer.score_pairs_local(images, texts, rows, columns).view(5, 5)
-        torch.testing.assert_close(found, pairs)
+        torch.testing.assert_close(scorer.local_scores(images, texts), pairs)
         inputs = images.regions, texts.words
         gradients = torch.autograd.grad(found.sum(), [*inputs, images.pooled], allow_unused=True)
         assert gradients[2] is None
-        torch.testing.assert_close(gradients[:2], torch.autograd.grad(pairs.sum(), inputs))
+        torch.testing.assert_close(gradients[:2], torch.autograd.grad(0.3 * pairs.sum(), inputs))
 
 
 def test_first_texts():

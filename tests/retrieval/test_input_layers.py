@@ -166,26 +166,6 @@ def test_joined_captions_are_texts_of_both(make, pool):
     assert "positive_negative_sim" in model(batch | negative)
 
 
-def test_context_adds_the_whole_to_each_place(make, tmp_path):
-    model = make(text_pool="mean", context=True, feature_norm="none").eval()
-    plain = make(text_pool="mean", feature_norm="none").eval()
-    plain.load_state_dict(model.state_dict(), strict=False)
-    batch = cached()
-    images, texts = model.encode_images(batch), model.encode_texts(batch)
-    added = images.regions - plain.encode_images(batch).regions
-    expected = (batch["pooled"] @ model.region_context.weight.T)[:, None].expand_as(added)
-    torch.testing.assert_close(added, expected)
-    added = texts.words - plain.encode_texts(batch).words
-    whole = batch["words"][:, :2].mean(1) @ model.word_context.weight.T
-    torch.testing.assert_close(added, whole[:, None].expand_as(added))
-    assert torch.equal(images.pooled, plain.encode_images(batch).pooled)
-    model.save_pretrained(tmp_path)
-    assert torch.equal(RetrievalModel.from_pretrained(tmp_path)(batch)["sim"], model(batch)["sim"])
-    for options in ({}, {"text_pool": "mean", "fusion": {"name": "pooled", "image": "pooled"}}):
-        with pytest.raises(ValueError, match="context needs a text_pool"):
-            make(context=True, **options)
-
-
 def test_joined_wholes_are_those_of_joined_words(make):
     """A model of wholes reads what was pooled before: the same T+ as from the words."""
     model = make(text_pool="mean_max", fusion={"name": "pooled", "image": "pooled"}).eval()
