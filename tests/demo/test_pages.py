@@ -56,9 +56,12 @@ def test_results_stand_in_order_before_and_after(served, gallery):
 
 
 def test_right_captions_are_marked(served, gallery):
-    page = Page(served.get("/image/5")[2])
-    right = [hit for hits in gallery.captions(5) for hit in hits if hit.right]
-    assert page.text.count("✓ its own") == len(right) > 0
+    counts = []
+    for row in range(10):
+        right = [hit for hits in gallery.captions(row) for hit in hits if hit.right]
+        counts.append(len(right))
+        assert Page(served.get(f"/image/{row}")[2]).text.count("✓ its own") == counts[-1]
+    assert max(counts) > 0
 
 
 def test_weights_of_a_pair(served, gallery):

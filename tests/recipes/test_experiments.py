@@ -35,6 +35,7 @@ experiments:
   cases: {{}}
   asymmetry: {{rows: 4}}
   paired: {{models: [full], rows: 4, draws: 2, steps: 2}}
+  front: {{rows: 4}}
 """
 
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 # 2 epochs of 4 steps of 2 batches of 6 pairs, 2 of each of 3 lanes; the stream's passes have 4
 STREAM = [
-    "--batch_size=6", "--stream_lanes=3", "--stream_buffer=9", "--max_steps=8",
-    "--balanced_pairs=0",
+    "--batch_size=6", "--stream_lanes=3", "--stream_buffer=9", "--balanced_pairs=0",
+    "--max_steps=8",
 ]  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_loss_and_gradients_are_those_of_one_process(found, name, world):
     largest = max(g.abs().max().item() for g in alone["gradients"].values())
     assert 0.1 < largest < 20
     for rank in found[1][world]:
-        for kind, atol in (("values", 1e-5), ("gradients", 1e-6 * max(1, largest))):
+        for kind, atol in (("values", 1e-5), ("gradients", 2e-6 * max(1, largest))):
             ours = rank["components"][name][kind]
             assert ours.keys() == alone[kind].keys()
             for key, value in alone[kind].items():
