@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_other_shards_and_other_lanes_do_not_go_on(found, tmp_path, capsys):
     shutil.copy(out / "shards" / "5.tar", tmp_path / "shards")
     assert program.run(tmp_path, "run", "--resume", "--stream_lanes=6")[0] == 2
     assert "written with stream_lanes=3, this run has 6" in capsys.readouterr().err
-    plain = [*program.STREAM[:-1], "--resume"]
+    small = Path(__file__).parents[2] / "recipes" / "configs" / "small.yaml"  # as of streams
+    plain = [*program.STREAM[:-1], "--resume", f"--config={small}"]
     assert program.program.run(tmp_path / "run", *plain)[0] == 2
     assert "written with steps_per_epoch=4, this run has 0" in capsys.readouterr().err
 
