@@ -14,7 +14,7 @@ from torch import Tensor
 from ascl_plugin.features import ImageFeatures, TextFeatures
 from ascl_plugin.interfaces import Row, Scorer
 from ascl_plugin.losses.contrast import contrast_loss
-from ascl_plugin.retrieval.hard_pairs import LocalPairs
+from ascl_plugin.retrieval.hard_pairs import has_plain_part
 
 BALANCED = "balanced_"  # prefix of their tensors in a batch
 _BLOCK = 16  # pairs that are scored all against all, by scorers that cannot do less
@@ -44,7 +44,7 @@ def balanced_scores(scorer: Scorer, images: ImageFeatures, texts: TextFeatures) 
         texts: (2 n) texts, each true of the image in its place.
     """
     parts = zip(images.split(2 * _BLOCK), texts.split(2 * _BLOCK), strict=True)
-    if not isinstance(scorer, LocalPairs) or scorer.global_score != "plain":
+    if not has_plain_part(scorer):
         return torch.cat([_blocks(scorer(*part)) for part in parts])
     plain = torch.cat([_blocks(scorer.plain_scores(*part)) for part in parts])
     rows = torch.arange(len(images), device=plain.device).view(-1, 2)

@@ -7,7 +7,7 @@ all pairs are ranked: pairs at random belong in, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -57,13 +57,18 @@ class LocalPairs(Protocol):
         ...
 
 
+def has_plain_part(scorer: object) -> TypeGuard[LocalPairs]:
+    """Return True for a scorer whose global score is the plain one."""
+    return isinstance(scorer, LocalPairs) and scorer.global_score == "plain"
+
+
 def check_scorer(scorer: object) -> LocalPairs:
     """Return the scorer.
 
     Raises:
         ValueError: it cannot score chosen pairs by a local and a plain part.
     """
-    if not isinstance(scorer, LocalPairs) or scorer.global_score != "plain" or scorer.u2 == 1:
+    if not has_plain_part(scorer) or scorer.u2 == 1:
         raise ValueError(
             "hard_pairs needs a fusion of a local and a plain score: --fusion cross_modal "
             "--fusion.global_score plain, or --fusion late, with local_weight below 1"

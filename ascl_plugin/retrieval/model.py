@@ -207,22 +207,18 @@ class RetrievalModel(
             return None
         return pool.of_text
 
-    def encode_texts(
-        self, batch: dict[str, Tensor], prefix: str = "", with_words: bool = True
-    ) -> TextFeatures:
+    def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
         """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`.
 
         Args:
             batch: see `forward`.
             prefix: of the texts' keys.
-            with_words: False lets the pooled text stand for its words, which saves their
-                projection; with a `text_pool` only.
 
         Raises:
             ValueError: a model with `lexical` got no `lexical_ids`.
         """
         ids = batch.get(f"{prefix}lexical_ids")
-        return self._encode_raw(self._raw_texts(batch, prefix), ids, with_words)
+        return self._encode_raw(self._raw_texts(batch, prefix), ids)
 
     def _encode_raw(
         self, raw: TextFeatures, lexical_ids: Tensor | None, with_words: bool = True
@@ -261,11 +257,17 @@ class RetrievalModel(
             pooled = torch.cat([pooled, self.lexical(_given(lexical_ids))], dim=1)
         return pooled
 
-    def _pooled_once(self, raw: TextFeatures) -> TextFeatures:
-        """Return the texts with what the pooling makes of their words, for more than one use."""
-        if self.text_pool is None or self.text_pool.kind == "gpo" or raw.pooled is not None:
+    def _pooled_once(self, raw: TextFeatures, with_words: bool = True) -> TextFeatures:
+        """Return the texts with what the pooling makes of their words, for more than one use.
+
+        Words that no score needs are left out: to pick and join them takes time and memory.
+        """
+        if self.text_pool is None or self.text_pool.kind == "gpo":
             return raw
-        return replace(raw, pooled=self.text_pool(raw))
+        pooled = self.text_pool(raw) if raw.pooled is None else raw.pooled
+        if self.wholes_only or not with_words:
+            return TextFeatures(pooled.unsqueeze(1), None, pooled)
+        return replace(raw, pooled=pooled)
 
     @property
     def lexical_ids(self) -> Callable[[Sequence[str]], Tensor] | None:
@@ -372,19 +374,21 @@ class RetrievalModel(
 
     def encode(self, batch: dict[str, Tensor]) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
+        images = self.encode_images(batch)
         there = [p for p in TEXTS if any(f"{p}{key}" in batch for key in TEXT_INPUTS)]
-        return self.encode_images(batch), self._encode_kinds(batch, there)
+        raw = {prefix: self._raw_texts(batch, prefix) for prefix in there}
+        return images, self._encode_kinds(raw, batch)
 
     def _encode_kinds(
-        self, batch: dict[str, Tensor], kinds: Sequence[str], with_words: bool = True
+        self, raw: dict[str, TextFeatures], batch: dict[str, Tensor], with_words: bool = True
     ) -> dict[str, TextFeatures]:
         """Return features of the texts of each kind, and with `partner` of joined captions."""
-        raw = {prefix: self._pooled_once(self._raw_texts(batch, prefix)) for prefix in kinds}
-        ids = {prefix: batch.get(f"{prefix}lexical_ids") for prefix in kinds}
-        found = {p: self._encode_raw(raw[p], ids[p], with_words) for p in kinds}
+        raw = {prefix: self._pooled_once(texts, with_words) for prefix, texts in raw.items()}
+        ids = {prefix: batch.get(f"{prefix}lexical_ids") for prefix in raw}
+        found = {p: self._encode_raw(raw[p], ids[p], with_words) for p in raw}
         if "partner" in batch:
             partner = batch["partner"]
-            for prefix in [p for p in kinds if p in ("", "negative_")]:
+            for prefix in [p for p in raw if p in ("", "negative_")]:
                 own, other = ids[prefix], ids[""]
                 both = None if own is None or other is None else (own, other[partner])
                 texts = raw[prefix], raw[""][partner]
@@ -395,7 +399,8 @@ class RetrievalModel(
         scorer = check_scorer(self.fusion)
         raw = self._raw_images(batch)
         wholes = self._encode_raw_images(raw, with_regions=False)
-        texts = self._encode_kinds(batch, [""], with_words=self.text_pool is None)
+        captions, ids = self._pooled_once(self._raw_texts(batch)), batch.get("lexical_ids")
+        texts = self._encode_kinds({"": captions}, batch, with_words=self.text_pool is None)
         blocks = {
             f"{prefix}sim": gather(scorer.plain_scores(wholes, gather_features(of_kind)))
             for prefix, of_kind in texts.items()
@@ -407,11 +412,14 @@ class RetrievalModel(
         some = some[
             -shares("own", len(wholes), some.device).own.start % chosen.every :: chosen.every
         ]
-        captions = {k: v[first[some]] for k, v in batch.items() if k in TEXT_INPUTS}
+        own = first[some]
         hard = score_hard_pairs(
-            scorer, self._encode_raw_images(raw[some], with_regions=True),
-            self.encode_texts(captions), chosen.hardest, chosen.others,
-        )  # fmt: skip
+            scorer,
+            self._encode_raw_images(raw[some], with_regions=True),
+            self._encode_raw(captions[own], None if ids is None else ids[own]),
+            chosen.hardest,
+            chosen.others,
+        )
         return blocks | {"hard_sim": hard}
 
     @staticmethod
