@@ -200,12 +200,10 @@ class RetrievalModel(
     def pool_words(self) -> Callable[[Tensor], Tensor] | None:
         """Function from a text's raw words (L, D_w) to what `TextPool` makes of them (width,).
 
-        None if scores need words, or if the pooling learns.
+        None without a `TextPool`, or if it learns.
         """
         pool = self.text_pool
-        if pool is None or pool.kind == "gpo" or not self.wholes_only:
-            return None
-        return pool.of_text
+        return None if pool is None or pool.kind == "gpo" else pool.of_text
 
     def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
         """Return features of N texts from `input_ids` and `attention_mask`, or cached `words`.
@@ -319,10 +317,10 @@ class RetrievalModel(
         return self.image_encoder(batch["pixel_values"])
 
     def _raw_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
+        pooled = batch.get(f"{prefix}pooled_words")
         if f"{prefix}words" in batch:
-            return TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"])
-        if f"{prefix}pooled_words" in batch:
-            pooled = batch[f"{prefix}pooled_words"]
+            return TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"], pooled)
+        if pooled is not None:
             return TextFeatures(pooled.unsqueeze(1), None, pooled)
         ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
         return self.text_encoder(ids, mask)
