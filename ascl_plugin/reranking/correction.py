@@ -5,7 +5,7 @@ A direction has queries and a gallery: images and texts for I2T, texts and image
 gallery item g, and with them corrects the scores s(q, g) of any query q, without looking at another
 query. It is written once, as a frozen dataclass whose fields are its options:
 
-    @dataclass(frozen=True)
+    @dataclass(frozen=True, kw_only=True)
     class LessMean(Correction):
         '''Rank by s(q, g) - alpha * mean of s(b, g) over the bank.'''
 
@@ -49,11 +49,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
+from ascl_plugin.reranking.options import options_of
 from ascl_plugin.reranking.reorder import reorder_rows, widened
 
 State = dict[str, Tensor]
@@ -64,7 +65,7 @@ Blocks = Callable[[], Iterator[Tensor]]
 BLOCK_SCORES = 2**24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Correction:
     """Base of a correction; its fields are its options. See this module for the contract."""
 
@@ -117,12 +118,14 @@ class BankMethod:
         self.correction = correction
         self.__name__ = name
         self.__doc__ = correction.__doc__
-        options = {field.name: field.default for field in fields(correction)}
         keyword = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
         self.__signature__ = inspect.Signature(
             [
                 inspect.Parameter("scores", inspect.Parameter.POSITIONAL_ONLY),
-                *(keyword(name, default=default) for name, default in options.items()),
+                *(
+                    keyword(name, default=default)
+                    for name, default in options_of(correction).items()
+                ),
                 *(keyword(name, default=None) for name in ("bank_i2t", "bank_t2i")),
             ]
         )

@@ -28,7 +28,7 @@ def none(scores: Tensor) -> tuple[Tensor, Tensor]:
     return scores.clone(memory_format=kept), scores.clone(memory_format=kept)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InvertedSoftmax(Correction):
     """The softmax over the queries instead of the gallery (Smith et al., ICLR 2017).
 
@@ -51,7 +51,7 @@ class InvertedSoftmax(Correction):
         return -statistics.soft_maximum(state, self.temperature)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DualSoftmax(InvertedSoftmax):
     """The score times its softmax over the queries (Cheng et al., CAMoE, 2021).
 
@@ -65,7 +65,7 @@ class DualSoftmax(InvertedSoftmax):
         return scores * ((scores + summary["bias"]) / self.temperature).exp()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NNN(Correction):
     """Nearest neighbour normalisation (Chowdhury, Wang et al., EMNLP 2024).
 
@@ -89,7 +89,7 @@ class NNN(Correction):
         return -self.alpha * state["highest"].mean(dim=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CSLS(Correction):
     """Cross-domain similarity local scaling (Conneau et al., ICLR 2018, section 2.3).
 
@@ -111,7 +111,7 @@ class CSLS(Correction):
         return -0.5 * state["highest"].mean(dim=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QBNorm(InvertedSoftmax):
     """Querybank normalisation, dynamic inverted softmax (Bogolin et al., CVPR 2022).
 
