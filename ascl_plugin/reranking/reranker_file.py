@@ -67,6 +67,8 @@ def read(path: Path) -> Contents:
             if not isinstance(options, dict):
                 raise ValueError(f"options are {header['options']!r:.80}, expected names")
             summary = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if not summary:
+                raise ValueError("it holds no numbers")
             return Contents(header["method"], options, int(header["bank_size"]), summary)
     except _Foreign:
         raise
