@@ -9,6 +9,7 @@
   `ImageFeatures` and `TextFeatures`. `LateInteraction`, `PooledSimilarity`: cheaper scorers.
 * `rerank`: both directions of retrieval from a score matrix alone; returns `Reranked`.
 * `rerank_candidates`: the same from top-K lists alone; returns `RerankedLists`.
+* `Reranker`: a re-ranking method fitted on a bank of queries, then for any query alone.
 * `tune_rerank`: options for `rerank` that gain on a validation split.
 * `retrieval_metrics`, `score_matrix`, `search`: recalls and ranks; scores of large sets in tiles;
   the best of a large gallery. `audit`: refuses a scorer that sees more than its pair.
@@ -34,7 +35,14 @@ from ascl_plugin.losses import (
 )
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available, build, register
-from ascl_plugin.reranking import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
+from ascl_plugin.reranking import (
+    Reranked,
+    RerankedLists,
+    Reranker,
+    rerank,
+    rerank_candidates,
+    tune_rerank,
+)
 from ascl_plugin.retrieval.audit import audit
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.search import search
@@ -52,6 +60,7 @@ __all__ = [
     "PooledSimilarity",
     "Reranked",
     "RerankedLists",
+    "Reranker",
     "TextFeatures",
     "TripletLoss",
     "__version__",

@@ -133,7 +133,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     )  # fmt: skip
     texts = TextInputs(
         model.text_encoder, cache if data.cache_texts else None, int(data.feature_memory * 2**30),
-        model.lexical_ids, model.pool_words,
+        model.lexical_ids, model.pool_words, not model.wholes_only,
     )  # fmt: skip
     splits["train"] = with_dense(splits["train"], data.dense_captions, texts)
     edits = None

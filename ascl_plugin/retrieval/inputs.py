@@ -172,6 +172,7 @@ class TextInputs:
         feature_memory: bytes of cached features that `pack` keeps.
         lexical: `RetrievalModel.lexical_ids`; if not None, `lexical_ids` come with every batch.
         pool: `RetrievalModel.pool_words`; if not None, cached words come pooled, as `pooled_words`.
+        words: False if the model reads pooled words alone; single ones are then left out.
     """
 
     def __init__(
@@ -181,10 +182,12 @@ class TextInputs:
         feature_memory: int = FEATURE_MEMORY,
         lexical: Callable[[Sequence[str]], Tensor] | None = None,
         pool: Callable[[Tensor], Tensor] | None = None,
+        words: bool = True,
     ) -> None:
         self.encoder = encoder
         self.lexical = lexical
         self.pool = pool
+        self.words = words or pool is None
         self.store = _store(encoder, cache_dir)
         self.feature_memory = feature_memory
         self._prepared: list[str] = []
@@ -195,18 +198,17 @@ class TextInputs:
         if self.store is None:
             found = self.encoder.tokenize(list(texts))
         elif self._packed is not None and (places := self._packed.places(texts)) is not None:
-            if self.pool is None:
-                words, mask = self._packed.padded("words", places)
-                found = {"words": words, "word_mask": mask}
-            else:
-                found = {"pooled_words": self._packed.vectors("pooled_words", places)}
-        elif self.pool is None:
-            words, mask = _padded([self.store[text]["words"] for text in texts])
-            found = {"words": words, "word_mask": mask}
+            found = {}
+            if self.pool is not None:
+                found["pooled_words"] = self._packed.vectors("pooled_words", places)
+            if self.words:
+                found["words"], found["word_mask"] = self._packed.padded("words", places)
         else:
-            found = {
-                "pooled_words": torch.stack([self.pool(self.store[t]["words"]) for t in texts])
-            }
+            entries, found = [self.store[text]["words"] for text in texts], {}
+            if self.pool is not None:
+                found["pooled_words"] = torch.stack([self.pool(words) for words in entries])
+            if self.words:
+                found["words"], found["word_mask"] = _padded(entries)
         return found if self.lexical is None else {**found, "lexical_ids": self.lexical(texts)}
 
     def count_cut(self, texts: Sequence[str]) -> int:
@@ -241,12 +243,13 @@ class TextInputs:
         """
         if self.store is not None and self._prepared:
             self.store.refresh()
-            reduce = None if self.pool is None else self._pooled
+            reduce = None if self.pool is None else self._with_pooled
             self._packed = PackedFeatures(self.store, self._prepared, self.feature_memory, reduce)
 
-    def _pooled(self, entry: Entry) -> Entry:
+    def _with_pooled(self, entry: Entry) -> Entry:
         assert self.pool is not None
-        return {"pooled_words": self.pool(entry["words"].float())}
+        pooled = {"pooled_words": self.pool(entry["words"].float())}
+        return entry | pooled if self.words else pooled
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out what a worker process reads for itself."""

@@ -18,6 +18,7 @@ from ascl_plugin.retrieval.input_norm import InputNorm, Moments
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.lexical import BagOfWords, LatentSemantics, vocabulary_of
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.raw_features import raw_texts
 from ascl_plugin.retrieval.text_pool import ANGLES, TextPool
 
 WORDS = torch.tensor([[[1.0, 6], [3, 2], [9, 9]], [[9, 9], [9, 9], [9, 9]]])
@@ -258,7 +259,7 @@ def test_lexical_ids_come_with_texts(make, tmp_path):
     assert batch["lexical_ids"].tolist() == [[1], [2]]
     texts = model.encode_texts(batch)
     bags = model.lexical(batch["lexical_ids"])
-    without = model.text_projection(model.text_pool(model._raw_texts(batch)))
+    without = model.text_projection(model.text_pool(raw_texts(model.text_encoder, batch)))
     torch.testing.assert_close(texts.pooled, without + bags)
     positives = {f"positive_{k}": v for k, v in batch.items()}
     assert torch.equal(model.encode_texts(positives, "positive_").pooled, texts.pooled)
@@ -270,10 +271,12 @@ def test_lexical_ids_come_with_texts(make, tmp_path):
     assert "lexical_ids" not in plain
 
 
-def test_models_of_wholes_read_pooled_features_alone(make, tmp_path):
-    """Batches without regions and words give the scores of whole batches, also after packing."""
-    pooled = {"name": "pooled", "image": "pooled"}
-    model = make(fusion=pooled, text_pool="mean_max", input_norm="standard").eval()
+@pytest.mark.parametrize("fusion", ["pooled", "late"])
+def test_words_pooled_before_give_the_same_scores(make, tmp_path, fusion):
+    """Also after packing; a model of wholes reads neither regions nor words."""
+    options = {"image": "pooled"} if fusion == "pooled" else {"local_weight": 0.5}
+    model = make(fusion={"name": fusion, **options}, text_pool="mean_max", input_norm="standard")
+    model.eval()
     for color in ("red", "blue"):
         Image.new("RGB", (32, 32), color).save(tmp_path / f"{color}.png")
     rows = [
@@ -284,18 +287,24 @@ def test_models_of_wholes_read_pooled_features_alone(make, tmp_path):
     slow = ImageInputs(model.image_encoder, tmp_path), TextInputs(model.text_encoder, tmp_path)
     fast = (
         ImageInputs(model.image_encoder, tmp_path, wholes=model.wholes_only),
-        TextInputs(model.text_encoder, tmp_path, pool=model.pool_words),
+        TextInputs(
+            model.text_encoder, tmp_path, pool=model.pool_words, words=not model.wholes_only
+        ),
     )
     for inputs, items in zip((*slow, *fast), (rows, texts) * 2, strict=True):
         inputs.prepare(items, 2)
     model.fit_input_norm([slow[0](rows), slow[1](texts)])
-    assert set(model.input_norms) == {"pooled", "text"}
+    wholes = {"pooled", "text"}
+    assert set(model.input_norms) == (wholes if fusion == "pooled" else {*wholes, "region", "word"})
+    read = {"pooled", "pooled_words"} | (
+        set() if fusion == "pooled" else {"regions", "words", "word_mask"}
+    )
     wanted = model(slow[0](rows) | slow[1](texts))["sim"]
     for packed in (False, True):
         if packed:
             for inputs in fast:
                 inputs.pack()
         batch = fast[0](rows) | fast[1](texts)
-        assert set(batch) == {"pooled", "pooled_words"}
+        assert set(batch) == read
         torch.testing.assert_close(model(batch)["sim"], wanted)
-    assert make(text_pool="mean").pool_words is None  # its fusion reads words
+    assert make(text_pool="gpo").pool_words is None  # it learns
