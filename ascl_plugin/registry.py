@@ -38,12 +38,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "rerank": {
         "bidirectional": "ascl_plugin.reranking.bidirectional:bidirectional",
         "csls": "ascl_plugin.reranking.hubness:csls",
+        "dbnorm": "ascl_plugin.reranking.dual_bank:dbnorm",
+        "dbnorm_dynamic": "ascl_plugin.reranking.dual_bank:dbnorm_dynamic",
+        "dn": "ascl_plugin.reranking.hubness:dn",
         "dual_softmax": "ascl_plugin.reranking.hubness:dual_softmax",
         "inverted_softmax": "ascl_plugin.reranking.hubness:inverted_softmax",
         "k_reciprocal": "ascl_plugin.reranking.k_reciprocal:k_reciprocal",
+        "local_scaling": "ascl_plugin.reranking.scaling:local_scaling",
+        "mutual_proximity": "ascl_plugin.reranking.scaling:mutual_proximity",
         "nnn": "ascl_plugin.reranking.hubness:nnn",
         "none": "ascl_plugin.reranking.hubness:none",
         "qb_norm": "ascl_plugin.reranking.hubness:qb_norm",
+        "sinkhorn": "ascl_plugin.reranking.dual_bank:sinkhorn",
     },
     "image_inputs": {"region_files": "ascl_plugin.adapters.regions.inputs:RegionInputs"},
     "image_encoder": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,19 +24,17 @@ def as_tensor(
     """Return a matrix as a detached tensor that shares memory with it wherever torch allows.
 
     Args:
-        values: 2-D numpy array (float16, 32, 64) or tensor (also bfloat16); left untouched.
+        values: 2-D numpy array (float16, 32, 64) or tensor (also bfloat16), or what numpy makes one
+            of: a list of rows, a DataFrame; left untouched.
         name: the name of the argument or file in messages.
         axes: the meaning of the two axes, for messages.
         integers: the matrix must hold integers of any width instead.
 
     Raises:
-        TypeError: neither numpy nor torch, or another dtype.
+        TypeError: nothing that numpy makes an array of, a sparse matrix, or another dtype.
         ValueError: not two axes, or one of them is empty.
     """
-    if not isinstance(values, np.ndarray | Tensor):
-        raise TypeError(
-            f"{name} must be a numpy array or a torch tensor, got {type(values).__name__}"
-        )
+    values = as_array(values, name)
     if integers and not _is_integer(values):
         raise TypeError(f"{name} must hold integers, got {values.dtype}")
     if not integers and not _is_float(values):
@@ -57,6 +56,29 @@ def as_tensor(
         return torch.from_numpy(native)
 
 
+def as_array(values: object, name: str) -> Array:
+    """Return arrays and tensors as they are, anything else as numpy reads it.
+
+    Raises:
+        TypeError: a sparse matrix or tensor, or nothing that numpy makes an array of.
+    """
+    sparse = isinstance(values, Tensor) and values.layout != torch.strided
+    if sparse or hasattr(values, "toarray"):
+        cure = "to_dense()" if sparse else "toarray()"
+        raise TypeError(f"{name} is sparse ({type(values).__name__}): pass {name}.{cure}")
+    if isinstance(values, np.ndarray | Tensor):
+        return values
+    kind = type(values).__name__
+    if hasattr(values, "__array__") or isinstance(values, list | tuple):
+        try:
+            return np.asarray(values)
+        except (ValueError, TypeError) as error:  # rows of several lengths
+            raise TypeError(f"{name}: numpy makes no array of this {kind} ({error})") from None
+    raise TypeError(
+        f"{name} must be a numpy array, a torch tensor or what numpy makes one of, got {kind}"
+    )
+
+
 def _is_integer(values: Array) -> bool:
     if isinstance(values, np.ndarray):
         return values.dtype.kind in "iu"
@@ -70,11 +92,12 @@ def _is_float(values: Array) -> bool:
     return values.dtype in _FLOATS
 
 
-def like(result: Tensor, values: Array) -> Array:
-    """Return a tensor as the type of `values`: a numpy array of its dtype, or the tensor itself."""
-    if isinstance(values, np.ndarray):
-        return result.numpy().astype(values.dtype, copy=False)
-    return result
+def like(result: Tensor, values: object) -> Array:
+    """Return a tensor as the type of `values`: the tensor itself, or numpy, of an array's dtype."""
+    if isinstance(values, Tensor):
+        return result
+    found = cast(np.ndarray, result.numpy())
+    return found.astype(values.dtype, copy=False) if isinstance(values, np.ndarray) else found
 
 
 def check_scores(scores: Tensor, name: str, allow_infinite: bool = False) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ascl_plugin import registry
 from ascl_plugin._version import __version__
@@ -38,10 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes ``--data-root`` for ``--data_root``; its sub-commands do as well."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # as in argparse
+        """Parse words, dashes in the names of options read as underscores."""
+        known = {name.replace("_", "-"): name for name in self._option_string_actions}
+        words = list(sys.argv[1:] if args is None else args)
+        for place, word in enumerate(words):
+            if word == "--":
+                break
+            name, equals, value = word.partition("=")
+            if name.startswith("--"):
+                words[place] = known.get(name.replace("_", "-"), name) + equals + value
+        return super().parse_known_args(words, namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ascl", description="Asymmetry-sensitive image-text retrieval."
-    )
+    parser = _Parser(prog="ascl", description="Asymmetry-sensitive image-text retrieval.")
     parser.add_argument("--version", action="version", version=f"ascl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_rerank, add_evaluate, add_report, add_demo, add_experiment, add_convert):

@@ -17,6 +17,7 @@ from ascl_plugin.commands.score_files import (
     check_suffix,
     read_array,
     read_caption_to_image,
+    reranked_files,
     write_reranked,
 )
 from ascl_plugin.disk import write_text
@@ -26,6 +27,7 @@ from ascl_plugin.reranking.methods import Reranked, find_method, rerank
 from ascl_plugin.reranking.options import ARRAYS, RerankOptions, options_of
 from ascl_plugin.reranking.tune import tune_rerank
 from ascl_plugin.scores import Array, as_tensor, check_scores
+from ascl_plugin.scoring.matrix_file import caption_map_beside
 
 _MEANING = {
     "k": "number of first results of each query to reorder",
@@ -36,6 +38,12 @@ _MEANING = {
     "neighbors": "number of scores of the bank in a gallery item's mean",
     "alpha": "share of that mean that is subtracted",
     "activation_k": "number of first results of each query of the bank that count as hubs",
+    "iterations": "number of times that gallery and queries are balanced",
+    "gallery_temperature": "of the softmax over other gallery items",
+    "other_items": "number of other gallery items in both banks",
+    "distribution": "gaussian or empirical",
+    "scaling": "gaussian or nicdm",
+    "self_score": "score of two equal items",
     "k1": "length of the lists that are compared",
     "k2": "number of lists that are averaged",
     "initial_weight": "0 to 1, weight of the initial distance",
@@ -71,6 +79,9 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "suffix); with --method all a Markdown file for the table (default: none)",
     )
     command.add_argument(
+        "--overwrite", action="store_true", help="replace result files that are there"
+    )
+    command.add_argument(
         "--method",
         choices=[*registry.available("rerank"), "all"],
         default="bidirectional",
@@ -87,7 +98,8 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--caption_to_image",
         type=Path,
         metavar="FILE",
-        help="image index of each caption: npy, or text with one integer a line",
+        help="image index of each caption: npy, or text with one integer a line (default: "
+        "SIMS with .caption_to_image.npy as its suffix, if it is there)",
     )
     pairing.add_argument(
         "--captions_per_image",
@@ -204,6 +216,10 @@ def _output(args: argparse.Namespace) -> Path:
         raise ValueError("--tune writes nothing: leave --output out")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent}: no such folder to write to")
+    writes = not args.tune and (args.method != "all" or args.output is not None)
+    for path in reranked_files(output) if writes and not args.overwrite else ():
+        if path.exists():
+            raise FileExistsError(f"{path} is there already; --overwrite replaces it")
     return output
 
 
@@ -216,13 +232,18 @@ def _read(path: Path, name: str, axes: str) -> Array:
 
 def _pairing(args: argparse.Namespace, sim: Array) -> np.ndarray | None:
     images, texts = sim.shape
-    if args.captions_per_image is not None:
-        if args.captions_per_image * images != texts:
+    each = args.captions_per_image
+    if each is not None:
+        if each * images != texts:
+            turned = each * texts == images
+            cure = "it is (texts, images): write its transpose" if turned else "counts differ: "
+            cure += "" if turned else "give --caption_to_image"
             raise ValueError(
-                f"--captions_per_image {args.captions_per_image}: {args.sims} has {images} images "
-                f"and {texts} texts; give --caption_to_image where counts differ"
+                f"--captions_per_image {each}: {args.sims} has {images} images and {texts} texts; "
+                f"{cure}"
             )
-        return np.arange(texts) // args.captions_per_image
-    if args.caption_to_image is not None:
-        return read_caption_to_image(args.caption_to_image)
-    return None
+        return np.arange(texts) // each
+    beside = caption_map_beside(args.sims)
+    if args.caption_to_image is None and not beside.is_file():
+        return None
+    return read_caption_to_image(args.caption_to_image or beside)

@@ -16,6 +16,16 @@ from ascl_plugin.npy_file import map_npy, read_npz
 from ascl_plugin.scores import Array
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
+_CURES = {
+    **dict.fromkeys(
+        (".pt", ".pth", ".pkl", ".pickle"),
+        "a pickle can run code, so none is read; write it as np.save('FILE.npy', tensor.numpy())",
+    ),
+    **dict.fromkeys(
+        (".csv", ".tsv", ".txt"),
+        "write text as np.save('FILE.npy', np.loadtxt('FILE.csv', delimiter=','))",
+    ),
+}
 
 
 def read_array(path: Path, name: str) -> Array:
@@ -52,6 +62,8 @@ def read_array(path: Path, name: str) -> Array:
 def read_caption_to_image(path: Path) -> np.ndarray:
     """Return the image index of each caption: ``.npy``, or one integer a line.
 
+    Blank lines at the end of a text are no captions.
+
     Returns:
         (T,) as in the file; `retrieval_metrics` checks that it fits a matrix.
 
@@ -67,14 +79,15 @@ def read_caption_to_image(path: Path) -> np.ndarray:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: neither .npy nor text: {error}") from error
-    lines = text.splitlines()
+    lines = text.rstrip().splitlines()
     found = np.empty(len(lines), np.int64)
     for number, line in enumerate(lines):
         try:
             found[number] = int(line)
         except (ValueError, OverflowError):
             place = f"{path}: line {number + 1} is {line!r:.80}"
-            raise ValueError(f"{place}, expected an integer of 64 bits") from None
+            cure = "" if line.strip() else "; remove the blank line"
+            raise ValueError(f"{place}, expected an integer of 64 bits{cure}") from None
     return found
 
 
@@ -82,6 +95,13 @@ def _numbers(array: np.ndarray, path: Path) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: expected numbers, got {array.dtype}")
     return array
+
+
+def reranked_files(path: Path) -> list[Path]:
+    """Return the files that `write_reranked` writes for both directions."""
+    if path.suffix != ".npy":
+        return [path]
+    return [path.with_suffix(f".{name}.npy") for name in ("i2t", "t2i")]
 
 
 def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
@@ -118,9 +138,11 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file of an unknown format."""
+    """Refuse a file of an unknown format; the error says how to convert it."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: unknown format {path.suffix!r}; use {', '.join(SUFFIXES)}")
+        cure = f" ({_CURES[path.suffix]})" if path.suffix in _CURES else ""
+        known = ", ".join(SUFFIXES)
+        raise ValueError(f"{path}: unknown format {path.suffix!r}; use {known}{cure}")
 
 
 def _read_safetensors(path: Path, name: str) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor
 
 from ascl_plugin.scores import Array, as_tensor, check_scores, row_chunks
 
-Owners = Array | Sequence[int]
+# the image of each caption, or the captions of each image; None: caption i belongs to image i
+Owners = Array | Sequence[int] | Sequence[Sequence[int]] | None
 
 
 def retrieval_metrics(
-    sim: Array, caption_to_image: Owners, t2i: Array | None = None
+    sim: Array, caption_to_image: Owners = None, t2i: Array | None = None
 ) -> dict[str, float]:
     """Return the standard metrics of image-text retrieval from one similarity matrix.
 
@@ -24,7 +27,8 @@ def retrieval_metrics(
     Args:
         sim: (I, T) similarities, numpy or torch, higher is nearer.
         caption_to_image: (T,) ints, the row of each caption's image. Each image has one or more,
-            in no particular order.
+            in no particular order. Or one list for each image, of its captions. None: caption i
+            belongs to image i, for as many captions as images.
         t2i: (I, T), for the text-to-image direction instead of `sim`:
             ``retrieval_metrics(r.i2t, caption_to_image, t2i=r.t2i)`` after ``r = rerank(sim)``.
 
@@ -37,8 +41,8 @@ def retrieval_metrics(
     Raises:
         TypeError: scores are not a float array or tensor, caption_to_image does not hold integers.
         ValueError: NaN in scores (with row and column), or an empty matrix; t2i of another shape
-            than sim; caption_to_image without T entries, out of range (with the caption), or an
-            image without caption.
+            than sim; caption_to_image without T entries, out of range (with the caption), an
+            image without caption, or a caption that lists give to several images or to none.
 
     Example:
         >>> import numpy as np
@@ -114,16 +118,7 @@ def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Te
     scores = as_tensor(sim, name)
     check_scores(scores, name, allow_infinite=True)
     images, texts = scores.shape
-    if isinstance(caption_to_image, Tensor):
-        caption_to_image = caption_to_image.cpu().numpy()
-    owners = np.asarray(caption_to_image)
-    if owners.shape != (texts,):
-        raise ValueError(
-            f"caption_to_image has shape {owners.shape}, {name} has {texts} texts: "
-            "it needs one image index for each"
-        )
-    if owners.dtype.kind not in "iu":
-        raise TypeError(f"caption_to_image must hold integers, got {owners.dtype}")
+    owners = _owners(caption_to_image, images, texts, name)
     outside = np.flatnonzero((owners < 0) | (owners >= images))
     if len(outside):
         raise ValueError(
@@ -137,3 +132,59 @@ def checked(sim: Array, name: str, caption_to_image: Owners) -> tuple[Tensor, Te
             "out its row"
         )
     return scores, torch.from_numpy(owners.astype(np.int64)).to(scores.device)
+
+
+def _owners(given: Owners, images: int, texts: int, name: str) -> np.ndarray:
+    """Return the image of each caption, (T,), of any width and not yet checked against images."""
+    if given is None:
+        if images != texts:
+            raise ValueError(
+                f"{name} has {images} images and {texts} texts: without caption_to_image, text i "
+                "belongs to image i; pass the image of each text"
+            )
+        return np.arange(texts)
+    if isinstance(given, Tensor):
+        given = given.cpu().numpy()
+    if not isinstance(given, np.ndarray) and len(given) and np.ndim(given[0]):
+        return _owners_of_lists(cast(Sequence[Sequence[int]], given), images, texts, name)
+    owners = np.asarray(given)
+    if owners.shape != (texts,):
+        turned = f"; if {name} is (texts, images), pass its transpose"
+        raise ValueError(
+            f"caption_to_image has shape {owners.shape}, {name} has {texts} texts: "
+            f"it needs one image index for each{turned if owners.shape == (images,) else ''}"
+        )
+    if owners.dtype.kind not in "iu":
+        raise TypeError(f"caption_to_image must hold integers, got {owners.dtype}")
+    return owners
+
+
+def _owners_of_lists(
+    captions: Sequence[Sequence[int]], images: int, texts: int, name: str
+) -> np.ndarray:
+    """Return the image of each caption from the captions of each image."""
+    if len(captions) != images:
+        raise ValueError(
+            f"caption_to_image has {len(captions)} lists, {name} has {images} images: it needs one "
+            "list of captions for each"
+        )
+    owners = np.full(texts, -1)
+    for image, own in enumerate(captions):
+        for caption in own:
+            if not 0 <= operator.index(caption) < texts:
+                raise ValueError(
+                    f"caption_to_image: image {image} has caption {caption}, {name} has texts 0 to "
+                    f"{texts - 1}"
+                )
+            if owners[caption] >= 0:
+                raise ValueError(
+                    f"caption_to_image: caption {caption} belongs to image {owners[caption]} and "
+                    f"to image {image}; each needs one image"
+                )
+            owners[caption] = image
+    if (owners < 0).any():
+        raise ValueError(
+            f"caption_to_image: caption {int(np.argmin(owners))} belongs to no image; leave out "
+            "its column"
+        )
+    return owners

@@ -42,6 +42,7 @@ Members, each with a default unless said:
 * ``summary(state)``: the tensors that `correct` reads and `Reranker.save` writes, each with G as
   its last axis; ``{"bias": bias(state)}``. Override it, together with `correct`, where the method
   is not additive.
+* ``other_columns``: number of columns of a bank that are no gallery items; not in `summary`.
 * ``correct(summary, scores)``: new scores (Q, G), higher first. Each row depends on itself alone.
 """
 
@@ -92,6 +93,11 @@ class Correction:
         """Return the corrected scores of queries, (Q, G)."""
         return scores + summary["bias"]
 
+    @property
+    def other_columns(self) -> int:
+        """Number of columns of a bank behind those of the gallery."""
+        return 0
+
     @classmethod
     def streams(cls) -> bool:
         """Return True if statistics come from one pass over the bank."""
@@ -141,6 +147,8 @@ class BankMethod:
     ) -> tuple[Tensor, Tensor]:
         """Return both directions re-ranked, each (I, T)."""
         correction = self.correction(**options)
+        if correction.other_columns and (bank_i2t is None or bank_t2i is None):
+            raise ValueError(f"rerank: {self.__name__}: other_items needs bank_i2t and bank_t2i")
         i2t, t2i = scores.new_empty(scores.shape), scores.new_empty(scores.shape)
         for queries, bank, result in (
             (scores, scores if bank_i2t is None else bank_i2t, i2t),

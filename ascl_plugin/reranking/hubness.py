@@ -112,6 +112,29 @@ class CSLS(Correction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistributionNormalization(Correction):
+    """Distribution normalisation (Zhou, Ren, Li, Zabih, Lim, NeurIPS 2023).
+
+    (x_q - alpha m_q) . (x_g - alpha m_g) with the mean vectors m of queries and of gallery. Without
+    what is the same for a whole query: s(q, g) - alpha * mean_b s(b, g), so vectors are not needed.
+    The paper's 1/2 is the default. One pass; the mean counts all queries alike, not the nearest.
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, at_least=0)
+
+    def update(self, state: State, block: Tensor) -> State:
+        """Return the statistics after a block of the bank."""
+        return statistics.sums(state, block)
+
+    def bias(self, state: State) -> Tensor:
+        """Return -alpha times the mean score of each gallery item."""
+        return -self.alpha * statistics.moments(state)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class QBNorm(InvertedSoftmax):
     """Querybank normalisation, dynamic inverted softmax (Bogolin et al., CVPR 2022).
 
@@ -144,4 +167,5 @@ inverted_softmax = BankMethod("inverted_softmax", InvertedSoftmax)
 dual_softmax = BankMethod("dual_softmax", DualSoftmax)
 nnn = BankMethod("nnn", NNN)
 csls = BankMethod("csls", CSLS)
+dn = BankMethod("dn", DistributionNormalization)
 qb_norm = BankMethod("qb_norm", QBNorm)

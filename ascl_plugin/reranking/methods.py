@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ascl_plugin import registry
+from ascl_plugin.reranking.correction import BankMethod
 from ascl_plugin.reranking.hubness import none
 from ascl_plugin.reranking.neighbors import WARNING
 from ascl_plugin.reranking.options import (
@@ -81,6 +82,12 @@ def rerank(
     csls              neighbors=10, bank_i2t, bank_t2i
     qb_norm           temperature=.05, activation_k=1, bank_i2t, bank_t2i
     nnn               alpha=.75, neighbors=16, bank_i2t, bank_t2i
+    dn                alpha=.5, bank_i2t, bank_t2i
+    sinkhorn          temperature=.05, iterations=10, other_items=0, bank_i2t, bank_t2i
+    dbnorm            temperature=.05, gallery_temperature=.5, other_items=0, bank_i2t, bank_t2i
+    dbnorm_dynamic    as dbnorm, and activation_k=1
+    mutual_proximity  distribution="gaussian", bank_i2t, bank_t2i
+    local_scaling     neighbors=7, scaling="gaussian", self_score=1, bank_i2t, bank_t2i
     k_reciprocal      k1=20, k2=6, initial_weight=.3, image_embeddings, text_embeddings
     none
     ================  ==================================================================
@@ -106,6 +113,13 @@ def rerank(
         temperature: in units of the score; .05 suits cosines.
         neighbors: number of scores of the bank in a gallery item's mean.
         alpha: share of that mean that is subtracted.
+        iterations: number of times that gallery and queries are balanced.
+        gallery_temperature: temperature of the softmax over other gallery items.
+        other_items: number of gallery items of other data in both banks; `dbnorm` has them as the
+            first rows (columns of bank_t2i), `sinkhorn` behind the gallery.
+        distribution: "gaussian" or "empirical".
+        scaling: "gaussian" or "nicdm".
+        self_score: score of two equal items.
         activation_k: number of first results of each query of the bank that count as hubs.
         k1: length of the lists that are compared.
         k2: number of lists that are averaged.
@@ -158,9 +172,13 @@ def rerank(
         warnings.warn(WARNING, stacklevel=3)
     scores = as_tensor(sim, "sim")
     check_scores(scores, "sim")
+    extra = 0
+    if isinstance(function, BankMethod):
+        plain = {name: value for name, value in given.items() if name not in ARRAYS}
+        extra = function.correction(**plain).other_columns
     for option in ARRAYS:
         if option in given:
-            given[option] = array_option(option, given[option], scores)
+            given[option] = array_option(option, given[option], scores, extra)
     i2t, t2i = function(scores, **given)
     if {i2t.shape, t2i.shape} != {scores.shape}:
         raise ValueError(

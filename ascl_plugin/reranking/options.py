@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, Protocol, TypedDict
 
@@ -36,6 +36,12 @@ class MethodOptions(TypedDict, total=False):
     neighbors: int | None
     alpha: float | None
     activation_k: int | None
+    iterations: int | None
+    gallery_temperature: float | None
+    other_items: int | None
+    distribution: str | None
+    scaling: str | None
+    self_score: float | None
     k1: int | None
     k2: int | None
     initial_weight: float | None
@@ -81,10 +87,16 @@ def check_known(name: str, method: Callable[..., object], given: Iterable[str]) 
             )
 
 
-def check_count(name: str, value: object) -> None:
-    """Raise ValueError at a value that is not an integer of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"rerank: {name} must be an integer of at least 1, got {value!r}")
+def check_count(name: str, value: object, at_least: int = 1) -> None:
+    """Raise ValueError at a value that is not an integer of at least 1, or another bound."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"rerank: {name} must be an integer of at least {at_least}, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError at a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"rerank: {name} must be {' or '.join(choices)}, got {value!r}")
 
 
 def check_number(
@@ -111,8 +123,14 @@ def check_number(
     raise ValueError(f"rerank: {name} must be a number {' and '.join(bounds)}, got {value!r}")
 
 
-def array_option(name: str, values: object, scores: Tensor) -> Tensor:
+def array_option(name: str, values: object, scores: Tensor, extra: int = 0) -> Tensor:
     """Return one of the options `ARRAYS` as a tensor on the device of the scores.
+
+    Args:
+        name: the option.
+        values: as given.
+        scores: (I, T).
+        extra: number of items of a bank's gallery behind those of the scores.
 
     Raises:
         TypeError: not an array, or not of floats (for caption_groups: of integers).
@@ -124,10 +142,12 @@ def array_option(name: str, values: object, scores: Tensor) -> Tensor:
     axes, axis, items = _AXES[name]
     wanted = texts if items == "texts" else images
     tensor = as_tensor(values, name, axes)
-    if tensor.shape[axis] != wanted:
+    extra = extra if name.startswith("bank") else 0
+    if tensor.shape[axis] != wanted + extra:
+        more = f" and {extra} more for other_items" if extra else ""
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)}, sim has {wanted} {items}: "
-            f"it must be {axes}, with one {('row', 'column')[axis]} for each"
+            f"it must be {axes}, with one {('row', 'column')[axis]} for each{more}"
         )
     check_scores(tensor, name)
     return tensor.to(scores.device)

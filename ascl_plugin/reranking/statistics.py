@@ -67,6 +67,32 @@ def soft_maximum(state: State, temperature: float) -> Tensor:
     return state["maximum"] + temperature * state["total"].log()
 
 
+def sums(state: State, block: Tensor) -> State:
+    """Return ``{"sum": (G,), "squares": (G,), "rows": (), "like": (0,)}``, sums in float64."""
+    found = {"sum": block.sum(dim=0, dtype=torch.float64), "rows": torch.tensor(len(block))}
+    found["squares"] = block.new_zeros(block.shape[1], dtype=torch.float64)
+    for rows in row_chunks(*block.shape):
+        found["squares"] += block[rows].double().square().sum(dim=0)
+    added = {name: state[name] + value if state else value for name, value in found.items()}
+    return added | {"like": block.new_empty(0)}
+
+
+def moments(state: State) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each item's scores from `sums`, (G,) each."""
+    mean = state["sum"] / state["rows"]
+    variance = state["squares"] / state["rows"] - mean.square()
+    return mean.to(state["like"]), variance.clamp_min(0).sqrt().to(state["like"])
+
+
+def rising(scores: Tensor) -> Tensor:
+    """Return a copy with every row sorted from low to high."""
+    if scores.device.type != "cpu":
+        return scores.sort(dim=1).values
+    result = scores.clone(memory_format=torch.contiguous_format)
+    result.numpy().sort(axis=1)  # vectorised, and finds no order beside it
+    return result
+
+
 def hubs(state: State, block: Tensor, count: int) -> State:
     """Return ``{"hubs": (G,) bool}``: the items among the `count` best of any query of the bank."""
     none = block.new_zeros(block.shape[1], dtype=torch.bool)

@@ -22,7 +22,8 @@ from ascl_plugin.reranking.neighbors import ROW as ORACLE_ROW
 from ascl_plugin.retrieval.asymmetry_benchmark import VARIANTS, asymmetry_benchmark
 from ascl_plugin.retrieval.audit import SplitAudit
 from ascl_plugin.retrieval.inputs import BatchImages, TextInputs
-from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.raw_features import to_inputs
 from ascl_plugin.retrieval.views import MirroredRows
 from ascl_plugin.scoring.blocks import device_of
 from ascl_plugin.scoring.matrix import score_matrix

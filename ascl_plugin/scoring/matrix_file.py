@@ -58,10 +58,19 @@ def fingerprint(scorer: object, images: ImageFeatures, texts: TextFeatures) -> I
     }
 
 
-def write_matrix(path: Path, sim: Tensor) -> None:
-    """Write a finished (I, T) matrix as .npy; no reader sees half of it."""
-    with written(path) as aside, open(aside, "wb") as file:
-        np.save(file, sim.numpy(), allow_pickle=False)
+def write_matrix(path: Path, sim: Tensor, caption_to_image: np.ndarray | None = None) -> None:
+    """Write a finished (I, T) matrix as .npy, and its map beside it; no reader sees half of it."""
+    arrays = {path: sim.numpy()}
+    if caption_to_image is not None:
+        arrays[caption_map_beside(path)] = caption_to_image
+    for each, values in arrays.items():
+        with written(each) as aside, open(aside, "wb") as file:
+            np.save(file, values, allow_pickle=False)
+
+
+def caption_map_beside(scores: Path) -> Path:
+    """Return the file of the caption map that belongs to a file of scores."""
+    return scores.with_suffix(".caption_to_image.npy")
 
 
 def begin(path: Path, inputs: Inputs) -> None:

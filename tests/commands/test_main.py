@@ -11,6 +11,7 @@ import torch
 import ascl_plugin
 from ascl_plugin.commands.main import main
 from ascl_plugin.reranking import rerank
+from ascl_plugin.scoring.matrix_file import write_matrix
 
 # text 0 prefers image 1, so image 0 gives it up: see the table test for the recalls
 SIM = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]], dtype=np.float32)
@@ -107,7 +108,7 @@ def test_table_before_and_after(tmp_path, capsys, suffix):
         pairing.write_text("1\n0\n2\n")
     for sim, column in ((SIM, 1), (SIM.T, 4)):
         path = write(tmp_path, sim, ".npy")
-        assert main(["rerank", str(path), "--caption_to_image", str(pairing)]) == 0
+        assert main(["rerank", str(path), "--overwrite", "--caption_to_image", str(pairing)]) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
         assert cells[3] == ["after", *["100.0"] * 6, "600.0"]
@@ -148,7 +149,9 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
     assert f"{missing}: no such file" in failing(capsys, "rerank", missing)
     other = tmp_path / "sims.pt"
     other.write_bytes(b"")
-    assert "unknown format '.pt'; use .npy, .npz" in failing(capsys, "rerank", other)
+    message = failing(capsys, "rerank", other)
+    assert "unknown format '.pt'; use .npy, .npz" in message and "tensor.numpy()" in message
+    assert "np.loadtxt(" in failing(capsys, "rerank", tmp_path / "sims.csv")
     for suffix in (".npy", ".npz", ".safetensors"):
         garbage = tmp_path / f"garbage{suffix}"
         for content in (b"", b"no matrix", b"x" * 500):
@@ -174,6 +177,7 @@ def test_outputs_that_cannot_be_written(tmp_path, capsys):
         ("a.txt", "0\n1\n3\n", "caption 2 points at image 3"),
         ("a.txt", "0\n0\n2\n", "image 1 has no caption"),
         ("a.txt", "", "sim has 3 texts"),
+        ("a.txt", "0\n\n1\n2\n", "line 2 is '', expected an integer of 64 bits; remove the blank"),
     ],
 )
 def test_pairings_that_do_not_fit(tmp_path, capsys, name, content, message):
@@ -181,6 +185,63 @@ def test_pairings_that_do_not_fit(tmp_path, capsys, name, content, message):
     (tmp_path / name).write_text(content)
     options = ["--caption_to_image", tmp_path / name]
     assert message in failing(capsys, "rerank", path, *options)
+
+
+def test_blank_lines_end_a_map(tmp_path):
+    path = write(tmp_path, SIM, ".npy")
+    (tmp_path / "map.txt").write_text("0\n1\n2\n\n \n")
+    assert main(["rerank", str(path), "--caption_to_image", str(tmp_path / "map.txt")]) == 0
+
+
+def test_the_map_beside_the_scores_is_found(tmp_path, capsys):
+    path = tmp_path / "scores_val.npy"
+    write_matrix(path, torch.from_numpy(SIM), np.array([1, 0, 2]))
+    given = ["--captions_per_image", "1"]  # counts, and is wrong: text 1 is not image 1's
+    for words, t2i in (([], "100.0"), (given, "33.3")):
+        assert main(["rerank", str(path), "--method", "none", "--overwrite", *words]) == 0
+        before = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("| before"))
+        assert before.split()[3:10:6] == ["66.7", t2i]
+
+
+def test_nothing_is_overwritten_unasked(tmp_path, capsys):
+    path = write(tmp_path, SIM, ".npy")
+    earlier = tmp_path / "sims.reranked.t2i.npy"
+    earlier.write_text("mine")
+    message = failing(capsys, "rerank", path)
+    assert f"{earlier} is there already; --overwrite replaces it" in message
+    assert earlier.read_text() == "mine" and not (tmp_path / "sims.reranked.i2t.npy").exists()
+    assert main(["rerank", str(path), "--overwrite"]) == 0
+    np.testing.assert_array_equal(np.load(earlier), rerank(SIM).t2i)
+    table = tmp_path / "table.md"
+    table.write_text("mine")
+    capsys.readouterr()
+    argv = ["rerank", path, "--method", "all", "--captions_per_image", 1, "--output", table]
+    assert "table.md is there already" in failing(capsys, *argv)
+
+
+def test_a_transposed_matrix_is_told(tmp_path, capsys):
+    path = write(tmp_path, np.ones((6, 3)), ".npy")
+    message = failing(capsys, "rerank", path, "--captions_per_image", 2)
+    assert "has 6 images and 3 texts; it is (texts, images): write its transpose" in message
+    (tmp_path / "map.txt").write_text("0\n" * 6)
+    message = failing(capsys, "rerank", path, "--caption_to_image", tmp_path / "map.txt")
+    assert "pass its transpose" in message
+
+
+def test_dashes_and_underscores_are_the_same(tmp_path, capsys):
+    """In options of every command; values keep theirs."""
+    path = write(tmp_path, SIM, ".npy")
+    for words in (["--captions-per-image", "1"], ["--captions-per_image=1"]):
+        argv = ["rerank", str(path), "--output", str(tmp_path / "a-b_c.npz"), *words]
+        assert main([*argv, "--overwrite"]) == 0
+    assert (tmp_path / "a-b_c.npz").exists()
+    capsys.readouterr()
+    for words in (
+        ["evaluate", "gone", "--data-root", "x", "--no-average-views", "--batch-size=2"],
+        ["demo", "gone", "--image-root", "a"],
+        ["experiment", "all", "--output-dir", str(tmp_path / "gone"), "--config", "gone.yaml"],
+    ):
+        assert "unrecognized" not in failing(capsys, *words)
 
 
 def test_missing_safetensors_names_the_extra(tmp_path, capsys, monkeypatch):

@@ -91,7 +91,7 @@ def test_banks_and_embeddings_come_from_files(path, sim, tmp_path):
         ("k_reciprocal", ("image_embeddings", "text_embeddings")),
     ):
         files = [word for n in names for word in (f"--{n}", str(tmp_path / f"{n}.npy"))]
-        assert main(["rerank", str(path), "--method", method, *files]) == 0
+        assert main(["rerank", str(path), "--overwrite", "--method", method, *files]) == 0
         wanted = rerank(sim, method=method, **{name: arrays[name] for name in names})
         for found, matrix in zip(written(path), wanted, strict=True):
             np.testing.assert_array_equal(found, matrix)

@@ -53,6 +53,35 @@ def test_worked_by_hand():
     }  # fmt: skip
 
 
+def test_lists_of_captions_and_pairs_without_a_map():
+    """The captions of each image say the same; without a map caption i belongs to image i."""
+    assert retrieval_metrics(SIM, [[1], (0, 2)]) == retrieval_metrics(SIM, OWNERS)
+    square = np.array([[0.9, 0.5], [0.3, 0.7]])
+    assert retrieval_metrics(square) == retrieval_metrics(square, [0, 1])
+    # [[1], [0]] is image 0's caption 1 and image 1's caption 0
+    assert retrieval_metrics(square, [[1], [0]]) == retrieval_metrics(square, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("given_owners", "message"),
+    [
+        (None, "sim has 2 images and 3 texts: without caption_to_image, text i belongs to image i"),
+        ([[0], [1], [2]], "has 3 lists, sim has 2 images: it needs one list of captions for each"),
+        ([[0, 1], [1, 2]], "caption 1 belongs to image 0 and to image 1; each needs one image"),
+        ([[0], [2]], "caption 1 belongs to no image; leave out its column"),
+        ([[0, 3], [1, 2]], "image 0 has caption 3, sim has texts 0 to 2"),
+        ([[0, 1, 2], []], "image 1 has no caption"),
+        (
+            [0, 1],
+            r"sim has 3 texts: .*; if sim is \(texts, images\), pass its transpose",
+        ),
+    ],
+)
+def test_ground_truth_that_does_not_fit(given_owners, message):
+    with pytest.raises(ValueError, match=message):
+        retrieval_metrics(SIM, given_owners)
+
+
 @settings(deadline=None, max_examples=120)
 @given(
     data=st.data(),
@@ -107,7 +136,7 @@ def with_nan(row, column):
     [
         (with_nan(2, 1), [0, 1, 2], ValueError, "sim holds nan at row 2, column 1"),
         (np.eye(3), [0, 1], ValueError, r"shape \(2,\), sim has 3 texts"),
-        (np.eye(3), [[0, 1, 2]], ValueError, r"shape \(1, 3\), sim has 3 texts"),
+        (np.eye(3), np.array([[0, 1, 2]]), ValueError, r"shape \(1, 3\), sim has 3"),
         (np.eye(3), [0, 1, 3], ValueError, "caption 2 points at image 3, sim has images 0 to 2"),
         (np.eye(3), [0, -1, 2], ValueError, "caption 1 points at image -1"),
         (np.eye(3), [0, 2, 2], ValueError, "image 1 has no caption"),

@@ -16,6 +16,7 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 import yaml
 from PIL import Image
 
+from ascl_plugin.commands.main import main as command
 from ascl_plugin.data import scenes
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.metrics.result_row import SplitResults
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SPLITS = ("val", "test")
 SMALL = [
     "--dim=16",
     "--image_encoder.width=16",
@@ -38,7 +40,7 @@ SMALL = [
 ON_SCENES = [
     *SMALL, "--scenes_train=32", "--scenes_val=12", "--scenes_test=12", "--epochs=2",
     "--batch_size=8", "--captions_per_epoch=1", "--log_every=1", "--eval_every=1",
-    "--align_epochs=1", "--negatives=gaussian",
+    "--align_epochs=1", "--negatives=gaussian", "--save_scores",
 ]  # fmt: skip
 
 
@@ -64,6 +66,7 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     assert {path.name for path in folder.iterdir()} == {
         "best", "checkpoint-0000004", "checkpoint-0000008", "config.yaml", "log.jsonl",
         "metrics.json", ".run.lock",
+        *(f"scores_{split}{kind}.npy" for split in SPLITS for kind in ("", ".caption_to_image")),
     }  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["seed"] == 0 and "--scenes_train=32" in metrics["command"]
@@ -79,6 +82,16 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and scenes.yaml's
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(lines) == 8 + 2 and lines[-1]["val_rsum"] >= 0 and lines[-1]["step"] == 8
+
+
+def test_scores_are_re_ranked_without_a_word_on_captions(on_scenes, capsys):
+    """`ascl rerank` finds the map that the recipe wrote; before it, recall is that of the run."""
+    folder, _ = on_scenes
+    assert command(["rerank", str(folder / "scores_val.npy"), "--method", "all"]) == 0
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("| none"))
+    written = json.loads((folder / "metrics.json").read_text())["val"]
+    rsum = SplitResults.from_dict(written)["initial"].metrics["rsum"]
+    assert row.split("|")[8].strip() == f"{rsum:.1f}"
 
 
 def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):

@@ -197,7 +197,7 @@ def changed(name, value, row=1, column=1):
         (FINE | {"i2t_scores": np.ones((2, 3))}, {}, ValueError, r"\(2, 2\) and i2t_scores \(2, 3"),
         (FINE | {"i2t_ids": np.ones((2, 2))}, {}, TypeError, "i2t_ids must hold integers, got fl"),
         (FINE | {"i2t_ids": np.ones((2, 2), bool)}, {}, TypeError, "integers, got bool"),
-        (FINE | {"t2i_ids": [[0]]}, {}, TypeError, "t2i_ids must be a numpy array .* got list"),
+        (FINE | {"t2i_ids": {0}}, {}, TypeError, "t2i_ids must be a numpy array.* got set"),
         (FINE | {"t2i_ids": np.ones(3, int)}, {}, ValueError, r"must be \(texts, K\).* \(3,\)"),
         (FINE | {"t2i_ids": np.ones((3, 0), int)}, {}, ValueError, r"t2i_ids is empty.* \(3, 0\)"),
         (FINE | {"t2i_scores": np.ones((3, 2), int)}, {}, TypeError, "t2i_scores must hold floats"),

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 
 from ascl_plugin.reranking import rerank
 
-BANKED = ("inverted_softmax", "dual_softmax", "csls", "nnn", "qb_norm")
+EQUATIONS = ("inverted_softmax", "dual_softmax", "csls", "nnn", "qb_norm")
+# those of test_corrections.py
+LATER = ("dn", "sinkhorn", "dbnorm", "dbnorm_dynamic", "mutual_proximity", "local_scaling")
+BANKED = (*EQUATIONS, *LATER)
 METHODS = (*BANKED, "bidirectional", "k_reciprocal", "none")
 
 
@@ -139,7 +142,7 @@ def draw(seed, *shapes):
 
 @settings(deadline=None, max_examples=80)
 @given(
-    name=st.sampled_from([*BANKED, "none"]),
+    name=st.sampled_from([*EQUATIONS, "none"]),
     shape=shapes,
     banks=st.tuples(st.integers(0, 6), st.integers(0, 6)),
     neighbors=st.integers(1, 12),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ascl_plugin import available, build, register, registry
+from ascl_plugin import available, build, register, registry, retrieval_metrics
 from ascl_plugin.reranking import rerank, tune_rerank
 from ascl_plugin.reranking.options import RerankOptions, options_of
 
@@ -125,6 +125,36 @@ def test_built_by_name():
     assert path(sim).i2t.tolist() == rerank(sim, method="nnn", alpha=0.5).i2t.tolist()
 
 
+class Sparse:
+    """A matrix of scipy.sparse, as far as `rerank` looks at it."""
+
+    def toarray(self):
+        raise AssertionError("the caller decides that")
+
+
+class Frame:
+    """A DataFrame, as far as numpy looks at it."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_lists_and_frames_come_back_as_arrays():
+    sim = np.array([[0.9, 0.8], [0.95, 0.1]])
+    wanted = rerank(sim)
+    for given_sim in (sim.tolist(), tuple(map(tuple, sim)), Frame(sim)):
+        result = rerank(given_sim)
+        for matrix, expected in zip(result, wanted, strict=True):
+            assert type(matrix) is np.ndarray
+            np.testing.assert_array_equal(matrix, expected)
+    assert retrieval_metrics(sim.tolist(), [0, 1], t2i=Frame(sim)) == retrieval_metrics(sim)
+    found = rerank(sim, method="nnn", bank_i2t=Frame(sim), bank_t2i=sim.tolist())
+    assert not found.transductive
+
+
 def holding(value, row, column, shape=(4, 5)):
     sim = np.ones(shape)
     sim[row:, column:] = value
@@ -142,7 +172,11 @@ def holding(value, row, column, shape=(4, 5)):
         (np.ones((2, 2), dtype=int), {}, TypeError, "floats of 16, 32 or 64 bits, got int64"),
         (np.ones((2, 2), dtype=complex), {}, TypeError, "got complex128"),
         (torch.ones(2, 2, dtype=torch.long), {}, TypeError, "got torch.int64"),
-        ([[1.0]], {}, TypeError, "numpy array or a torch tensor, got list"),
+        ("sim", {}, TypeError, "sim must be a numpy array, .* got str"),
+        ([[1.0], [1.0, 2.0]], {}, TypeError, "sim: numpy makes no array of this list"),
+        ([["a"]], {}, TypeError, "sim must hold floats of 16, 32 or 64 bits, got <U1"),
+        (torch.eye(2).to_sparse(), {}, TypeError, r"sim is sparse .*pass sim.to_dense\(\)"),
+        (Sparse(), {}, TypeError, r"sim is sparse \(Sparse\): pass sim.toarray\(\)"),
         (np.eye(2), {"k": 0}, ValueError, "k must be an integer of at least 1, got 0"),
         (np.eye(2), {"k": 1.5}, ValueError, "k must be an integer of at least 1, got 1.5"),
         (np.eye(2), {"reverse_k": 0}, ValueError, "reverse_k must be .* at least 1, got 0"),

@@ -18,6 +18,7 @@ from ascl_plugin.retrieval.input_norm import InputNorm, Moments
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.lexical import BagOfWords, LatentSemantics, vocabulary_of
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.raw_features import raw_texts
 from ascl_plugin.retrieval.text_pool import ANGLES, TextPool
 
 WORDS = torch.tensor([[[1.0, 6], [3, 2], [9, 9]], [[9, 9], [9, 9], [9, 9]]])
@@ -258,7 +259,7 @@ def test_lexical_ids_come_with_texts(make, tmp_path):
     assert batch["lexical_ids"].tolist() == [[1], [2]]
     texts = model.encode_texts(batch)
     bags = model.lexical(batch["lexical_ids"])
-    without = model.text_projection(model.text_pool(model._raw_texts(batch)))
+    without = model.text_projection(model.text_pool(raw_texts(model.text_encoder, batch)))
     torch.testing.assert_close(texts.pooled, without + bags)
     positives = {f"positive_{k}": v for k, v in batch.items()}
     assert torch.equal(model.encode_texts(positives, "positive_").pooled, texts.pooled)
