@@ -27,16 +27,15 @@ from ascl_plugin import Reranker
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.report.table import Table, markdown_table
 
-TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.1)
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "inverted_softmax": [{"temperature": t} for t in TEMPERATURES],
-    "dual_softmax": [{"temperature": t} for t in TEMPERATURES],
-    "qb_norm": [
-        {"temperature": t, "activation_k": k} for t in TEMPERATURES for k in (1, 5)
-    ],
-    "csls": [{"neighbors": n} for n in (1, 4, 16, 64)],
-    "nnn": [{"alpha": a, "neighbors": n} for a in (0.5, 0.75, 1.0) for n in (1, 4, 16, 64, 256)],
-}  # fmt: skip
+    "inverted_softmax": [{"temperature": t} for t in (0.02, 0.03, 0.05, 0.1)],
+    "nnn": [{"alpha": a, "neighbors": n} for a, n in ((0.5, 16), (0.75, 16), (0.75, 256))],
+    "csls": [{"neighbors": n} for n in (4, 16)],
+    "dn": [{}],
+    "sinkhorn": [{"temperature": t, "iterations": 10} for t in (0.03, 0.05)],
+    "dual_softmax": [{"temperature": t} for t in (0.03, 0.05)],
+    "qb_norm": [{"temperature": t, "activation_k": 1} for t in (0.03, 0.05)],
+}
 Banks = dict[str, np.ndarray]
 
 
@@ -147,13 +146,13 @@ def halves(m: Banks) -> list[dict[str, Direction]]:
         scores = val[np.ix_(own, texts)]
         owners = m["own"][texts] - own[0]
         of_texts = {
-            "queries themselves": scores,
             "training": m["train_images"][:, texts],
+            "queries themselves": scores,
             "other validation": val[np.ix_(other, texts)],
         }
         of_images = {
-            "queries themselves": scores.T,
             "training": m["train_captions"][own].T,
+            "queries themselves": scores.T,
             "other validation": val[np.ix_(own, others)].T,
         }
         found.append(
