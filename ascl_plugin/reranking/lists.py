@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ascl_plugin.scores import refuse, row_chunks
+
+
+class Lists(NamedTuple):
+    """Lists of one direction: ids (Q, K) and scores (Q, K)."""
+
+    ids: Tensor
+    scores: Tensor
 
 
 def check_lists(ids: Tensor, scores: Tensor, gallery: int, name: str) -> None:
