@@ -103,8 +103,8 @@ def rerank_candidates(
         TypeError: ids that are not integers, scores or embeddings that are not floats.
         ValueError: no lists, shapes that do not fit, an id out of range or twice in a row, -1
             before an id, NaN, infinity or a rising score (with row and column), several devices, an
-            option below 1, neighbours given in two ways; a method that lists do not suffice for; a bias
-            without its lists or of another length.
+            option below 1, neighbours given in two ways; a method that lists do not suffice for; a
+            bias without its lists or of another length.
 
     Example:
         >>> import numpy as np
