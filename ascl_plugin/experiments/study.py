@@ -112,9 +112,14 @@ class Study:
             options["eval_batch_size"], average_views=options.get("average_views", False),
         )  # fmt: skip
         texts, owners = caption_to_image(rows)
-        scores = np.load(folder / f"scores_{self.split}.npy", mmap_mode="c", allow_pickle=False)
-        sim = torch.from_numpy(scores)
+        sim = self.scores(model, seed)
         return Trained(seed, options, loaded, evaluator, rows, texts, owners, sim)
+
+    def scores(self, model: str, seed: int) -> Tensor:
+        """Return the scores (I, T) of a model, mapped from disk; train it if need be."""
+        self.runs.train([(model, seed)])
+        path = self.runs.path(model, seed) / f"scores_{self.split}.npy"
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
     def rows(self) -> Rows:
         """Return the split; nothing is trained for it."""

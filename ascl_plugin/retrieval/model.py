@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,14 @@ from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
 from ascl_plugin.retrieval.balanced_scores import BALANCED, balanced_scores
+from ascl_plugin.retrieval.embed import (
+    Picture,
+    Ranked,
+    best,
+    embed_images,
+    embed_texts,
+    evaluating,
+)
 from ascl_plugin.retrieval.hard_pairs import (
     HardPairs,
     check_scorer,
@@ -29,6 +37,7 @@ from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.raw_features import TEXT_INPUTS, raw_images, raw_texts, to_inputs
 from ascl_plugin.retrieval.saved import SavedModel
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
+from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.shares import shares
 
 NORMS = ("layer", "l2", "none")
@@ -324,7 +333,7 @@ class RetrievalModel(SavedModel):
         if hard_pairs is not None and not align:
             blocks = self._score_hard(batch, hard_pairs)
         else:
-            blocks = self.score(*self.encode(batch), batch, negatives, strength, align)
+            blocks = self.score_blocks(*self.encode(batch), batch, negatives, strength, align)
         return blocks | self.score_balanced(batch, align)
 
     def score_balanced(self, batch: dict[str, Tensor], align: bool) -> dict[str, Tensor]:
@@ -394,7 +403,70 @@ class RetrievalModel(SavedModel):
         index = batch["image_of_text"]
         return gather(index + shares("own", images, index.device).own.start)
 
+    def embed_images(
+        self, images: Sequence[Picture], batch_size: int = 32, progress: bool = False
+    ) -> ImageFeatures:
+        """Return features of N pictures, for `score`, on the CPU; dropout is off.
+
+        Args:
+            images: paths, PIL images, or uint8 arrays (height, width, 3) or (height, width).
+            batch_size: pictures encoded at once.
+            progress: show a bar.
+
+        Raises:
+            FileNotFoundError, ValueError: a picture that is not there or does not decode; the
+                message names it.
+            TypeError: something else than a picture.
+        """
+        return embed_images(self, images, batch_size, progress)
+
+    def embed_texts(
+        self, texts: Sequence[str], batch_size: int = 64, progress: bool = False
+    ) -> TextFeatures:
+        """Return features of N texts, for `score`, on the CPU; dropout is off."""
+        return embed_texts(self, texts, batch_size, progress)
+
     def score(
+        self, images: ImageFeatures | Sequence[Picture], texts: TextFeatures | Sequence[str]
+    ) -> Tensor:
+        """Return scores (I, T), on the CPU, of pictures and texts, or of their features."""
+        if not isinstance(images, ImageFeatures):
+            images = self.embed_images(images)
+        if not isinstance(texts, TextFeatures):
+            texts = self.embed_texts(texts)
+        with evaluating(self):
+            return score_matrix(self, images, texts)
+
+    def rank(
+        self,
+        query: str | Picture,
+        documents: Sequence[str] | Sequence[Picture],
+        top_k: int | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> list[Ranked]:
+        """Return `{"corpus_id", "score"}` of the best documents, the highest score first.
+
+        The convention of sentence-transformers' `CrossEncoder.rank`, in both directions.
+
+        Args:
+            query: a text, to rank pictures by; or a picture, to rank texts by. A string is a text:
+                give the path of a picture as a `Path`.
+            documents: pictures, or texts. `corpus_id` is the place in them.
+            top_k: number of results; None: all.
+            batch_size, progress: see `embed_images`.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if isinstance(query, str):
+            found = self.embed_images(cast(Sequence[Picture], documents), batch_size, progress)
+            scores = self.score(found, [query])[:, 0]
+        else:
+            texts = self.embed_texts(cast(Sequence[str], documents), batch_size, progress)
+            scores = self.score([query], texts)[0]
+        return best(scores, top_k)
+
+    def score_blocks(
         self,
         images: ImageFeatures,
         texts: dict[str, TextFeatures],

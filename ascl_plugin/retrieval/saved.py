@@ -80,7 +80,8 @@ class SavedModel(
         weights, which their libraries download and load.
 
         Args:
-            pretrained_model_name_or_path: folder, or hub id.
+            pretrained_model_name_or_path: folder of a model, or of a run, whose best model it is;
+                or hub id.
             allow_import: also import components named by dotted path, ``package.module:Name``,
                 which runs that code. Only for a model whose source you trust.
             options: options of `PyTorchModelHubMixin.from_pretrained`; or options of the model,
@@ -94,6 +95,8 @@ class SavedModel(
                 names the folder.
         """
         source = pretrained_model_name_or_path
+        if not Path(source, "config.json").exists() and Path(source, "best").is_dir():
+            source = Path(source, "best")
         try:
             check_sums(Path(source))
             return super().from_pretrained(source, allow_import=allow_import, **options)

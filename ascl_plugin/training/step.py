@@ -81,7 +81,7 @@ class Step:
             if cached is None:
                 blocks = self.engine.model(inputs, *scoring, hard_pairs)
             else:
-                blocks = model.score(cached.images, cached.texts, inputs, *scoring)
+                blocks = model.score_blocks(cached.images, cached.texts, inputs, *scoring)
                 blocks |= model.score_balanced(inputs, align)
             hard, balanced = blocks.pop("hard_sim", None), blocks.pop("balanced_sim", None)
             loss = self.loss(**blocks)
