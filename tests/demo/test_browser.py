@@ -76,7 +76,7 @@ def test_search_and_attention(page, gallery):
     follow(page, page.find_element(By.ID, "q"), "a red car", Keys.ENTER)
     assert page.find_element(By.TAG_NAME, "h1").text == "Pictures for a red car"
     cards = page.find_elements(By.CSS_SELECTOR, ".pictures li a:has(img)")
-    assert len(cards) == 20
+    assert len(cards) == 10
     assert all(
         page.execute_script(
             "return arguments[0].naturalWidth", card.find_element(By.TAG_NAME, "img")
