@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,7 +118,7 @@ def rerank_candidates(
         array([[1, 0],
                [0, 1]])
     """
-    plain = {
+    plain: dict[str, Any] = {
         "k": k, "reverse_k": reverse_k, "text_neighbors": text_neighbors,
         "text_embeddings": text_embeddings, "neighbors": neighbors, "mix": mix,
     }  # fmt: skip
@@ -186,7 +188,7 @@ def _corrected(
     other: Lists | None,
     bias: Bias | None,
     method: str | BankMethod | None,
-    options: dict[str, object],
+    options: Mapping[str, object],
     name: str,
 ) -> Tensor:
     """Return the ids of one direction after a correction by a bias or by the other's lists."""

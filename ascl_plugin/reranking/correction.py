@@ -161,8 +161,12 @@ class BankMethod:
             (scores.T, (scores if bank_t2i is None else bank_t2i).T, t2i.T),
         ):
             summary = correction.summary(correction.fit(partial(blocks_of, bank)))
-            reorder_rows(queries, result, lambda chunk, _, s=summary: correction.correct(s, chunk))
+            reorder_rows(queries, result, partial(_corrected, correction, summary))
         return i2t, t2i
+
+
+def _corrected(correction: Correction, summary: State, chunk: Tensor, _: slice) -> Tensor:
+    return correction.correct(summary, chunk)
 
 
 def blocks_of(bank: Tensor) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ def from_bias(bias: Bias, gallery: int | None, name: str) -> ListCorrection:
 
 
 def from_lists(
-    method: str | Method, options: dict[str, object], ids: Tensor, own: Tensor, used: Tensor
+    method: str | Method, options: Mapping[str, object], ids: Tensor, own: Tensor, used: Tensor
 ) -> ListCorrection:
     """Return a correction whose bank, for each gallery item, is the item's own list.
 
