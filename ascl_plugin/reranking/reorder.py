@@ -62,11 +62,12 @@ def sort_rows(values: Tensor) -> Tensor:
     """
     if values.device.type != "cpu":
         return values.sort(dim=1).values
-    parts = np.array_split(values.numpy(), min(torch.get_num_threads(), len(values)))
-    if len(parts) == 1 or values.numel() < _SHARED:
-        parts = [values.numpy()]
-    with ThreadPoolExecutor(len(parts)) as threads:
-        for _ in threads.map(lambda part: part.sort(axis=1), parts):
+    array, threads = values.numpy(), torch.get_num_threads()
+    if threads == 1 or values.numel() < _SHARED:
+        array.sort(axis=1)
+        return values
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda part: part.sort(axis=1), np.array_split(array, threads)):
             pass
     return values
 
