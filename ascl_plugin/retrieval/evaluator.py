@@ -82,8 +82,10 @@ class Evaluator:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Return the features of the texts."""
-        parts = []
+        """Return the features of the texts; those that the cache of texts lacks are added to it."""
+        store, parts = self.texts.store, []
+        if store is not None and (new := [text for text in texts if text not in store]):
+            self.texts.prepare(new, self.batch_size, progress=self.progress)
         for start in range(0, len(texts), self.batch_size):
             inputs = self.texts(texts[start : start + self.batch_size])
             parts.append(self.model.encode_texts(to_inputs(inputs, self.device)))

@@ -14,6 +14,7 @@ pytest.importorskip("huggingface_hub", reason="extra `recipes`")
 from ascl_plugin import registry
 from ascl_plugin.features import TextFeatures, whole_texts
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.input_norm import InputNorm, Moments
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.lexical import BagOfWords, LatentSemantics, vocabulary_of
@@ -308,3 +309,19 @@ def test_words_pooled_before_give_the_same_scores(make, tmp_path, fusion):
         assert set(batch) == read
         torch.testing.assert_close(model(batch)["sim"], wanted)
     assert make(text_pool="gpo").pool_words is None  # it learns
+
+
+def test_an_evaluator_adds_to_the_cache_what_it_lacks(make, tmp_path):
+    """The same features as without a cache, which holds 16 bits; each text is encoded once."""
+    close = {"atol": 1e-3, "rtol": 1e-3}
+    model = make(text_pool="mean").eval()
+    plain = Evaluator(model, None, TextInputs(model.text_encoder))
+    cached = Evaluator(model, None, TextInputs(model.text_encoder, tmp_path))
+    texts = ["a b", "c d e", "e", "a b"]
+    wanted = plain.encode_texts(texts)
+    torch.testing.assert_close(cached.encode_texts(texts).pooled, wanted.pooled, **close)
+    calls = []
+    model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    again = cached.encode_texts(texts[::-1]).pooled.flip(0)
+    torch.testing.assert_close(again, wanted.pooled, **close)
+    assert not calls
