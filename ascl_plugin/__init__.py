@@ -8,7 +8,8 @@
 * `CrossModalFusion`: scores images against texts by regions and words, and as wholes; it takes
   `ImageFeatures` and `TextFeatures`. `LateInteraction`, `PooledSimilarity`: cheaper scorers.
 * `rerank`: both directions of retrieval from a score matrix alone; returns `Reranked`.
-* `rerank_candidates`: the same from top-K lists alone; returns `RerankedLists`.
+* `rerank_candidates`: the same from top-K lists alone; returns `RerankedLists`. `ItemNames`: lists
+  of names, as vector databases return them, to and from ids.
 * `Reranker`: a re-ranking method fitted on a bank of queries, then for any query alone.
 * `tune_rerank`: options for `rerank` that gain on a validation split.
 * `retrieval_metrics`, `score_matrix`, `search`: recalls and ranks; scores of large sets in tiles;
@@ -38,6 +39,7 @@ from ascl_plugin.losses import (
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available, build, register
 from ascl_plugin.reranking import (
+    ItemNames,
     Reranked,
     RerankedLists,
     Reranker,
@@ -62,6 +64,7 @@ __all__ = [
     "AsymmetryLoss",
     "CrossModalFusion",
     "ImageFeatures",
+    "ItemNames",
     "LateInteraction",
     "PooledSimilarity",
     "Reranked",

@@ -3,6 +3,7 @@
     python benchmarks/rerank.py                                       # 1,000 x 5,000
     python benchmarks/rerank.py --images 5000 --texts 25000           # and the loops left out
     python benchmarks/rerank.py --images 5000 --texts 25000 --loops   # stops them after 10 minutes
+    python benchmarks/rerank.py --images 5000 --texts 25000 --methods csls nnn   # or all
 
 Opponents, on the same scores, threads and device:
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from measure import peak, seconds
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ascl_plugin import rerank
+from ascl_plugin import available, rerank
 
 LIMIT = 600  # seconds that the loops may take
 
@@ -78,6 +80,32 @@ def agreement(scores: Tensor, args: argparse.Namespace, lists: tuple[np.ndarray,
     return same / total
 
 
+def methods(scores: Tensor, args: argparse.Namespace) -> None:
+    """Print seconds, CPU seconds and memory of each method at its defaults, beside the floor."""
+    asked = args.methods if args.methods != ["all"] else available("rerank")
+    variants = {"mutual_proximity": {"distribution": "empirical"}}
+    print(f"\n**{args.images:,} x {args.texts:,}**, float32, both directions, at defaults\n")
+    print("| method | seconds | CPU seconds | / floor | peak MB beyond the scores |")
+    print("|---|---:|---:|---:|---:|")
+
+    def row(work: Callable[[], object]) -> tuple[float, float, float]:
+        cpu, start = time.process_time(), time.perf_counter()
+        memory = peak(work)
+        cpu, least = time.process_time() - cpu, time.perf_counter() - start
+        return min(least, seconds(work, args.repeats) if args.repeats else least), cpu, memory
+
+    bare = row(lambda: floor(scores, args.k))
+    rows = [("floor", bare)]
+    for method in asked:
+        for options in ({}, variants.get(method)) if variants.get(method) else ({},):
+            name = ", ".join([method, *(f"{n}={v}" for n, v in options.items())])
+            rows.append((name, row(lambda m=method, o=options: rerank(scores, method=m, **o))))
+    for name, (least, cpu, memory) in rows:
+        print(
+            f"| {name} | {least:.2f} | {cpu:.2f} | {least / bare[0]:.1f} | {memory / 2**20:.0f} |"
+        )
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(
@@ -89,6 +117,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--text_neighbors", type=int, nargs="+", default=[1])
     parser.add_argument("--loops", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--methods", nargs="+", help="print these instead, or all")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -103,6 +132,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {where}, seed {args.seed}, {vars(args)}")
 
     scores = scores_of(args).to(args.device)
+    if args.methods:
+        methods(scores, args)
+        return
     rows: list[tuple[str, float, float | None]] = []
     bare = seconds(lambda: floor(scores, args.k), args.repeats)
     for neighbors in args.text_neighbors:

@@ -11,6 +11,7 @@ of two matrices (``--splits``), and reported on the other. Matrices are (images,
 
 Printed: the option sets of the bidirectional method that lose nowhere, the default by matrix, and
 every method with the options that gain most Rsum where they are chosen, losses allowed.
+``--only_methods`` prints the latter alone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ import numpy as np
 import torch
 
 from ascl_plugin.commands.score_files import read_array, read_caption_to_image
+from ascl_plugin.metrics.protocols import QueryResults, query_results
 from ascl_plugin.metrics.recall import retrieval_metrics
+from ascl_plugin.metrics.statistics import paired_test
 from ascl_plugin.report.table import Table, markdown_table
 from ascl_plugin.reranking import Tuned, rerank, tune_rerank
+from ascl_plugin.reranking.tune import GRIDS
 
 SHOWN = {"i2t_r1": "I2T R@1", "t2i_r1": "T2I R@1", "rsum": "Rsum"}
 GRID: dict[str, Sequence[Any]] = {
@@ -36,15 +40,6 @@ GRID: dict[str, Sequence[Any]] = {
     "reverse_k": (None, 20, 50),
     "text_neighbors": (1, 2, 3, 5),
     "mix": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-}
-TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2)
-OTHERS: dict[str, dict[str, Sequence[Any]]] = {
-    "inverted_softmax": {"temperature": TEMPERATURES},
-    "dual_softmax": {"temperature": TEMPERATURES},
-    "qb_norm": {"temperature": TEMPERATURES, "activation_k": (1, 5)},
-    "csls": {"neighbors": (1, 2, 5, 10, 20, 50)},
-    "nnn": {"alpha": (0.25, 0.5, 0.75, 1.0), "neighbors": (1, 4, 16, 64)},
-    "k_reciprocal": {"k1": (10, 20), "k2": (1, 6), "initial_weight": (0.3, 0.7)},
 }
 # one option at a time: its values, and what the left and the right half of a plot hold fixed
 SWEEPS: dict[str, tuple[Sequence[Any], dict[str, Any], dict[str, Any]]] = {
@@ -65,6 +60,11 @@ class Scores:
         """Return a range of images with their captions."""
         own = np.flatnonzero((self.owners >= first) & (self.owners < last))
         return Scores(np.ascontiguousarray(self.sim[first:last][:, own]), self.owners[own] - first)
+
+    def results(self, options: Mapping[str, Any]) -> QueryResults:
+        """Return the ranks after re-ranking."""
+        found = rerank(self.sim, **options)
+        return query_results(found.i2t, self.owners, t2i=found.t2i)
 
     def gain(self, options: Mapping[str, Any]) -> dict[str, float]:
         """Return the change of every metric, in points."""
@@ -145,7 +145,7 @@ def by_matrix(cases: Sequence[Case]) -> None:
     for case in cases:
         part = case.reported
         before = retrieval_metrics(part.sim, part.owners)
-        tuned = tune_rerank(case.chosen.sim, case.chosen.owners)
+        tuned = tune_rerank(case.chosen.sim, case.chosen.owners, method="bidirectional")
         found: dict[str, dict[str, Any]] = {"default": {}, "tuned": tuned.options}
         rows.append({"": case.name} | {title: before[n] for n, title in SHOWN.items()})
         for name, chosen in found.items():
@@ -157,32 +157,45 @@ def by_matrix(cases: Sequence[Case]) -> None:
 
 
 def all_methods(cases: Sequence[Case]) -> None:
-    """Print mean change, worst R@1 and chosen options of every method, by group of matrices."""
-    groups = dict.fromkeys(case.name.split(",")[0].split()[0] for case in cases)
-    for group in groups:
-        members = [case for case in cases if case.name.split(",")[0].split()[0] == group]
+    """Print mean change, its interval, worst R@1 and chosen options, by group of matrices.
+
+    A group is the matrices whose names begin with the same word; the interval is of the mean over
+    them, by bootstrap over the images, so a group must be of the same images.
+    """
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.name.replace(",", " ").split()[0], []).append(case)
+    for group, members in groups.items():
+        initial = [query_results(c.reported.sim, c.reported.owners) for c in members]
+        mean = np.mean([[q.metrics()[n] for n in SHOWN] for q in initial], axis=0).round(1)
         rows = []
-        for method in ("default", "bidirectional", *OTHERS):
-            grid = OTHERS.get(method)
-            found, plain, picked = [], [], []
-            for case in members:
-                chosen: dict[str, Any] = {}
-                if method == "default":
-                    picked.append("its own")
-                else:
-                    plain.append(case.reported.gain({"method": method})["rsum"])
-                    chosen = tune_rerank(
-                        case.chosen.sim, case.chosen.owners, grid, max_loss=100, method=method
-                    ).options
-                    picked.append(words(chosen) or "none gains")
-                found.append(case.reported.gain(chosen))
-            mean = {t: f"{np.mean([g[n] for g in found]):+.1f}" for n, t in SHOWN.items()}
-            worst = min(g[n] for g in found for n in ("i2t_r1", "t2i_r1"))
-            row = {"method": method} | mean | {"worst R@1": f"{worst:+.1f}"}
-            row["Rsum, untuned"] = f"{np.mean(plain):+.1f}" if plain else ""
-            rows.append(row | {"options": "; ".join(dict.fromkeys(picked))})
-        print(f"\n### All methods, {group}, mean over {len(members)} matrices\n")
-        print(markdown_table(Table("", rows, digits=1)))
+        for method in ("bidirectional", *(m for m in GRIDS if m != "bidirectional")):
+            chosen = [
+                tune_rerank(
+                    c.chosen.sim, c.chosen.owners, max_loss=100, allow_uncertain=True, method=method
+                ).options
+                for c in members
+            ]
+            after = [
+                c.reported.results(options) for c, options in zip(members, chosen, strict=True)
+            ]
+            plain = [c.reported.results({"method": method}) for c in members]
+            change, untuned = paired_test(initial, after), paired_test(initial, plain)
+            rows.append(
+                {"method": method} | {t: f"{change[n].value:+.1f}" for n, t in SHOWN.items()}
+            )
+            rsum = change["rsum"]
+            rows[-1]["95 %"] = f"{rsum.low:+.1f} to {rsum.high:+.1f}"
+            pairs = [(q.metrics(), r.metrics()) for q, r in zip(initial, after, strict=True)]
+            worst = min(r[n] - q[n] for q, r in pairs for n in ("i2t_r1", "t2i_r1"))
+            rows[-1] |= {
+                "worst R@1": f"{worst:+.1f}",
+                "Rsum, untuned": f"{untuned['rsum'].value:+.1f}",
+            }
+            picked = dict.fromkeys(words(options) or "none gains" for options in chosen)
+            rows[-1]["options chosen"] = "; ".join(picked)
+        print(f"\n### All methods, {group}: {len(members)} matrices, before {mean.tolist()}\n")
+        print(markdown_table(Table("", rows, digits=1)), flush=True)
 
 
 def plot(cases: Sequence[Case], folder: Path) -> None:
@@ -237,9 +250,15 @@ def main() -> None:
     parser.add_argument("--max_loss", type=float, default=0.1, help="of R@1, for a set to qualify")
     parser.add_argument("--top", type=int, default=4, help="option sets to print")
     parser.add_argument("--plots", type=Path, default=Path(), help="folder")
+    parser.add_argument(
+        "--only_methods", action="store_true", help="the tables of all methods alone"
+    )
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
     cases = cases_of(args)
+    if args.only_methods:
+        all_methods(cases)
+        return
     never_losing(cases, args.top, args.max_loss)
     by_matrix(cases)
     all_methods(cases)

@@ -56,7 +56,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ascl", description="Asymmetry-sensitive image-text retrieval.")
+    parser: argparse.ArgumentParser = _Parser(
+        prog="ascl", description="Asymmetry-sensitive image-text retrieval."
+    )
     parser.add_argument("--version", action="version", version=f"ascl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_rerank, add_evaluate, add_report, add_demo, add_experiment, add_convert):

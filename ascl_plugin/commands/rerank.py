@@ -87,13 +87,18 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--method",
         choices=[*registry.available("rerank"), "all"],
         help="all: compare them in a table, which needs a pairing (default: bidirectional; with "
-        f"--fit {METHOD})",
+        f"--tune all, with --fit {METHOD})",
     )
     command.add_argument(
         "--tune",
         action="store_true",
-        help="print the options that gain most on SIMS, which must be of a validation split and "
-        "needs a pairing; nothing is written",
+        help="print the method and options that gain most on SIMS, which must be of a validation "
+        "split and needs a pairing; nothing is written",
+    )
+    command.add_argument(
+        "--allow_uncertain",
+        action="store_true",
+        help="with --tune: choose also where the interval of the gain contains zero",
     )
     pairing = command.add_mutually_exclusive_group()
     pairing.add_argument(
@@ -146,12 +151,15 @@ def _run(args: argparse.Namespace) -> int:
     options = cast(RerankOptions, given)
     owners = _pairing(args, sim)
     if not args.tune and args.method != "all":
-        return _rerank(sim, owners, {"method": args.method, **options}, output)
+        method = args.method or "bidirectional"
+        return _rerank(sim, owners, {"method": method, **options}, output)
     if owners is None:
         needing = "--tune" if args.tune else "--method all"
         raise ValueError(f"{needing} needs --caption_to_image or --captions_per_image")
     if args.tune:
-        return _tune(sim, owners, args.method, options)
+        if args.method not in (None, "all"):
+            options["method"] = args.method
+        return _tune(sim, owners, options, args.allow_uncertain)
     return _compare(sim, owners, options, args.output)
 
 
@@ -192,20 +200,32 @@ def _compare(sim: Array, owners: np.ndarray, options: RerankOptions, output: Pat
     return 0
 
 
-def _tune(sim: Array, owners: np.ndarray, method: str, options: RerankOptions) -> int:
+def _tune(sim: Array, owners: np.ndarray, options: RerankOptions, allow_uncertain: bool) -> int:
     from ascl_plugin.report.table import markdown_table, results_table
 
-    if method != "bidirectional":
-        raise ValueError(f"--tune chooses options of bidirectional, not of {method}")
     progress = find_spec("tqdm") is not None and sys.stderr.isatty()
-    tuned = tune_rerank(sim, owners, progress=progress, **options)
-    words = [f"--{name} {value}" for name, value in tuned.options.items() if value is not None]
-    if tuned.options.get("method") != "none":
-        words += [f"--{name} FILE" for name in ARRAYS if name in options]
-    print("options:", *words)
+    tuned = tune_rerank(sim, owners, progress=progress, allow_uncertain=allow_uncertain, **options)
+    best = ResultRow("best, chosen here", tuned.best.metrics)
     before = ResultRow("before", tuned.trials[0].metrics)
-    print(markdown_table(results_table([before, ResultRow("after, chosen here", tuned.metrics)])))
+    print("options:", *_words(tuned.options, options))
+    print(markdown_table(results_table([before, best])))
+    if tuned.gain is not None:
+        gain = tuned.gain
+        print(f"\ngain in Rsum: {gain.value:+.1f} (95 %: {gain.low:+.1f} to {gain.high:+.1f})")
+    if tuned.refused:
+        print(
+            "the interval contains zero, so nothing is chosen; --allow_uncertain would choose "
+            + " ".join(_words(tuned.best.options, options))
+        )
     return 0
+
+
+def _words(chosen: RerankOptions, given: RerankOptions) -> list[str]:
+    """Return options as words of the command, with those of files that were given."""
+    words = [f"--{name} {value}" for name, value in chosen.items() if value is not None]
+    if chosen.get("method") != "none":
+        words += [f"--{name} FILE" for name in ARRAYS if name in given]
+    return words
 
 
 def _recall(result: Reranked, owners: np.ndarray) -> dict[str, float]:

@@ -18,7 +18,7 @@ from ascl_plugin.features import F, concatenate
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.attention_maps import attention_weights
 from ascl_plugin.interfaces import NamedOptions, Rows
-from ascl_plugin.reranking import rerank
+from ascl_plugin.reranking import Reranker, rerank
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.scoring.matrix import score_matrix
 
@@ -67,7 +67,7 @@ class Gallery:
     """
 
     def __init__(self, evaluator: Evaluator, rows: Rows, rerank_options: NamedOptions) -> None:
-        self.evaluator, self.rows, self.rerank_options = evaluator, rows, rerank_options
+        self.evaluator, self.rows = evaluator, rows
         self.texts, self.owners = caption_to_image(rows)
         self.images = self._encoded(
             "pictures", len(rows), lambda part: evaluator.encode_images([rows[i] for i in part])
@@ -79,6 +79,7 @@ class Gallery:
         )
         self.sim = score_matrix(evaluator.model, self.images, words, progress=evaluator.progress)
         self.reranked = rerank(self.sim, **rerank_options)
+        self.fitted = Reranker("nnn").fit(self.sim.T)  # a typed text is none of the split's
         self._working = Lock()
 
     def __len__(self) -> int:
@@ -91,7 +92,8 @@ class Gallery:
     def pictures(self, text: str, count: int = 10) -> tuple[list[Hit], list[Hit]]:
         """Return pictures for a text, the best first, before and after re-ranking.
 
-        A text that is no caption of the split is re-ranked as one more caption of the split.
+        A text that is no caption of the split is re-ranked by a `Reranker` that was fitted on them,
+        so it is judged by its own scores and the bias of each picture.
         """
         known = [number for number, caption in enumerate(self.texts) if caption == text]
         with self._working:
@@ -100,8 +102,7 @@ class Gallery:
             else:
                 query = self.evaluator.encode_texts([text])
                 before = score_matrix(self.evaluator.model, self.images, query)[:, 0]
-                sim = torch.cat([self.sim, before[:, None]], 1)
-                after = rerank(sim, **self.rerank_options).t2i[:, -1]
+                after = self.fitted.transform(before)
         return both(before, torch.as_tensor(after), set(self.owners[known].tolist()), count)
 
     def captions(self, row: int, count: int = 10) -> tuple[list[Hit], list[Hit]]:

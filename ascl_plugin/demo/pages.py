@@ -80,7 +80,10 @@ class Pages:
         """Answer with pictures for a text."""
         text, link = self._text(request)
         before, after = self.gallery.pictures(text)
-        return self._page(request, "search", text=text, link=link, before=before, after=after)
+        typed = "q" in link
+        return self._page(
+            request, "search", text=text, link=link, before=before, after=after, typed=typed
+        )
 
     def image(self, request: Request) -> Response:
         """Answer with captions for a picture."""
@@ -114,6 +117,7 @@ class Pages:
         return self._page(request, "error", error.status_code, message=error.detail)
 
     def _page(self, request: Request, name: str, status: int = 200, **values: object) -> Response:
+        values["rerank"] = request.query_params.get("rerank") == "1"
         return self.templates.TemplateResponse(request, f"{name}.html", values, status)
 
     def _row(self, request: Request) -> int:

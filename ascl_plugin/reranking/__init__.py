@@ -1,11 +1,13 @@
 """Re-ranking of a similarity matrix: no model, no labels, torch and numpy alone."""
 
 from ascl_plugin.reranking.candidates import RerankedLists, rerank_candidates
+from ascl_plugin.reranking.item_names import ItemNames
 from ascl_plugin.reranking.methods import Reranked, rerank
 from ascl_plugin.reranking.reranker import Reranker
 from ascl_plugin.reranking.tune import Trial, Tuned, tune_rerank
 
 __all__ = [
+    "ItemNames",
     "Reranked",
     "RerankedLists",
     "Reranker",

@@ -44,6 +44,9 @@ Members, each with a default unless said:
   is not additive.
 * ``other_columns``: number of columns of a bank that are no gallery items; not in `summary`.
 * ``correct(summary, scores)``: new scores (Q, G), higher first. Each row depends on itself alone.
+* ``lists = True``: the statistics are those of each item's highest scores, so that the item's own
+  list can serve as its bank in `rerank_candidates`. `correct` then also gets a summary of
+  candidates, (Q, K) beside scores (Q, K).
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -69,6 +73,8 @@ BLOCK_SCORES = 2**24
 @dataclass(frozen=True, kw_only=True)
 class Correction:
     """Base of a correction; its fields are its options. See this module for the contract."""
+
+    lists: ClassVar[bool] = False
 
     def update(self, state: State, block: Tensor) -> State:
         """Return the statistics after a block of the bank, (C, G)."""
@@ -155,8 +161,12 @@ class BankMethod:
             (scores.T, (scores if bank_t2i is None else bank_t2i).T, t2i.T),
         ):
             summary = correction.summary(correction.fit(partial(blocks_of, bank)))
-            reorder_rows(queries, result, lambda chunk, _, s=summary: correction.correct(s, chunk))
+            reorder_rows(queries, result, partial(_corrected, correction, summary))
         return i2t, t2i
+
+
+def _corrected(correction: Correction, summary: State, chunk: Tensor, _: slice) -> Tensor:
+    return correction.correct(summary, chunk)
 
 
 def blocks_of(bank: Tensor) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ in float32, in float64 for float64, in chunks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class InvertedSoftmax(Correction):
     temperature: s(q, g) - temperature * log sum_b exp(s(b, g) / temperature).
     """
 
+    lists: ClassVar[bool] = True
     temperature: float = 0.05
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class NNN(Correction):
     both options on a validation split, as the paper does.
     """
 
+    lists: ClassVar[bool] = True
     alpha: float = 0.75
     neighbors: int = 16
 
@@ -97,6 +100,7 @@ class CSLS(Correction):
     is the same for a whole query. Half of it is `nnn` with alpha = 1/2.
     """
 
+    lists: ClassVar[bool] = True
     neighbors: int = 10
 
     def __post_init__(self) -> None:
@@ -159,7 +163,7 @@ class QBNorm(InvertedSoftmax):
 
     def correct(self, summary: State, scores: Tensor) -> Tensor:
         """Return the corrected scores of queries whose best item is a hub, the others' as given."""
-        active = summary["hubs"][top_candidates(scores, 1)]
+        active = summary["hubs"].expand_as(scores).gather(1, top_candidates(scores, 1))
         return torch.where(active, scores + summary["bias"], scores)
 
 

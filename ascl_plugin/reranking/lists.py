@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from ascl_plugin.reranking.reorder import sort_rows
 from ascl_plugin.scores import refuse, row_chunks
+
+
+class Lists(NamedTuple):
+    """Lists of one direction: ids (Q, K) and scores (Q, K)."""
+
+    ids: Tensor
+    scores: Tensor
 
 
 def check_lists(ids: Tensor, scores: Tensor, gallery: int, name: str) -> None:
@@ -70,7 +80,7 @@ class Places:
         for rows in row_chunks(*ids.shape):
             number = torch.arange(rows.start, rows.stop, device=ids.device)[:, None]
             item = number.mul(self.base) + ids[rows].long() + 1
-            key = _sorted_rows(item * self.width + place)
+            key = sort_rows(item * self.width + place)
             keys[rows] = key
             item = key.div(self.width, rounding_mode="floor")
             twice = (item[:, 1:] == item[:, :-1]) & (item[:, 1:] % self.base > 0)
@@ -94,10 +104,3 @@ class Places:
         at = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
         place = self.keys[at] - wanted
         return torch.where((place >= 0) & (place < self.width), place, self.width)
-
-
-def _sorted_rows(keys: Tensor) -> Tensor:
-    if keys.device.type != "cpu":
-        return keys.sort(dim=1).values
-    keys.numpy().sort(axis=1)  # vectorised: several times faster than torch, which also argsorts
-    return keys

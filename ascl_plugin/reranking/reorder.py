@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import rising_bits
 from ascl_plugin.scores import row_chunks
+
+_SHARED = 2**16  # values from which on threads share the work
 
 
 def reorder_rows(
@@ -47,8 +51,25 @@ def _from_high_to_low(values: Tensor) -> Tensor:
         return values.argsort(dim=1, descending=True, stable=True)
     key = rising_bits(values).bitwise_not_().long().bitwise_left_shift_(32)
     key += torch.arange(values.shape[1])
-    key.numpy().sort(axis=1)
-    return key.bitwise_and_(0xFFFFFFFF)
+    return sort_rows(key).bitwise_and_(0xFFFFFFFF)
+
+
+def sort_rows(values: Tensor) -> Tensor:
+    """Sort every row of a tensor (N, M) from low to high, in place on a CPU, and return it.
+
+    numpy's sort is vectorised: several times faster than torch's, which also finds the order. It
+    is one thread's work, so as many threads share the rows as torch has.
+    """
+    if values.device.type != "cpu":
+        return values.sort(dim=1).values
+    array, threads = values.numpy(), torch.get_num_threads()
+    if threads == 1 or values.numel() < _SHARED:
+        array.sort(axis=1)
+        return values
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda part: part.sort(axis=1), np.array_split(array, threads)):
+            pass
+    return values
 
 
 def widened(scores: Tensor) -> Tensor:

@@ -253,6 +253,11 @@ class Reranker:
         result._summary, result.bank_size = found.summary, found.bank_size
         return result
 
+    def fitted(self) -> tuple[Correction, State]:
+        """Return the correction and its tensors, for `rerank_candidates`."""
+        self._check_fitted()
+        return self._correction, self._summary
+
     def __repr__(self) -> str:
         """Return method, options and sizes."""
         words = [repr(self.method), *(f"{name}={value}" for name, value in self.options.items())]

@@ -7,6 +7,7 @@ neighbours are items. Here a gallery item's are the queries of the bank, and a q
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -78,6 +79,7 @@ class LocalScaling(Correction):
     is the score of two equal items, 1 for cosines; scores above it count as it. One pass.
     """
 
+    lists: ClassVar[bool] = True
     neighbors: int = 7
     scaling: str = "gaussian"
     self_score: float = 1.0

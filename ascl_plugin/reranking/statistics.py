@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import top_candidates
+from ascl_plugin.reranking.reorder import sort_rows
 from ascl_plugin.scores import row_chunks
 
 State = dict[str, Tensor]
@@ -86,11 +87,7 @@ def moments(state: State) -> tuple[Tensor, Tensor]:
 
 def rising(scores: Tensor) -> Tensor:
     """Return a copy with every row sorted from low to high."""
-    if scores.device.type != "cpu":
-        return scores.sort(dim=1).values
-    result = scores.clone(memory_format=torch.contiguous_format)
-    result.numpy().sort(axis=1)  # vectorised, and finds no order beside it
-    return result
+    return sort_rows(scores.clone(memory_format=torch.contiguous_format))
 
 
 def hubs(state: State, block: Tensor, count: int) -> State:

@@ -48,12 +48,18 @@ def failing(capsys, *argv):
 GIVEN = {
     "bidirectional": {"k": 4, "reverse_k": 3, "text_neighbors": 2, "mix": 0.5},
     "csls": {"neighbors": 2},
+    "dbnorm": {"temperature": 0.3, "gallery_temperature": 0.01},
+    "dbnorm_dynamic": {"temperature": 0.3, "activation_k": 2},
+    "dn": {"alpha": 2.0},
     "dual_softmax": {"temperature": 0.3},
     "inverted_softmax": {"temperature": 0.3},
     "k_reciprocal": {"k1": 3, "k2": 2, "initial_weight": 0.1},
+    "local_scaling": {"neighbors": 2, "scaling": "nicdm", "self_score": 1.5},
+    "mutual_proximity": {"distribution": "empirical"},
     "nnn": {"alpha": 0.9, "neighbors": 2},
     "none": {},
     "qb_norm": {"temperature": 0.3, "activation_k": 3},
+    "sinkhorn": {"temperature": 0.3, "iterations": 2},
 }
 
 
@@ -101,7 +107,7 @@ def test_options_and_defaults_are_those_of_the_methods(path, capsys):
     with pytest.raises(SystemExit):
         main(["rerank", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "(csls: 10, nnn: 16)" in shown
+    assert "(csls: 10, local_scaling: 7, nnn: 16)" in shown
     assert "caption_groups" not in shown
     for method, option in (("csls", "--mix"), ("none", "--alpha"), ("nnn", "--text_neighbors")):
         message = failing(
@@ -118,7 +124,8 @@ def test_all_methods_in_a_table(path, sim, capsys, tmp_path):
     out = capsys.readouterr().out
     rows = {row["method"]: row for row in cells(out)}
     assert sorted(rows) == available("rerank") and next(iter(rows)) == "none"
-    options = {"csls": {"neighbors": 2}, "nnn": {"neighbors": 2}, "bidirectional": {"k": 3}}
+    options = {name: {"neighbors": 2} for name in ("csls", "local_scaling", "nnn")}
+    options["bidirectional"] = {"k": 3}
     for method, row in rows.items():
         result = rerank(sim, method=method, **options.get(method, {}))
         metrics = retrieval_metrics(result.i2t, OWNERS, t2i=result.t2i)
@@ -131,9 +138,10 @@ def test_all_methods_in_a_table(path, sim, capsys, tmp_path):
 
 
 def test_tune_prints_words_that_the_command_takes(path, sim, capsys, tmp_path):
-    assert main(["rerank", str(path), "--tune", "--captions_per_image", "2", "--k", "3"]) == 0
+    argv = ["rerank", str(path), "--tune", "--captions_per_image", "2", "--k", "3"]
+    assert main([*argv, "--allow_uncertain"]) == 0
     out = capsys.readouterr().out
-    tuned = tune_rerank(sim, OWNERS, k=3)
+    tuned = tune_rerank(sim, OWNERS, k=3, allow_uncertain=True)
     assert tuned.options["k"] == 3  # it gains, so there is something to print
     after = cells(out)[1]
     assert after["Rsum"] == f"{tuned.metrics['rsum']:.1f}"
@@ -142,6 +150,20 @@ def test_tune_prints_words_that_the_command_takes(path, sim, capsys, tmp_path):
     assert main(["rerank", str(path), *words]) == 0
     for found, matrix in zip(written(path), rerank(sim, **tuned.options), strict=True):
         np.testing.assert_array_equal(found, matrix)
+    gain = tuned.gain
+    assert f"gain in Rsum: {gain.value:+.1f} (95 %: {gain.low:+.1f} to {gain.high:+.1f})" in out
+
+
+def test_tune_refuses_what_chance_may_have_made(tmp_path, capsys):
+    """Of three images one gains: see tests/reranking/test_tune.py."""
+    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
+    np.save(tmp_path / "sims.npy", sim)
+    (tmp_path / "map.txt").write_text("1\n0\n2\n")
+    argv = ["rerank", str(tmp_path / "sims.npy"), "--tune", "--method", "csls"]
+    assert main([*argv, "--caption_to_image", str(tmp_path / "map.txt")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("options: --method none\n") and "the interval contains zero" in out
+    assert "--allow_uncertain would choose --method csls --neighbors" in out
 
 
 def test_nothing_gains_prints_no_reranking(tmp_path, capsys):
@@ -156,8 +178,8 @@ def test_what_does_not_go_together(path, capsys, tmp_path):
         assert f"{words[0]} " in (message := failing(capsys, path, *words))
         assert "needs --caption_to_image or --captions_per_image" in message
     pairing = ["--captions_per_image", "2"]
-    message = failing(capsys, path, "--tune", "--method", "nnn", *pairing)
-    assert "--tune chooses options of bidirectional, not of nnn" in message
+    message = failing(capsys, path, "--tune", "--method", "none", *pairing)
+    assert "no default grid for method 'none'" in message
     assert "--tune writes nothing" in failing(capsys, path, "--tune", "--output", "a.npy", *pairing)
     message = failing(capsys, path, "--method", "all", "--output", "a.npy", *pairing)
     assert "a.npy: --method all writes a table" in message

@@ -76,7 +76,7 @@ def test_search_and_attention(page, gallery):
     follow(page, page.find_element(By.ID, "q"), "a red car", Keys.ENTER)
     assert page.find_element(By.TAG_NAME, "h1").text == "Pictures for a red car"
     cards = page.find_elements(By.CSS_SELECTOR, ".pictures li a:has(img)")
-    assert len(cards) == 20
+    assert len(cards) == 10
     assert all(
         page.execute_script(
             "return arguments[0].naturalWidth", card.find_element(By.TAG_NAME, "img")
@@ -123,6 +123,8 @@ def test_boxes_lie_on_the_picture(page, served):
 
 def test_captions_of_a_picture_by_keys_alone(page):
     follow(page, page.find_element(By.CSS_SELECTOR, 'a[href="/image/5"]'), Keys.ENTER)
+    assert len(page.find_elements(By.CSS_SELECTOR, "ol.captions li")) == 10
+    follow(page, page.find_element(By.LINK_TEXT, "Re-rank"), Keys.ENTER)
     lists = page.find_elements(By.CSS_SELECTOR, "ol.captions")
     assert [len(x.find_elements(By.TAG_NAME, "li")) for x in lists] == [10, 10]
     assert page.find_elements(By.CSS_SELECTOR, "li.own")
@@ -135,7 +137,7 @@ def test_nothing_sticks_out_of_the_page(page, served, width):
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
     )
-    for path in ("/", "/search?text=10", "/image/5", "/pair/2?text=11"):
+    for path in ("/", "/search?text=10&rerank=1", "/image/5?rerank=1", "/pair/2?text=11"):
         page.get(served.address + path)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width, path
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -13,7 +13,10 @@ from PIL import Image
 
 from .conftest import HOSTILE, make_gallery, make_model
 
-PAGES = ["/", "/?page=2", "/search?q=a+red+car", "/search?text=10", "/image/5", "/pair/2?text=10"]
+PAGES = [
+    "/", "/?page=2", "/search?q=a+red+car", "/search?q=a+red+car&rerank=1", "/search?text=10",
+    "/search?text=10&rerank=1", "/image/5", "/image/5?rerank=1", "/pair/2?text=10",
+]  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -48,11 +51,22 @@ def test_every_link_and_file_of_a_page_is_there(served, path):
 
 
 def test_results_stand_in_order_before_and_after(served, gallery):
-    page = Page(served.get("/search?q=a+red+car")[2])
-    rows = [int(x.split("/")[2].split("?")[0]) for x in page.all("a", "href") if "/pair" in x]
+    """Re-ranking is a switch, off by default; typed words are judged alone."""
+
+    def found(path):
+        page = Page(served.get(path)[2])
+        links = [x for x in page.all("a", "href") if "/pair" in x]
+        return page.text, [int(x.split("/")[2].split("?")[0]) for x in links]
+
     before, after = gallery.pictures("a red car")
+    text, rows = found("/search?q=a+red+car")
+    assert rows == [hit.item for hit in before] and "After" not in text
+    text, rows = found("/search?q=a+red+car&rerank=1")
     assert rows == [hit.item for hit in before + after]
-    assert "Transductive" in page.text and "its own" not in page.text
+    assert "Other queries do not matter" in text and "Transductive" not in text
+    assert "its own" not in text
+    assert "Transductive" in found("/search?text=10&rerank=1")[0]
+    assert len(found("/image/5")[1]) == 10 and len(found("/image/5?rerank=1")[1]) == 20
 
 
 def test_right_captions_are_marked(served, gallery):
@@ -60,7 +74,7 @@ def test_right_captions_are_marked(served, gallery):
     for row in range(10):
         right = [hit for hits in gallery.captions(row) for hit in hits if hit.right]
         counts.append(len(right))
-        assert Page(served.get(f"/image/{row}")[2]).text.count("✓ its own") == counts[-1]
+        assert Page(served.get(f"/image/{row}?rerank=1")[2]).text.count("✓ its own") == counts[-1]
     assert max(counts) > 0
 
 

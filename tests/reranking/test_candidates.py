@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ascl_plugin.reranking import RerankedLists, rerank, rerank_candidates
+from ascl_plugin.reranking import ItemNames, RerankedLists, Reranker, rerank, rerank_candidates
 
 
 def top_lists(scores, k):
@@ -224,3 +224,111 @@ def test_the_place_of_an_error_does_not_depend_on_chunks(monkeypatch):
         rerank_candidates(**changed("i2t_ids", 0))
     with pytest.raises(ValueError, match="t2i_ids holds 2 at row 2, column 1"):
         rerank_candidates(**changed("t2i_ids", 2, 2))
+
+
+FROM_LISTS = {
+    "inverted_softmax": {"temperature": 0.2},
+    "dual_softmax": {"temperature": 0.2},
+    "csls": {"neighbors": 3},
+    "nnn": {"alpha": 0.9, "neighbors": 3},
+    "qb_norm": {"temperature": 0.2, "activation_k": 2},
+    "local_scaling": {"neighbors": 3, "self_score": 5.0},
+}
+
+
+@pytest.mark.parametrize("method", FROM_LISTS)
+def test_whole_lists_are_the_matrix(method):
+    """By every method that lists suffice for; `csls` and `nnn` also from lists of 3."""
+    sim = np.random.default_rng(3).normal(size=(7, 9)) + np.arange(9) * 0.1
+    wanted = rerank(sim, method=method, **FROM_LISTS[method])
+    found = rerank_candidates(*lists_of(sim), method=method, **FROM_LISTS[method])
+    i2t, t2i = filled_in(sim, found)
+    np.testing.assert_array_equal(i2t, wanted.i2t)
+    np.testing.assert_array_equal(t2i, wanted.t2i)
+    assert not np.array_equal(i2t, sim)
+    if method in ("csls", "nnn"):
+        short = rerank_candidates(*lists_of(sim, 9, 3), method=method, **FROM_LISTS[method])
+        np.testing.assert_array_equal(filled_in(sim, short)[0], wanted.i2t)
+
+
+@pytest.mark.parametrize("method", ["nnn", "qb_norm", "local_scaling"])
+def test_one_direction_with_a_fitted_reranker(method):
+    """A list of the whole gallery has the order of `transform`, with no list of the other side."""
+    draw = np.random.default_rng(4)
+    bank, sim = draw.normal(size=(8, 6)), draw.normal(size=(3, 6))
+    fitted = Reranker(method).fit(bank)
+    wanted = np.argsort(-fitted.transform(sim), axis=1, kind="stable")
+    ids, scores = top_lists(sim, None)
+    given_biases = [fitted, fitted.gallery_bias] if method == "nnn" else [fitted]
+    for bias in given_biases:
+        found = rerank_candidates(ids, scores, i2t_bias=bias)
+        np.testing.assert_array_equal(found.i2t_ids, wanted)
+        np.testing.assert_array_equal(found.i2t_scores, scores)
+        assert found.t2i_ids.shape == (0, 0)
+        found = rerank_candidates(t2i_ids=ids, t2i_scores=scores, t2i_bias=bias)
+        np.testing.assert_array_equal(found.t2i_ids, wanted)
+    ids[1, 4:], scores[1, 4:] = -1, np.nan  # 4 results; the row alone is the row among others
+    found = rerank_candidates(ids, scores, i2t_bias=fitted)
+    assert found.i2t_ids[1, 4:].tolist() == [-1, -1]
+    alone = rerank_candidates(ids[1:2, :4], scores[1:2, :4], i2t_bias=fitted)
+    np.testing.assert_array_equal(found.i2t_ids[1, :4], alone.i2t_ids[0])
+
+
+def test_a_bias_by_hand():
+    """0.9 - 0.5 falls behind 0.8; the empty slot stays."""
+    ids, scores = np.array([[0, 1, -1]]), np.array([[0.9, 0.8, np.nan]])
+    found = rerank_candidates(ids, scores, i2t_bias=np.array([-0.5, 0.0]))
+    assert found.i2t_ids.tolist() == [[1, 0, -1]]
+
+
+ONE = {"i2t_ids": FINE["i2t_ids"], "i2t_scores": FINE["i2t_scores"]}
+
+
+@pytest.mark.parametrize(
+    ("given_lists", "options", "error", "message"),
+    [
+        ({}, {}, ValueError, "pass i2t or t2i lists"),
+        ({"i2t_ids": FINE["i2t_ids"]}, {}, ValueError, "i2t_ids and i2t_scores go together"),
+        (ONE, {}, ValueError, "needs the lists of both directions; for one alone pass the bias"),
+        (ONE, {"method": "nnn"}, ValueError, "i2t needs i2t_bias, or a method and the lists of"),
+        (ONE, {"t2i_bias": np.ones(3)}, ValueError, "t2i_bias without t2i_ids"),
+        (ONE, {"i2t_bias": np.ones(2)}, ValueError, "i2t_ids holds 2 at row 1, column 1"),
+        (ONE, {"i2t_bias": np.ones(3), "k": 3}, TypeError, "k without a method to have it"),
+        (ONE, {"i2t_bias": np.ones(3, int)}, TypeError, "i2t_bias must hold floats, got int64"),
+        (ONE, {"i2t_bias": np.full(3, np.nan)}, ValueError, "i2t_bias must be finite"),
+        (ONE, {"i2t_bias": Reranker("dn").fit(np.ones((2, 4)))}, None, ""),
+        (FINE, {"i2t_bias": np.ones(4), "method": "nnn"}, ValueError, "one number .* 3 gallery it"),
+        (FINE, {"method": "dn"}, ValueError, "'dn' needs more than lists; fit a Reranker on a ba"),
+        (FINE, {"method": "nnn", "k": 3}, TypeError, "'nnn' has no option 'k'"),
+        (FINE, {"temperature": 3}, TypeError, "has no option 'temperature'; it has k, rev"),
+        (
+            ONE,
+            {"i2t_bias": Reranker("mutual_proximity").fit(np.eye(3))},
+            ValueError,
+            "'mutual_proximity' compares a query's score with its scores of the whole gallery",
+        ),
+    ],
+)
+def test_errors_of_methods_and_biases(given_lists, options, error, message):
+    if error is None:
+        rerank_candidates(**given_lists, **options)
+        return
+    with pytest.raises(error, match=message):
+        rerank_candidates(**given_lists, **options)
+
+
+def test_names_in_and_out():
+    """As a vector database returns them: strings, lists of any length, in any order."""
+    texts = ItemNames(["t0", "t1", "t2"])
+    ids, scores = texts.pack([[("t1", 0.8), ("t0", 0.9)], {"t2": 0.7}, []])
+    assert ids.tolist() == [[0, 1], [2, -1], [-1, -1]]
+    found = rerank_candidates(ids, scores, i2t_bias=np.array([-0.5, 0.0, 0.0]))
+    named = texts.unpack(found.i2t_ids, found.i2t_scores)
+    assert named == [[("t1", 0.9), ("t0", 0.8)], [("t2", 0.7)], []]
+    with pytest.raises(ValueError, match="query 1 found 't7', which is none of the 3 names"):
+        texts.pack([[("t1", 0.8)], [("t7", 0.8)]])
+    with pytest.raises(ValueError, match="no query has a result"):
+        texts.pack([[], []])
+    for names, message in (([], "no names"), (["a", "b", "a"], "'a' occurs twice")):
+        with pytest.raises(ValueError, match=message):
+            ItemNames(names)

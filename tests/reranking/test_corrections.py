@@ -13,6 +13,7 @@ from ascl_plugin.reranking import Reranker, rerank
 from ascl_plugin.reranking.correction import blocks_of
 from ascl_plugin.reranking.dual_bank import DBNorm, DynamicDBNorm, Sinkhorn
 from ascl_plugin.reranking.hubness import DistributionNormalization
+from ascl_plugin.reranking.reorder import sort_rows
 from ascl_plugin.reranking.scaling import LocalScaling, MutualProximity
 
 UNIT = 1 / math.log(2)  # a temperature: exp(s / UNIT) = 2 ** s
@@ -281,6 +282,15 @@ def test_others_are_fitted_and_kept(name, extra, tmp_path):
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         rerank(np.ones((2, 3)), **options)
+
+
+def test_threads_share_the_rows(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    monkeypatch.setattr("ascl_plugin.reranking.reorder._SHARED", 1)
+    for rows in (1, 2, 7):
+        values = torch.randint(99, (rows, 5), generator=torch.Generator().manual_seed(rows))
+        wanted = values.sort(dim=1).values
+        assert torch.equal(sort_rows(values), wanted) and torch.equal(values, wanted)
 
 
 def test_blocks_are_whole_rows():

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ascl_plugin import rerank, retrieval_metrics, tune_rerank
+from ascl_plugin import available, rerank, retrieval_metrics, tune_rerank
+from ascl_plugin.metrics.protocols import query_results
+from ascl_plugin.metrics.statistics import paired_test
 from ascl_plugin.ranking import top_candidates
 from ascl_plugin.reranking import tune
 
@@ -67,15 +69,54 @@ def losing():
 def test_what_loses_does_not_qualify():
     sim, owner = losing()
     tuned = tune_rerank(sim, owner, {"k": [20]})
-    assert tuned.options == {"method": "none"}
+    assert tuned.options == {"method": "none"} and tuned.gain is None and not tuned.refused
     assert [t.qualifies for t in tuned.trials] == [True, False]
     assert tuned.metrics == retrieval_metrics(sim, owner)
-    assert tune_rerank(sim, owner, {"k": [20]}, max_loss=100).options == {"k": 20}
+    tuned = tune_rerank(sim, owner, {"k": [20]}, max_loss=100, allow_uncertain=True)
+    assert tuned.options == {"k": 20}
+
+
+def test_the_gain_has_an_interval_and_zero_in_it_is_no_choice():
+    """Two of three images keep their ranks: bootstrap samples without the third gain nothing."""
+    sim = np.array([[0.8, 0.7, 0.6], [0.9, 0.2, 0.3], [0.1, 0.5, 0.95]])
+    owner = [1, 0, 2]  # image 0 gains R@1
+    tuned = tune_rerank(sim, owner, {"k": [20]})
+    assert tuned.options == {"method": "none"} and tuned.refused
+    assert tuned.best.options == {"k": 20} and tuned.metrics == tuned.trials[0].metrics
+    assert tuned.gain.value == pytest.approx(100 / 3) and tuned.gain.low == 0
+    told = tune_rerank(sim, owner, {"k": [20]}, allow_uncertain=True)
+    assert told.options == {"k": 20} and not told.refused
+    sim, owner = noisy_captions()
+    tuned = tune_rerank(sim, owner, {"k": [20]})
+    after = rerank(sim)
+    wanted = paired_test(
+        query_results(sim, owner), query_results(after.i2t, owner, t2i=after.t2i), resamples=2000
+    )["rsum"]
+    assert tuned.gain == wanted and 0 < wanted.low < wanted.value < wanted.high
+
+
+def test_all_methods_are_tried_by_default():
+    """Those with all the fixed options; bidirectional ones still share lists."""
+    sim, owner = noisy_captions(images=12)
+    tuned = tune_rerank(sim, owner)
+    found = {t.options.get("method", "bidirectional") for t in tuned.trials[1:]}
+    assert found == set(tune.GRIDS) == set(available("rerank")) - LEFT_OUT
+    tuned = tune_rerank(sim, owner, neighbors=3)
+    found = [t.options for t in tuned.trials[1:]]
+    assert {o["method"] for o in found} == {"csls", "nnn", "local_scaling"}
+    assert all(o["neighbors"] == 3 for o in found)
+    assert len(tune_rerank(sim, owner, method="nnn").trials) == 1 + 16
+
+
+# without a bank they are inverted_softmax and dbnorm
+LEFT_OUT = {"none", "qb_norm", "dbnorm_dynamic"}
 
 
 def test_a_rank_is_lowered():
     sim, owner = noisy_captions()
-    tuned = tune_rerank(sim, owner, {"k": [5, 20, 60]}, metric="t2i_meanr", max_loss=100)
+    tuned = tune_rerank(
+        sim, owner, {"k": [5, 20, 60]}, metric="t2i_meanr", max_loss=100, allow_uncertain=True
+    )
     assert tuned.metrics["t2i_meanr"] == min(t.metrics["t2i_meanr"] for t in tuned.trials)
     assert tuned.metrics["t2i_meanr"] < max(t.metrics["t2i_meanr"] for t in tuned.trials)
 
@@ -135,7 +176,7 @@ def test_lists_are_looked_up_once(monkeypatch):
         ({"mix": [2]}, {}, ValueError, "mix must be"),
         ({"depth": [2]}, {}, TypeError, "'bidirectional' has no option 'depth'"),
         ({"alpha": [2]}, {}, TypeError, "'bidirectional' has no option 'alpha'"),
-        (None, {"method": "csls"}, ValueError, "no default grid for method 'csls'"),
+        (None, {"method": "qb_norm"}, ValueError, "no default grid for method 'qb_norm'; give"),
         (None, {"metric": "map"}, ValueError, "no metric 'map'; there are i2t_r1"),
         ({"k": [2]}, {"text_embeddings": np.ones((2, 2))}, ValueError, "sim has"),
     ],
