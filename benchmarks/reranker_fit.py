@@ -45,11 +45,8 @@ def main() -> None:
         used = peak(lambda r=reranker: r.fit(bank_vectors=bank, gallery_vectors=gallery))
         fit = time.perf_counter() - start
         one = seconds(lambda r=reranker: r.transform(query), args.repeats)
-        print(
-            f"{method}: fit {fit:.1f} s, peak {used / 2**20:.0f} MB beyond {gallery.nbytes / 2**20:.0f}"
-            f" MB of gallery vectors; one query {1000 * one:.2f} ms",
-            flush=True,
-        )
+        memory = f"peak {used / 2**20:.0f} MB beyond {gallery.nbytes / 2**20:.0f} MB of vectors"
+        print(f"{method}: fit {fit:.1f} s, {memory}; one query {1000 * one:.2f} ms", flush=True)
 
 
 if __name__ == "__main__":
