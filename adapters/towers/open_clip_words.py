@@ -10,7 +10,12 @@ from torch.nn import functional
 
 from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
-from ascl_plugin.adapters.towers.words import check_max_words, special_ids, word_mask
+from ascl_plugin.adapters.towers.words import (
+    check_max_words,
+    check_tokenizer,
+    special_ids,
+    word_mask,
+)
 from ascl_plugin.features import TextFeatures
 
 with needs("open_clip", "open-clip"):
@@ -60,6 +65,14 @@ class OpenClipWords(OpenClipHalf):
         self.keep_special_tokens = keep_special_tokens
         self.embedding = embedding
         self.own_tokenizer = isinstance(self.tokenizer, open_clip.SimpleTokenizer)
+        expected = self._vocabulary()
+        if not self.own_tokenizer:
+            check_tokenizer(self.tokenizer.tokenizer, model, expected)
+        elif (tokens := len(self.tokenizer.encoder)) > expected:
+            raise ValueError(
+                f"{model} has no hf_tokenizer_name: open_clip's own tokenizer has {tokens:,} "
+                f"tokens, the model expects {expected:,}"
+            )
         if self.own_tokenizer:
             self.pad_id = 0
             self.special_ids = [self.tokenizer.sot_token_id, self.tokenizer.eot_token_id]
@@ -75,6 +88,13 @@ class OpenClipWords(OpenClipHalf):
 
     def _tower(self) -> Any:
         return getattr(self.half, "text", self.half)
+
+    def _vocabulary(self) -> int:
+        """Return the number of tokens the tower has embeddings for."""
+        tower = self._tower()
+        if isinstance(tower, HFTextEncoder):
+            return int(tower.config.get_text_config().vocab_size)
+        return int(tower.token_embedding.num_embeddings)
 
     def _body(self) -> nn.Module:
         return getattr(self.net, "text", self.net).transformer

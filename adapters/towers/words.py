@@ -18,6 +18,49 @@ class SpecialTokens(Protocol):
     eos_token_id: int | None
 
 
+class Tokenizer(SpecialTokens, Protocol):
+    """The members of a tokenizer of transformers that are checked before it is used."""
+
+    vocab_size: int
+    all_special_ids: list[int]
+    pad_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    unk_token_id: int | None
+
+    def __len__(self) -> int: ...
+
+
+def check_tokenizer(tokenizer: Tokenizer, source: str, expected: int) -> None:
+    """Check that a tokenizer is the model's own, and give it a padding token if it has none.
+
+    From a folder without tokenizer files, transformers builds one of special tokens alone.
+
+    Args:
+        tokenizer: as transformers loaded it.
+        source: name of the model, for errors.
+        expected: number of tokens the model has embeddings for.
+
+    Raises:
+        ValueError: fewer than half as many tokens, none but special ones, or more than the model
+            has embeddings for.
+    """
+    tokens = len(tokenizer)
+    if tokens <= len(set(tokenizer.all_special_ids)) or 2 * tokens < expected:
+        raise ValueError(
+            f"no tokenizer in {source} ({tokens:,} tokens, the model expects {expected:,}); put the "
+            "model's tokenizer files (tokenizer.json, or tokenizer_config.json with its vocabulary) "
+            "beside it"
+        )
+    if tokenizer.vocab_size > expected:
+        raise ValueError(
+            f"the tokenizer in {source} is another model's ({tokenizer.vocab_size:,} tokens, the "
+            f"model expects {expected:,}); put the model's own tokenizer files there"
+        )
+    if tokenizer.pad_token is None:  # GPT-like; padding is masked, so any token does
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
 def special_ids(tokenizer: SpecialTokens) -> list[int]:
     """Return the ids of the tokens put around a text; [UNK] is special too, but a word."""
     t = tokenizer
