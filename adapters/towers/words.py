@@ -48,9 +48,9 @@ def check_tokenizer(tokenizer: Tokenizer, source: str, expected: int) -> None:
     tokens = len(tokenizer)
     if tokens <= len(set(tokenizer.all_special_ids)) or 2 * tokens < expected:
         raise ValueError(
-            f"no tokenizer in {source} ({tokens:,} tokens, the model expects {expected:,}); put the "
-            "model's tokenizer files (tokenizer.json, or tokenizer_config.json with its vocabulary) "
-            "beside it"
+            f"no tokenizer in {source} ({tokens:,} tokens, the model expects {expected:,}); put "
+            "the model's tokenizer files (tokenizer.json, or tokenizer_config.json with its "
+            "vocabulary) beside it"
         )
     if tokenizer.vocab_size > expected:
         raise ValueError(

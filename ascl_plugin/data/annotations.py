@@ -136,7 +136,7 @@ def read_coco_captions(
         where = f"{path}: images[{index}]"
         image_id = text_id(field(entry, "id", where), where)
         if image_id in rows:
-            refuse_duplicates((str(each["id"]) for each in content["images"]), str(path))
+            refuse_duplicates((text_id(each["id"], where) for each in content["images"]), str(path))
         name = field(entry, "file_name", where)
         found = paths.find(name, (year, f"images/{year}", "images", ""), where)
         cells = {"image_id": image_id, "image": {"path": found, "bytes": None}, "split": split}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -28,6 +29,7 @@ ROW = datasets.Features(
 
 #: Characters of a caption at most: the longest of detailed descriptions have some 10,000.
 MAX_CHARACTERS = 100_000
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _LONGEST_PATH = 1000  # of an image, below the folder of images
 
 #: Splits, and the names that other sources give them.
@@ -52,7 +54,9 @@ def split_named(name: str, where: str) -> str:
 
 
 def clean_captions(captions: Sequence[object], where: str) -> list[str]:
-    """Return the captions of one image, stripped of surrounding white space.
+    """Return the captions of one image, stripped of surrounding white space, each in one line.
+
+    Line breaks within a caption become spaces.
 
     Raises:
         ValueError: no captions; an empty one; no string, or none that UTF-8 holds; more than
@@ -71,7 +75,7 @@ def clean_captions(captions: Sequence[object], where: str) -> list[str]:
                 f"{where}: caption {index} has {len(caption)} characters, {MAX_CHARACTERS} at most"
             )
         refuse_halves(caption, f"{where}: caption {index}")
-        clean.append(caption.strip())
+        clean.append(_BREAKS.sub(" ", caption.strip()))
     return clean
 
 
@@ -91,12 +95,22 @@ def refuse_halves(text: str, where: str) -> str:
 
 
 def text_id(value: object, where: str) -> str:
-    """Return an id as a string.
+    """Return an id as a string; a whole float is a number that a gap in its column made a float.
+
+    >>> text_id(7.0, "row 3")
+    '7'
 
     Raises:
-        ValueError: neither a number nor text that can be written.
+        ValueError: missing (null, NaN, empty); neither a number nor text that can be written; a
+            float too large to be exact.
     """
-    if not isinstance(value, str | int | float):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{where}: the id is missing; give every row one, or remove the column")
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= 2**53:
+            raise ValueError(f"{where}: id {value!r} is a float, no longer exact; write it as text")
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{where}: expected an id, got {repr(value)[:80]}")
     return refuse_halves(str(value), where)
 

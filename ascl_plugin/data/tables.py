@@ -22,12 +22,14 @@ from ascl_plugin.data.rows import (
     refuse_link,
     refuse_outside,
     split_named,
+    text_id,
 )
 
 #: Usual names of a column; the first that is present is taken.
 IMAGE = ("image", "jpg", "png", "img", "picture")
 CAPTIONS = ("captions", "caption", "sentences_raw", "sentences", "texts", "text")
 IMAGE_ID = ("image_id", "img_id", "imgid", "cocoid", "id", "__key__", "filename", "file_name")
+_TAIL = 4096  # bytes at the end of an embedded image that tell it from others of its size
 CAPTION_ID = ("caption_ids", "caption_id", "sentids", "sentid")
 
 
@@ -155,10 +157,39 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
         columns[DENSE] = list(long.values())
         features[DENSE] = ROW["captions"]
         kept.append(DENSE)
+    _refuse_other_images(images, ids, first, where)
     words = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     if len(first) < len(images):
         images = images.select(list(first.values()))
     return datasets.concatenate_datasets([images, words], axis=1).select_columns(kept)
+
+
+def _refuse_other_images(
+    images: datasets.Dataset, ids: Sequence[str], first: dict[str, int], where: str
+) -> None:
+    """Refuse rows that are joined by their id and hold different images.
+
+    Images are the same if their paths are or, embedded, their sizes and last bytes.
+
+    Raises:
+        ValueError: the message names the id and both rows.
+    """
+    if len(first) == len(ids):
+        return
+    cells = images.data.column("image")  # of a selection, the whole that it is of
+    rows = range(len(ids)) if images._indices is None else images._indices.column(0).to_pylist()
+    known: dict[str, object] = {}
+    for row, image_id in enumerate(ids):
+        cell = cells[rows[row]]
+        content = cell["bytes"].as_buffer()
+        mine: object = cell["path"].as_py()
+        if content is not None:
+            mine = content.size, content.slice(max(0, content.size - _TAIL)).to_pybytes()
+        if known.setdefault(image_id, mine) != mine:
+            raise ValueError(
+                f"{where}: rows {first[image_id]} and {row} have one id, {image_id!r}, and "
+                "different images"
+            )
 
 
 def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str) -> str:
@@ -217,7 +248,9 @@ def _image_ids(
     """Return the id column; else paths below the source; else row numbers."""
     for name in IMAGE_ID:
         if name in table.column_names:
-            return [str(image_id) for image_id in table[name][:]]
+            values, where = table[name][:], f"{source}, split {theirs}, {name} of row"
+            if any(value is not None for value in values):
+                return [text_id(value, f"{where} {row}") for row, value in enumerate(values)]
     # the path of an embedded image is the name it once had, and many may have had the same
     if len(images) and images[0]["image"]["bytes"] is None:
         return [os.path.relpath(cell["path"], source) for cell in images["image"][:]]
@@ -229,4 +262,8 @@ def _names(given: object, image_id: str, start: int, count: int) -> list[str]:
     listed = given if isinstance(given, list) else [given]
     if given is None or len(listed) != count:
         return [f"{image_id}#{start + i}" for i in range(count)]
-    return [str(name) for name in listed]
+    own = [f"{image_id}#{start + i}" for i in range(count)]
+    return [
+        name if value is None or value != value else text_id(value, f"caption of image {image_id}")
+        for value, name in zip(listed, own, strict=True)
+    ]
