@@ -162,6 +162,8 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         every = [text for rows in tables.values() for text in caption_to_image(rows)[0]]
         if cut := texts.count_cut(every):
             say(f"texts: {cut:,} of {len(every):,} captions are longer than max_words and cut")
+        for split, rows in tables.items():
+            texts.say_unknown(caption_to_image(rows)[0], split, say)
     sharing = {
         "rank": accelerator.process_index,
         "world_size": accelerator.num_processes,

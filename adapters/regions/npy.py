@@ -91,7 +91,6 @@ class RegionFolder(RegionReader):
         features = features[None] if features.ndim == 1 else features
         return RegionRecord(features[:count], None if boxes is None else boxes[:count])
 
-
     def _from_npz(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the real regions of an image and their boxes."""
         found = read_npz(path, _FEATURES + _BOXES + _COUNTS, MAX_BYTES)

@@ -13,6 +13,7 @@ from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf
 from ascl_plugin.adapters.towers.words import (
     check_max_words,
     check_tokenizer,
+    count_unknown,
     special_ids,
     word_mask,
 )
@@ -123,6 +124,13 @@ class OpenClipWords(OpenClipHalf):
         real = self._real(ids)
         length = int(real.any(0).nonzero().max()) + 1
         return {"input_ids": ids[:, :length], "attention_mask": real[:, :length]}
+
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Return the number of [UNK] in texts, and of all tokens of words; open_clip's has none."""
+        if self.own_tokenizer:
+            return 0, 0
+        tokenizer = self.tokenizer.tokenizer
+        return count_unknown(tokenizer, tokenizer(list(texts), verbose=False)["input_ids"])
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that are longer than `max_words`."""

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from ascl_plugin.adapters.frozen import PretrainedEncoder
 from ascl_plugin.adapters.missing import naming, needs
 from ascl_plugin.adapters.package_path import package_path
-from ascl_plugin.adapters.towers.words import check_max_words, check_tokenizer, special_ids
+from ascl_plugin.adapters.towers.words import (
+    check_max_words,
+    check_tokenizer,
+    count_unknown,
+    special_ids,
+)
 
 with needs("transformers", "recipes"):
     from transformers import AutoModel, AutoTokenizer
@@ -139,6 +144,12 @@ class TransformersWords(TransformersEncoder):
             return_tensors="pt",
         )
         return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Return the number of [UNK] in texts, and of all tokens of words."""
+        return count_unknown(
+            self.tokenizer, self.tokenizer(list(texts), verbose=False)["input_ids"]
+        )
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that are longer than `max_words`."""

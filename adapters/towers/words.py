@@ -68,6 +68,16 @@ def special_ids(tokenizer: SpecialTokens) -> list[int]:
     return sorted({i for i in ids if i is not None})
 
 
+def count_unknown(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Return the number of [UNK] in rows of ids, and of all tokens that are not special.
+
+    A tokenizer of bytes knows every word.
+    """
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    tokens = [token for row in rows for token in row if token not in special]
+    return sum(token == tokenizer.unk_token_id for token in tokens), len(tokens)
+
+
 def check_max_words(max_words: int | None) -> None:
     """Raise ValueError if no word fits between the start and the end token."""
     if max_words is not None and max_words < 3:

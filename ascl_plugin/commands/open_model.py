@@ -97,7 +97,10 @@ def open_split(
     """
     region_files = args.region_files or run.options.get("region_files")
     rows = _rows(args, run.options, pictures or region_files is None)
-    return open_evaluator(args, run), rows
+    evaluator = open_evaluator(args, run)
+    texts = [caption for captions in rows["captions"][:] for caption in captions]
+    evaluator.texts.say_unknown(texts, args.split)
+    return evaluator, rows
 
 
 def open_evaluator(args: argparse.Namespace, run: SavedModel) -> Evaluator:

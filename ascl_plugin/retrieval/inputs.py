@@ -16,6 +16,7 @@ from ascl_plugin.data.images import load_image
 from ascl_plugin.data.store import FeatureStore, fill, image_key
 from ascl_plugin.interfaces import (
     CountsCut,
+    CountsUnknown,
     Fingerprinted,
     FromFiles,
     ImageEncoder,
@@ -26,6 +27,7 @@ from ascl_plugin.retrieval.packed import Entry, PackedFeatures
 from ascl_plugin.retrieval.views import view_key, view_of
 from ascl_plugin.scoring.blocks import device_of
 
+MANY_UNKNOWN = 0.1  # share of unknown words that is warned of
 MEMORY = 2**30  # default for bytes of decoded pictures that a process keeps
 FEATURE_MEMORY = 2**32  # default for bytes of cached features that a process keeps
 
@@ -216,6 +218,24 @@ class TextInputs:
         if isinstance(self.encoder, CountsCut) and texts:
             return self.encoder.count_cut(texts)
         return 0
+
+    def say_unknown(
+        self, texts: Sequence[str], of: str, say: Callable[[str], object] = print
+    ) -> None:
+        """Say the share of words that the encoder does not know, and warn above a tenth.
+
+        Args:
+            texts: captions; nothing is said if the encoder knows every word of any text.
+            of: their name, such as "val".
+            say: function that prints a line.
+        """
+        if not isinstance(self.encoder, CountsUnknown) or not texts:
+            return
+        unknown, words = self.encoder.count_unknown(texts)
+        if unknown:
+            line = f"{of}: {unknown / words:.1%} of {words:,} words are unknown to the text encoder"
+            cure = "; another language, or other data than it was trained on?"
+            say(f"warning: {line}{cure}" if unknown > MANY_UNKNOWN * words else line)
 
     def prepare(self, texts: Sequence[str], batch_size: int, **sharing: Unpack[Sharing]) -> None:
         """Encode the texts that the cache lacks, each string once; see `fill`."""

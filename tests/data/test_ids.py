@@ -104,7 +104,7 @@ def tar(path, members):
 
 
 def test_a_text_file_of_several_lines_is_several_captions(tmp_path, png):
-    text = "one\r\n\n two \nthree".encode()
+    text = b"one\r\n\n two \nthree"
     path = tar(tmp_path / "a.tar", {"a.png": png(0), "a.txt": text})
     (row,) = Shards(path).share()
     assert row["captions"] == ["one", "two", "three"]
@@ -112,7 +112,9 @@ def test_a_text_file_of_several_lines_is_several_captions(tmp_path, png):
 
 def test_no_caption_holds_a_line_break(tmp_path, png):
     """In the other sources a caption is one cell: its line breaks are white space."""
-    path = tar(tmp_path / "a.tar", {"a.png": png(0), "a.json": b'{"caption": "a \\n\\n dog\\u2028runs"}'})
+    path = tar(
+        tmp_path / "a.tar", {"a.png": png(0), "a.json": b'{"caption": "a \\n\\n dog\\u2028runs"}'}
+    )
     (row,) = Shards(path).share()
     assert row["captions"] == ["a dog runs"]
     folder = parquet(tmp_path / "d", image=pictures(png, [0]), caption=[["a\r\ndog", "b"]])

@@ -132,3 +132,12 @@ def test_a_model_folder_without_an_image_processor(clip, tmp_path):
     (tmp_path / "clip" / "preprocessor_config.json").unlink()
     with pytest.raises(OSError, match=r"model folder .* lacks a file.*preprocessor_config.json"):
         resolve("image_encoder", "transformers_clip")(str(tmp_path / "clip"))
+
+
+def test_unknown_words_are_counted(bert, clip, clips):
+    """[CLS] a zebra [SEP] and [CLS] dog [SEP]: one of three words is [UNK]."""
+    pytest.importorskip("open_clip")
+    open_clip = resolve("text_encoder", "open_clip")
+    for encoder in (BertWords(bert), ClipWords(clip), open_clip("tiny-bert")):
+        assert encoder.count_unknown(["a zebra", "dog"]) == (1, 3)
+    assert open_clip("tiny-vit").count_unknown(["a zebra"]) == (0, 0)
