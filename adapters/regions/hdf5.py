@@ -75,8 +75,8 @@ class RegionHdf5(_Hdf5Reader):
         ends = [name for name in _ENDS if name in self.file]
         if ends or (features.ndim == 2 and boxes is not None):
             raise ValueError(
-                f"{path}: rows of {features.name} {features.shape} are regions of all images end to "
-                f"end{', as ' + ends[0] + ' says' if ends else ''}; expected (images, regions, "
+                f"{path}: rows of {features.name} {features.shape} are regions of all images end "
+                f"to end{', as ' + ends[0] + ' says' if ends else ''}; expected (images, regions, "
                 "width): write a data set for each image, ID_features and ID_boxes"
             )
         self.features_name = features.name

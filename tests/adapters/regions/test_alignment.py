@@ -1,4 +1,4 @@
-"""Every format: regions held against boxes as a whole, entries against the images that want them."""
+"""Every format: regions held against boxes as a whole, entries against images that want them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tqdm", reason="extra `regions`")
-h5py = pytest.importorskip("h5py", reason="extra `regions`")
+pytest.importorskip("h5py", reason="extra `regions`")
+import h5py
 
 from ascl_plugin.adapters.regions.convert import convert
 from ascl_plugin.adapters.regions.inputs import RegionInputs
@@ -75,7 +76,7 @@ def test_a_tsv_whose_boxes_are_of_another_count(tmp_path, samples):
 
 
 def test_counts_in_an_npz(tmp_path):
-    """Two of five are real; more than there are, or a count that fits the width alone, is refused."""
+    """Two of five are real; more than there are, or a count that fits the width alone: refused."""
     values, boxes = arrays()
     np.savez(tmp_path / "1.npz", x=values, bbox=boxes, num_bbox=2)
     assert open_regions(tmp_path).regions("1").features.shape == (2, DIM)
