@@ -84,6 +84,12 @@ def check_max_words(max_words: int | None) -> None:
         raise ValueError(f"max_words must be at least 3 (start, word, end), got {max_words}")
 
 
+def check_embedding(embedding: bool | str) -> None:
+    """Raise ValueError unless `embedding` is one of False, True and "beside"."""
+    if embedding not in (False, True, "beside"):
+        raise ValueError(f"embedding must be false, true or 'beside', got {embedding!r}")
+
+
 def word_mask(input_ids: Tensor, attention_mask: Tensor, dropped: Sequence[int]) -> Tensor:
     """Return the mask (T, L) of real tokens less those whose id is in `dropped`."""
     mask = attention_mask.bool()
