@@ -197,7 +197,11 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
 
     trainer.load_best()
     model.eval()
-    rerank = {"k": train.rerank_k, "text_neighbors": train.rerank_text_neighbors}
+    rerank = (
+        {"k": train.rerank_k, "text_neighbors": train.rerank_text_neighbors}
+        if train.rerank_k
+        else None
+    )
     results = {"seed": train.seed, "best": trainer.best, "command": " ".join(sys.argv)}
     if train.skip_bad_batches:
         results["skipped_steps"] = trainer.bad_batches.steps

@@ -75,6 +75,8 @@ class FusionParameters(nn.Module):
         learn_local_weight: bool = False,
     ) -> None:
         super().__init__()
+        if dim < 1 or num_heads < 1:
+            raise ValueError(f"dim and num_heads must be at least 1, got {dim} and {num_heads}")
         if dim % num_heads:
             raise ValueError(f"dim {dim} is not divisible by num_heads {num_heads}")
         check_weights(local_weight=local_weight, direction_weight=direction_weight)

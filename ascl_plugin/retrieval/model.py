@@ -54,7 +54,8 @@ class RetrievalModel(SavedModel):
 
     Args:
         image_encoder, text_encoder, fusion: `{"name": ..., **options}` for `registry.build`.
-        dim: joint width D; None, with `projection` "none": that of the encoders' space; passed to a fusion that takes `dim`.
+        dim: joint width D, passed to a fusion that takes `dim`; None, with `projection` "none": the
+            width of the encoders' space.
         feature_norm: normalization of projected regions, words and pooled features: "layer" (zero
             mean, unit variance), "l2" (unit length) or "none". The papers only say "normalized".
         align_local_weight, align_direction_weight: u2 and u1 of the `LateInteraction` that aligns
@@ -165,8 +166,8 @@ class RetrievalModel(SavedModel):
         plain = getattr(self.fusion, "global_score", None) == "plain" and self.text_pool is not None
         if not self.wholes_only and not plain:
             raise ValueError(
-                "projection none needs a score of wholes: --fusion pooled --fusion.image pooled, or "
-                "--fusion.global_score plain, and a text_pool"
+                "projection none needs a score of wholes: --fusion pooled --fusion.image pooled, "
+                "or --fusion.global_score plain, and a text_pool"
             )
         image, text = widths["pooled"], widths["text"]
         if not image == text == dim:
