@@ -143,5 +143,7 @@ def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> da
         options.get("annotations") if own else None,
         args.image_root or (options.get("image_root") if own else None),
         pictures,
+        options.get("val_fraction", 0.0) if own else 0.0,
+        options.get("test_fraction", 0.0) if own else 0.0,
     )
     return require_splits(splits, [args.split], data_root)[args.split]

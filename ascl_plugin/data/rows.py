@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -175,6 +176,45 @@ def to_dataset(rows: Sequence[Row]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({f: [row[f] for row in rows] for f in ROW}, features=ROW)
 
 
+def divided(
+    dataset: datasets.DatasetDict, val_fraction: float, test_fraction: float
+) -> datasets.DatasetDict:
+    """Return a data set of one split as three, by a hash of each image id; others unchanged.
+
+    An image stays in its split whatever is added to the data.
+
+    Raises:
+        ValueError: fractions that are no shares, or leave nothing for training; a data set that has
+            splits already.
+    """
+    if not val_fraction and not test_fraction:
+        return dataset
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        raise ValueError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction}: expected shares whose "
+            "sum is below 1"
+        )
+    if len(dataset) != 1:
+        raise ValueError(
+            f"val_fraction and test_fraction are for data of one split; there are "
+            f"{', '.join(dataset)}"
+        )
+    (rows,) = dataset.values()
+    chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for place, image_id in enumerate(rows["image_id"][:]):
+        share = int.from_bytes(blake2b(image_id.encode(), digest_size=8).digest(), "big") / 2**64
+        late = "val" if share < val_fraction + test_fraction else "train"
+        chosen["test" if share < test_fraction else late].append(place)
+    found = {}
+    for name, places in chosen.items():
+        if places:
+            part = rows.select(places).remove_columns("split")
+            found[name] = part.add_column("split", [name] * len(places)).select_columns(
+                rows.column_names
+            )
+    return datasets.DatasetDict(found)
+
+
 def require_splits(
     dataset: datasets.DatasetDict, names: Sequence[str], data_root: object
 ) -> datasets.DatasetDict:
@@ -188,6 +228,7 @@ def require_splits(
     if lacking:
         raise ValueError(
             f"{data_root}: no {' or '.join(lacking)} split; it has {', '.join(there) or 'none'}"
+            + ("; --val_fraction and --test_fraction divide it" if len(there) == 1 else "")
         )
     return dataset
 

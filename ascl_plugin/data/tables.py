@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -29,11 +30,14 @@ from ascl_plugin.data.rows import (
 IMAGE = ("image", "jpg", "png", "img", "picture")
 CAPTIONS = ("captions", "caption", "sentences_raw", "sentences", "texts", "text")
 IMAGE_ID = ("image_id", "img_id", "imgid", "cocoid", "id", "__key__", "filename", "file_name")
+_NUMBERED = re.compile(r"(caption|sentence|text)_\d+")
 _TAIL = 4096  # bytes at the end of an embedded image that tell it from others of its size
 CAPTION_ID = ("caption_ids", "caption_id", "sentids", "sentid")
 
 
-def read_table(source: str | Path) -> datasets.DatasetDict:
+def read_table(
+    source: str | Path, load: Callable[[str], datasets.Dataset] | None = None
+) -> datasets.DatasetDict:
     """Read a Parquet file, a folder (Parquet, images with metadata) or a hub data set.
 
     Columns are found by their usual names: an image (or its path below the folder) in one of
@@ -45,6 +49,7 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
 
     Args:
         source: a Parquet file, a folder, or a hub id ("user/name").
+        load: function that opens the source, such as `datasets.load_from_disk`.
 
     Returns:
         Rows as `ascl_plugin.data.rows.ROW`, in the order of the source.
@@ -57,7 +62,7 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
     """
     try:
         found: dict[str, list[datasets.Dataset]] = {}
-        for theirs, table in _by_split(_load(source), source).items():
+        for theirs, table in _by_split(_opened(source, load), source).items():
             ours = split_named(theirs, str(source))
             found.setdefault(ours, []).append(_rows(table, ours, theirs, source))
         joined = {k: datasets.concatenate_datasets(found[k]) for k in SPLITS if k in found}
@@ -66,6 +71,18 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
         return datasets.DatasetDict(joined)
     except (UnicodeDecodeError, pa.ArrowException) as error:
         raise ValueError(f"{source} cannot be read: {error}") from error
+
+
+def _opened(
+    source: str | Path, load: Callable[[str], datasets.Dataset] | None
+) -> datasets.DatasetDict:
+    if load is None:
+        return _load(source)
+    try:
+        found = load(str(source))
+    except Exception as error:  # as each format fails in its own way
+        raise ValueError(f"{source} cannot be read: {error}") from error
+    return found if isinstance(found, datasets.DatasetDict) else {"train": found}
 
 
 def _load(source: str | Path) -> datasets.DatasetDict:
@@ -120,6 +137,7 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     """Return one table in our columns; embedded images stay in the file that brought them."""
     where = f"{source}, split {theirs}"
     image = _column(table, IMAGE, where, "images")
+    table = _with_captions(table)
     column = _column(table, CAPTIONS, where, "captions")
     one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
     captions = [[c] if one_a_row else c or [] for c in table[column][:]]
@@ -162,6 +180,17 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     if len(first) < len(images):
         images = images.select(list(first.values()))
     return datasets.concatenate_datasets([images, words], axis=1).select_columns(kept)
+
+
+def _with_captions(table: datasets.Dataset) -> datasets.Dataset:
+    """Return the table with `captions` of columns caption_0, caption_1, ..., if it has these."""
+    names = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
+    if not names or any(name in table.column_names for name in CAPTIONS):
+        return table
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
+    columns = [table[name][:] for name in names]
+    captions = [[c for c in row if c not in (None, "")] for row in zip(*columns, strict=True)]
+    return table.remove_columns(names).add_column("captions", captions)
 
 
 def _refuse_other_images(

@@ -79,6 +79,8 @@ class DataArguments:
     stream_buffer: int = _option(2048, "train_stream: rows of the shuffle buffer")
     annotations: str | None = _option(None, "captions file, if data_root has several")
     image_root: str | None = _option(None, "folder of the images (default: data_root)")
+    val_fraction: float = _option(0.0, "data of one split: share of images that validate")
+    test_fraction: float = _option(0.0, "data of one split: share of images that test")
     region_files: str | None = _option(
         None,
         "file or folder of region features, relative to data_root or absolute; they replace "
@@ -305,7 +307,10 @@ _AT_LEAST_ONE = (
 _SHARES = (  # in [0, 1]
     "wise_ft_alpha", "align_local_weight", "align_direction_weight",
 )  # fmt: skip
-_SHARES_BELOW_ONE = ("image_dropout", "text_dropout", "lexical_word_dropout", "ema_decay")
+_SHARES_BELOW_ONE = (
+    "image_dropout", "text_dropout", "lexical_word_dropout", "ema_decay", "val_fraction",
+    "test_fraction",
+)  # fmt: skip
 _ABOVE_ZERO = ("learning_rate", "balanced_temperature", "decay_factor")
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 NAMES = [f.name for group in GROUPS for f in fields(group)]

@@ -139,7 +139,10 @@ def load_splits(options: Resolved) -> dict[str, Dataset | Lanes]:
         )  # fmt: skip
     if data.data_root is not None:
         pictures = data.region_files is None
-        splits = read(data.data_root, data.annotations, data.image_root, pictures)
+        splits = read(
+            data.data_root, data.annotations, data.image_root, pictures, data.val_fraction,
+            data.test_fraction,
+        )  # fmt: skip
         if pictures:
             check_pictures(splits)
         lacking = [name for name in ("train", "val") if name not in streamed]
