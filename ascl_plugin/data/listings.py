@@ -103,6 +103,8 @@ def read_listings(
         named = _SPLIT.search(path.stem.lower()) or _SPLIT.search(
             path.parent.name.lower() if path.parent != root else ""
         )
+        below = os.path.relpath(path.parent, root) if path.is_relative_to(root) else ""
+        below = "" if below == "." else below
         finders = [ImagePaths(r if pictures else None) for r in _roots(path, image_root, root)]
         for number, row in enumerate(_rows(path)):
             where = f"{path}: row {number}"
@@ -110,7 +112,10 @@ def read_listings(
             split = row.get("split") or lists.get(name) or (named[1] if named else "train")
             split = split_named(str(split), where)
             key = next((k for k in IMAGE_ID if k in row), None)
-            image_id = name if key is None else text_id(_whole(row[key]), f"{where}: {key}")
+            # of metadata.csv in train/, as of one in test/: names are those below the data root
+            image_id = os.path.join(below, name)
+            if key is not None:
+                image_id = text_id(_whole(row[key]), f"{where}: {key}")
             mine = found.setdefault(split, {})
             if image_id not in mine:
                 mine[image_id] = _Listed(_find(finders, name, where, split), split)
