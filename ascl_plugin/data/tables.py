@@ -89,6 +89,8 @@ def _load(source: str | Path) -> datasets.DatasetDict:
     try:
         if Path(source).is_file():
             return datasets.load_dataset("parquet", data_files=str(source))
+        if files := _parquet_of_clone(Path(source)):
+            return datasets.load_dataset("parquet", data_files=files)
         builder = _builder(source)
         builder.download_and_prepare()
         return builder.as_dataset()
@@ -99,6 +101,20 @@ def _load(source: str | Path) -> datasets.DatasetDict:
         ) from error
     except Exception as error:  # each format fails in its own way
         raise ValueError(f"{source} cannot be read: {error.__cause__ or error}") from error
+
+
+def _parquet_of_clone(root: Path) -> dict[str, list[str]]:
+    """Return Parquet files by split, of a cloned hub repository with ``dataset_infos.json``.
+
+    `datasets` casts to the features noted there, which may be those of another version.
+    """
+    found: dict[str, list[str]] = {}
+    if (root / "dataset_infos.json").is_file():
+        for path in sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")]):
+            name = path.stem.split("-")[0]
+            known = any(name.lower() in theirs for theirs in SPLITS.values())
+            found.setdefault(name if known else "train", []).append(str(path))
+    return found
 
 
 def _builder(source: str | Path) -> datasets.DatasetBuilder:
