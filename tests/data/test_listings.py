@@ -130,12 +130,12 @@ def test_data_of_one_split_is_divided_by_a_hash_of_the_id(folder):
     ("name", "content", "said"),
     [
         ("a.csv", "image,caption,image_id\na.png,x,1\nb.png,y,\n", "row 1: image_id: the id is mi"),
-        ("a.csv", "image,caption,image_id\na.png,x,1\nb.png,y,1\n", r"id '1' is of picture 'b\.png'"),
+        ("a.csv", "image,caption,image_id\na.png,x,1\nb.png,y,1\n", r"'1' is of picture 'b\.png'"),
         ("a.csv", "image,caption\na.png,x\nb.png\n", "line 3 has 1 cells, its header 2"),
         ("a.csv", "image,caption\na.png,\n", r"image a\.png: caption 0 is empty"),
         ("a.jsonl", '{"image": "a.png", "caption": "x"}\n{"image"\n', "line 2 is not JSON"),
-        ("a.jsonl", '{"image": "a.png", "caption": "x"}\n{"image": "b.png"}\n', "row 1: no caption"),
-        ("a.jsonl", '{"image": "a.png", "caption": "x"}\n{"caption": "y"}\n', "row 1: no name of a"),
+        ("a.jsonl", '{"image": "a.png", "caption": "x"}\n{"image": "b.png"}\n', "row 1: no capt"),
+        ("a.jsonl", '{"image": "a.png", "caption": "x"}\n{"caption": "y"}\n', "row 1: no name of"),
         ("a.csv", "image,caption\n../a.png,x\n", "leaves the data root"),
     ],
 )  # fmt: skip
