@@ -61,10 +61,8 @@ class PretrainedEncoder(nn.Module):
         """
         with torch.enable_grad():
             found: ImageFeatures | TextFeatures = self.eval()(*inputs, **named)
-            if isinstance(found, TextFeatures):
-                outputs = [found.words]
-            else:
-                outputs = [x for x in (found.regions, found.pooled) if x is not None]
+            places = found.words if isinstance(found, TextFeatures) else found.regions
+            outputs = [x for x in (places, found.pooled) if x is not None]
             self._freeze_idle(torch.stack([x.sum() for x in outputs]).sum())
         self.train()
         return [x.shape[-1] for x in outputs]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def explain(error: Exception, framework: str, extra: str) -> ImportError:
@@ -43,9 +45,18 @@ def naming(model: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        if os.path.isdir(model):
+            raise OSError(
+                f"model folder {model} lacks a file, or one is damaged ({reason}); it needs "
+                "config.json, model.safetensors and the files of the tokenizer or image processor "
+                "(preprocessor_config.json), as save_pretrained of each writes them"
+            ) from error
+        if not os.path.isabs(model) and len(Path(model).parts) != 2:
+            reason = f"a relative path starts at {os.getcwd()}; {reason}"
         raise OSError(
             f"model {model!r} is neither a local folder nor on the hub "
-            f"({str(error).splitlines()[0]}); a local folder with config.json, the files of the "
+            f"({reason}); a local folder with config.json, the files of the "
             "tokenizer or image processor and model.safetensors works without a network"
         ) from error
     except RuntimeError as error:  # parts of transformers are imported only here

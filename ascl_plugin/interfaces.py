@@ -128,6 +128,15 @@ class CountsCut(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsUnknown(Protocol):
+    """A text encoder of a vocabulary, which knows the words that are not in it."""
+
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Return the number of words (tokens) without a place in the vocabulary, and of all."""
+        ...
+
+
 class Scorer(Protocol):
     """A function, or module, that scores I images against T texts: (I, T), higher = nearer."""
 

@@ -149,7 +149,7 @@ class Bench:
     def resume(self) -> str:
         """Resume to the end, which must be that of the undisturbed run; return the first step."""
         newest = max((int(p.name[11:]) for p in self.folder.glob("checkpoint-*")), default=0)
-        ended = self.run("--resume")
+        ended = self.run("--resume", "auto")
         ended.require(ended.codes == [0] * self.world)
         found = re.search(r"resumed from .*checkpoint-0*(\d+), step", ended.printed[0])
         step = int(found[1]) if found else 0

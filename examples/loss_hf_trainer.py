@@ -6,7 +6,9 @@
 A CLIP of random weights, so that nothing is fetched; `CLIPModel.from_pretrained` takes its place.
 Lines marked `# +` are what changes for a Trainer of CLIP, whose own loss is InfoNCE. Two things use
 what a `compute_loss_func` is handed: CLIP scores any number of texts, so the generated positives
-are N more texts; and `labels` carry the seeds of the noise. Noise acts on the texts' embeddings,
+are N more texts; and `labels` carry the seeds of the noise. The Trainer does not divide the loss of
+a `compute_loss_func` by the steps of gradient accumulation: the function does, by the number of
+pairs in all of them. Noise acts on the texts' embeddings,
 each a text of one word. With several processes the loss sees the pairs of its own.
 """
 
@@ -18,8 +20,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel, Trainer, TrainingArguments
 from two_colours import WORDS, pictures, rows, tokenize
 
-from ascl_plugin import AsymmetryCollator, AsymmetryLoss, TextFeatures  # +
-from ascl_plugin.asymmetry import generate_negatives  # +
+from ascl_plugin import AsymmetryCollator, AsymmetryLoss, TextFeatures, generate_negatives  # +
 
 
 def tiny_clip() -> CLIPModel:
@@ -51,7 +52,8 @@ def compute_loss(outputs, labels, num_items_in_batch=None):  # +
     """Return the loss of CLIP's outputs."""
     image, (text, richer) = outputs.image_embeds, outputs.text_embeds.chunk(2)  # +
     noisy = generate_negatives(TextFeatures(text[:, None]), labels, "gaussian").words[:, 0]  # +
-    return AsymmetryLoss(temperature=0.05)(image @ text.T, image @ noisy.T, image @ richer.T)  # +
+    loss = AsymmetryLoss(temperature=0.05)(image @ text.T, image @ noisy.T, image @ richer.T)  # +
+    return loss * (len(labels) / num_items_in_batch if num_items_in_batch is not None else 1)  # +
 
 
 def main(epochs: int = 40) -> list[float]:

@@ -164,6 +164,8 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
         every = [text for rows in tables.values() for text in caption_to_image(rows)[0]]
         if cut := texts.count_cut(every):
             say(f"texts: {cut:,} of {len(every):,} captions are longer than max_words and cut")
+        for split, rows in tables.items():
+            texts.say_unknown(caption_to_image(rows)[0], split, say)
     sharing = {
         "rank": accelerator.process_index,
         "world_size": accelerator.num_processes,
@@ -195,7 +197,11 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
 
     trainer.load_best()
     model.eval()
-    rerank = {"k": train.rerank_k, "text_neighbors": train.rerank_text_neighbors}
+    rerank = (
+        {"k": train.rerank_k, "text_neighbors": train.rerank_text_neighbors}
+        if train.rerank_k
+        else None
+    )
     results = {"seed": train.seed, "best": trainer.best, "command": " ".join(sys.argv)}
     if train.skip_bad_batches:
         results["skipped_steps"] = trainer.bad_batches.steps

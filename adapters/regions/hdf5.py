@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ascl_plugin.adapters.missing import needs
-from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord
+from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord, Turned
+from ascl_plugin.data.rows import text_id
 from ascl_plugin.data.scan_layout import IDS, read_lines
 
 with needs("h5py", "regions"):
@@ -23,6 +24,7 @@ _FEATURES = ("features", "image_features")
 _BOXES = ("bbox", "bboxes", "boxes", "image_bb")
 _COUNTS = ("num_bbx", "num_bbox", "num_bboxes", "num_boxes")
 _IDS = ("image_ids", "image_id", "img_ids", "ids")
+_ENDS = ("pos_boxes", "pos_bbox")  # where the regions of each image begin and end
 _SUFFIXES = ("_features", "_boxes")  # of data sets of one image, where it has boxes
 
 
@@ -69,9 +71,22 @@ class RegionHdf5(_Hdf5Reader):
                 f"{path}: features are {features.dtype} {features.shape}, expected floats (images, "
                 "regions, width) or (images, width)"
             )
+        boxes = self.file[self.names["boxes"]] if self.names["boxes"] else None
+        ends = [name for name in _ENDS if name in self.file]
+        if ends or (features.ndim == 2 and boxes is not None):
+            raise ValueError(
+                f"{path}: rows of {features.name} {features.shape} are regions of all images end "
+                f"to end{', as ' + ends[0] + ' says' if ends else ''}; expected (images, regions, "
+                "width): write a data set for each image, ID_features and ID_boxes"
+            )
         self.features_name = features.name
-        self.most = features.shape[1] if features.ndim == 3 else 1
-        images = features.shape[0]
+        images, *shape = features.shape
+        self.turned = Turned()
+        if boxes is not None and features.ndim == 3 and boxes.shape[0] == images:
+            self.turned = self._turned(shape, boxes.shape[1:], str(path))
+        if self.turned.features:
+            shape.reverse()
+        self.most = shape[0] if len(shape) == 2 else 1
         if images > os.path.getsize(path):
             raise ValueError(f"{path} claims {images} images, it has not as many bytes")
         for name in filter(None, self.names.values()):
@@ -84,14 +99,17 @@ class RegionHdf5(_Hdf5Reader):
         if self.names["counts"]:
             self.counts = self.file[self.names["counts"]][:].reshape(images, -1)[:, 0].astype(int)
         ids = self._ids(images)
-        super().__init__(path, ids, features.shape[-1], features.dtype, bool(self.names["boxes"]))
+        super().__init__(path, ids, shape[-1], features.dtype, boxes is not None)
 
     def _ids(self, images: int) -> list[str]:
         beside = read_lines(self.path.with_name(self.path.stem + IDS))
         if name := _named(self.file, _IDS):
             stored = self.file[name]
             values = stored.asstr()[:] if h5py.check_string_dtype(stored.dtype) else stored[:]
-            ids = [str(value) for value in values.reshape(-1)]
+            ids = [
+                text_id(value, f"{self.path}: {name}[{row}]")
+                for row, value in enumerate(values.reshape(-1).tolist())
+            ]
         elif beside is not None:
             ids = [line for line in beside if line]
         else:
@@ -112,10 +130,13 @@ class RegionHdf5(_Hdf5Reader):
         features = self.file[self.features_name]
         if features.ndim == 2:
             return RegionRecord(features[entry][None])
-        boxes = self.names["boxes"]
-        return RegionRecord(
-            features[entry, :count], self.file[boxes][entry, :count] if boxes else None
-        )
+        first, second = slice(None, count), (slice(None), slice(None, count))
+        found = features[(entry, *second)].T if self.turned.features else features[entry, first]
+        if not self.names["boxes"]:
+            return RegionRecord(found)
+        boxes = self.file[self.names["boxes"]]
+        turned = self.turned.boxes
+        return RegionRecord(found, boxes[(entry, *second)].T if turned else boxes[entry, first])
 
 
 class RegionHdf5Images(_Hdf5Reader):
@@ -130,9 +151,9 @@ class RegionHdf5Images(_Hdf5Reader):
         if not ids:
             raise ValueError(f"{path}: no images in it")
         self.ids = ids
-        first = self._dataset(0)
-        boxes = ids[0] + _SUFFIXES[1] in self.file
-        super().__init__(path, ids, first.shape[-1], first.dtype, boxes)
+        first, boxes = self._dataset(0), self._boxes(0)
+        width = first.shape[0 if first.ndim == 2 and self._turned_of(0).features else -1]
+        super().__init__(path, ids, width, first.dtype, boxes is not None)
 
     def _dataset(self, entry: int) -> h5py.Dataset:
         found = self.file[self.ids[entry] + self.suffix]
@@ -144,16 +165,28 @@ class RegionHdf5Images(_Hdf5Reader):
             raise ValueError(f"{self.where(entry)}: a single number, expected (regions, width)")
         return found
 
+    def _boxes(self, entry: int) -> h5py.Dataset | None:
+        return self.file.get(self.ids[entry] + _SUFFIXES[1])
+
+    def _turned_of(self, entry: int) -> Turned:
+        boxes, shape = self._boxes(entry), self._dataset(entry).shape
+        if boxes is None or len(shape) == 1:
+            return Turned()
+        return self._turned(shape, boxes.shape, self.where(entry))
+
     def _count(self, entry: int) -> int:
         found = self._dataset(entry)
-        return found.shape[0] if found.ndim == 2 else 1
+        return found.shape[self._turned_of(entry).features] if found.ndim == 2 else 1
 
     def _read(self, entry: int, count: int) -> RegionRecord:
         found = self._dataset(entry)
         if found.ndim == 1:
             return RegionRecord(found[:][None])
-        boxes = self.ids[entry] + _SUFFIXES[1]
-        return RegionRecord(found[:count], self.file[boxes][:count] if boxes in self.file else None)
+        turned, boxes = self._turned_of(entry), self._boxes(entry)
+        features = found[:, :count].T if turned.features else found[:count]
+        if boxes is None:
+            return RegionRecord(features)
+        return RegionRecord(features, boxes[:, :count].T if turned.boxes else boxes[:count])
 
 
 def open_hdf5(path: Path) -> RegionReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -82,16 +83,23 @@ class RegionInputs:
         self.num_regions = num_regions
         self.regions = open_regions(region_files)
         self.pooled = None if pooled_files is None else open_regions(pooled_files)
+        if (count := self.regions.count(0)) > 4 * self.regions.dim:
+            warnings.warn(
+                f"{self.regions.where(0)} has {count:,} regions of width {self.regions.dim}: is it "
+                "stored the other way round? There are no boxes to tell by",
+                stacklevel=2,
+            )
+        self._owners: dict[tuple[str, int], str] = {}  # (file, entry) -> image id
         self.region_dim = self.regions.dim
         self.pooled_dim = (self.pooled or self.regions).dim
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return tensors of N rows, float32."""
-        regions = [_features(self.regions, row, self.num_regions) for row in rows]
+        regions = [self._features(self.regions, row, self.num_regions) for row in rows]
         if self.pooled is None:
             pooled = [r.mean(0) for r in regions]
         else:
-            pooled = [_features(self.pooled, row, None).mean(0) for row in rows]
+            pooled = [self._features(self.pooled, row, None).mean(0) for row in rows]
         batch = {
             "regions": pad_sequence(regions, batch_first=True),
             "pooled": torch.stack(pooled),
@@ -103,19 +111,20 @@ class RegionInputs:
 
     def boxes(self, row: Row) -> np.ndarray | None:
         """Return x0 y0 x1 y1 (K, 4) of the regions taken of a row's image; None: no boxes."""
-        name = _name(self.regions, row) or row["image_id"]
+        name = self._name(self.regions, row) or row["image_id"]
         return self.regions.regions(name, self.num_regions).boxes
 
     def prepare(self, rows: Rows, batch_size: int, **sharing: object) -> None:
-        """Check that there are features of every row, before hours are spent.
+        """Check that there are features of every row, its own, before hours are spent.
 
         Raises:
             KeyError: some have none; the message names the first, and counts the others.
+            ValueError: two image ids, of these rows or of earlier ones, have one entry.
         """
         if hasattr(rows, "select_columns"):  # of a `datasets.Dataset`: captions are not read
             rows = rows.select_columns(["image_id", "image"])
         for reader in filter(None, (self.regions, self.pooled)):
-            lacking = [row for row in rows if _name(reader, row) is None]
+            lacking = [row for row in rows if self._name(reader, row) is None]
             if lacking:
                 raise KeyError(
                     f"{reader.path}: no features of image {lacking[0]['image_id']!r}, and of "
@@ -123,13 +132,32 @@ class RegionInputs:
                     f"first {reader.ids[0]!r}"
                 )
 
+    def _features(self, reader: RegionReader, row: Row, limit: int | None) -> Tensor:
+        found = reader.regions(self._name(reader, row) or row["image_id"], limit)
+        return torch.from_numpy(found.features.astype("float32"))
 
-def _features(reader: RegionReader, row: Row, limit: int | None) -> Tensor:
-    found = reader.regions(_name(reader, row) or row["image_id"], limit)
-    return torch.from_numpy(found.features.astype("float32"))
+    def _name(self, reader: RegionReader, row: Row) -> str | None:
+        """Return the reader's name for the row's image; None: it has no such image.
 
-
-def _name(reader: RegionReader, row: Row) -> str | None:
-    """Return the reader's name for the row's image; None: it has no such image."""
-    path = (row["image"] or {}).get("path") or ""
-    return next((n for n in (row["image_id"], Path(path).name) if n in reader), None)
+        Raises:
+            ValueError: another image id has the same entry; id and file name have two.
+        """
+        image_id, path = row["image_id"], (row["image"] or {}).get("path") or ""
+        found = {reader.entry(n): n for n in (image_id, Path(path).name) if n in reader}
+        if not found:
+            return None
+        (entry, name), *others = found.items()
+        if others:
+            raise ValueError(
+                f"{reader.path}: image {image_id!r} ({path}) is entry {reader.ids[entry]!r} by its "
+                f"id and {reader.ids[others[0][0]]!r} by its file name; give it an id that is no "
+                "other image's"
+            )
+        owner = self._owners.setdefault((str(reader.path), entry), image_id)
+        if owner != image_id:
+            raise ValueError(
+                f"{reader.path}: images {owner!r} and {image_id!r} are both entry "
+                f"{reader.ids[entry]!r}, found by a name without folder, suffix, COCO's prefix and "
+                "leading zeros; name features by whole image ids"
+            )
+        return name

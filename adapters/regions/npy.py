@@ -12,7 +12,9 @@ from ascl_plugin.data.scan_layout import IMAGES, read_split
 from ascl_plugin.npy_file import NpyFile, read_npz
 
 # names that published extractors give the arrays of an .npz
-_FEATURES, _BOXES = ("features", "feat", "x"), ("bbox", "boxes")
+_FEATURES, _BOXES = ("features", "feat", "x", "arr_0"), ("bbox", "boxes")
+_COUNTS = ("num_bbox", "num_boxes", "num_bbx")
+_INFO = "_info.npy"  # a pickle of boxes that some extractors write beside ID.npy
 
 
 class ScanArray(RegionReader):
@@ -49,13 +51,20 @@ class ScanArray(RegionReader):
 class RegionFolder(RegionReader):
     """A folder of `ID.npy` (K, D) or (D,), and `ID.npz` with `features` and `bbox`.
 
-    The arrays of an .npz may be called `features`, `feat` or `x`, and `bbox` or `boxes`; others in
-    it, pickles among them, are not read.
+    The arrays of an .npz may be called `features`, `feat` or `x` (or have no name), `bbox` or
+    `boxes`, and `num_bbox`, the number of real regions; others in it, pickles among them, and
+    `ID_info.npy` beside `ID.npy` are not read.
     """
 
     def __init__(self, path: Path) -> None:
         names = sorted(n for n in os.listdir(path) if n.endswith((".npy", ".npz")))
-        self.names = [n for n in names if not n.startswith(".")]
+        there = set(names)
+        self.names = [
+            n
+            for n in names
+            if not n.startswith(".")
+            and not (n.endswith(_INFO) and n.removesuffix(_INFO) + ".npy" in there)
+        ]
         if not self.names:
             raise ValueError(f"{path}: no .npy or .npz files in it")
         self.path = path
@@ -72,7 +81,7 @@ class RegionFolder(RegionReader):
     def _read(self, entry: int, count: int | None) -> RegionRecord:
         path = self.path / self.names[entry]
         if path.suffix == ".npz":
-            features, boxes = _from_npz(path)
+            features, boxes = self._from_npz(path)
             _check_axes(path, features.shape)
         else:
             file, boxes = NpyFile(path), None
@@ -82,23 +91,37 @@ class RegionFolder(RegionReader):
         features = features[None] if features.ndim == 1 else features
         return RegionRecord(features[:count], None if boxes is None else boxes[:count])
 
+    def _from_npz(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the real regions of an image and their boxes."""
+        found = read_npz(path, _FEATURES + _BOXES + _COUNTS, MAX_BYTES)
+        features, boxes, count = (
+            next((found[n] for n in names if n in found), None)
+            for names in (_FEATURES, _BOXES, _COUNTS)
+        )
+        if features is None:
+            raise ValueError(f"{path}: no array 'features' in it")
+        if features.dtype.kind != "f":
+            raise ValueError(f"{path}: expected floats, got {features.dtype}")
+        if boxes is not None and boxes.ndim != 2:
+            raise ValueError(f"{path}: boxes have shape {boxes.shape}, expected (regions, 4)")
+        turned = self._turned(features.shape, None if boxes is None else boxes.shape, str(path))
+        features = features.T if turned.features else features
+        boxes = boxes.T if boxes is not None and turned.boxes else boxes
+        if count is None or count.size != 1 or features.ndim != 2:
+            return features, boxes
+        real = int(count.reshape(())[()])
+        other_way = boxes is None and real == features.shape[1] != len(features)
+        if not 0 < real <= len(features) or other_way:
+            raise ValueError(
+                f"{path}: {real} regions are claimed, features have shape {features.shape}; "
+                "expected (regions, width)"
+            )
+        return features[:real], None if boxes is None else boxes[:real]
+
 
 def _check_axes(path: Path, shape: tuple[int, ...]) -> None:
     if len(shape) not in (1, 2):
         raise ValueError(f"{path}: expected an array (regions, width), got shape {shape}")
-
-
-def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    found = read_npz(path, _FEATURES + _BOXES, MAX_BYTES)
-    features = next((found[n] for n in _FEATURES if n in found), None)
-    boxes = next((found[n] for n in _BOXES if n in found), None)
-    if features is None:
-        raise ValueError(f"{path}: no array 'features' in it")
-    if features.dtype.kind != "f":
-        raise ValueError(f"{path}: expected floats, got {features.dtype}")
-    if boxes is not None and boxes.ndim != 2:
-        raise ValueError(f"{path}: boxes have shape {boxes.shape}, expected (regions, 4)")
-    return features, boxes
 
 
 def record_name(image_id: str, record: RegionRecord) -> str:

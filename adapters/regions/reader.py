@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,13 @@ class RegionRecord(NamedTuple):
 
     features: np.ndarray
     boxes: np.ndarray | None = None
+
+
+class Turned(NamedTuple):
+    """Which arrays of an image are stored as (width, regions)."""
+
+    features: bool = False
+    boxes: bool = False
 
 
 def normal_id(image_id: str) -> str:
@@ -59,6 +67,8 @@ class RegionReader(ABC):
         ValueError: no images; two ids that are looked up under one name.
     """
 
+    _said = False
+
     def __init__(
         self, path: Path, ids: Sequence[str], dim: int, dtype: np.dtype, has_boxes: bool
     ) -> None:
@@ -80,6 +90,17 @@ class RegionReader(ABC):
     def __contains__(self, image_id: str) -> bool:
         return normal_id(image_id) in self._entries
 
+    def entry(self, image_id: str) -> int:
+        """Return the number of an image's entry.
+
+        Raises:
+            KeyError: the file has no such image.
+        """
+        entry = self._entries.get(normal_id(image_id))
+        if entry is None:
+            raise KeyError(f"{self.path}: no features of image {image_id!r}")
+        return entry
+
     def regions(self, image_id: str, limit: int | None = None) -> RegionRecord:
         """Return the entry of an image.
 
@@ -91,10 +112,7 @@ class RegionReader(ABC):
             KeyError: the file has no such image.
             ValueError: a damaged entry; the message names file and image.
         """
-        entry = self._entries.get(normal_id(image_id))
-        if entry is None:
-            raise KeyError(f"{self.path}: no features of image {image_id!r}")
-        return self.read(entry, limit)
+        return self.read(self.entry(image_id), limit)
 
     def count(self, entry: int) -> int:
         """Return the number of regions of entry number `entry`."""
@@ -120,6 +138,35 @@ class RegionReader(ABC):
                 raise ValueError(f"{self.where(entry)} has boxes of {boxes.dtype}, expected floats")
             boxes = boxes.astype(np.float32, copy=False)
         return RegionRecord(features, boxes)
+
+    def _turned(self, features: Sequence[int], boxes: Sequence[int] | None, where: str) -> Turned:
+        """Return which of one image's whole arrays are stored the other way round, and warn once.
+
+        Args:
+            features: shape of all its features.
+            boxes: shape of all its boxes, (K, 4) or (4, K); None: nothing proves anything.
+            where: file and image, for errors.
+
+        Raises:
+            ValueError: features and boxes of different counts.
+        """
+        if boxes is None:
+            return Turned()
+        turned_boxes = len(boxes) == 2 and boxes[0] == 4 and boxes[1] != 4
+        count = boxes[1] if turned_boxes else boxes[0]
+        if len(features) != 2 or count not in features:
+            raise ValueError(
+                f"{where}: features of shape {tuple(features)}, boxes of shape {tuple(boxes)}; "
+                "expected (regions, width) and (regions, 4) of one number of regions"
+            )
+        found = Turned(features[0] != count, turned_boxes)
+        if any(found) and not self._said:
+            self._said = True
+            warnings.warn(
+                f"{where}: stored as (width, regions), as its boxes show; read the other way round",
+                stacklevel=4,
+            )
+        return found
 
     def where(self, entry: int) -> str:
         """Return file and image, for messages."""

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ascl_plugin.adapters.missing import needs
+from ascl_plugin.adapters.towers.attached import attached
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
 from ascl_plugin.adapters.towers.open_clip_words import OpenClipWords
@@ -39,24 +40,28 @@ def attach(
     max_words: int | None = None,
     keep_special_tokens: bool = True,
     fusion: dict[str, object] | None = None,
-    dim: int = 1024,
+    dim: int | None = None,
     feature_norm: str = "layer",
     **half: Unpack[HalfOptions],
 ) -> RetrievalModel:
     """Return a retrieval model on both towers of an open_clip model.
 
+    Before any training its scores are the cosines of the bare model's embeddings; see
+    `ascl_plugin.adapters.towers.attached`.
+
     Args:
         model, weights: as `OpenClipHalf`.
         num_regions: as `OpenClipImages`.
         max_words, keep_special_tokens: as `OpenClipWords`.
-        fusion, dim, feature_norm: as `RetrievalModel`.
+        fusion, dim: as `attached`.
+        feature_norm: as `RetrievalModel`.
         **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
     >>> attach("ViT-B-32", "laion2b_s34b_b79k", tune="lora")  # doctest: +SKIP
     """
     both = {"name": "open_clip", "model": model, "weights": weights, **half}
     words = {"max_words": max_words, "keep_special_tokens": keep_special_tokens}
-    return RetrievalModel(
+    return attached(
         {**both, "num_regions": num_regions}, {**both, **words}, fusion, dim, feature_norm
     )
 

@@ -10,7 +10,14 @@ from torch.nn import functional
 
 from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
-from ascl_plugin.adapters.towers.words import check_max_words, special_ids, word_mask
+from ascl_plugin.adapters.towers.words import (
+    check_embedding,
+    check_max_words,
+    check_tokenizer,
+    count_unknown,
+    special_ids,
+    word_mask,
+)
 from ascl_plugin.features import TextFeatures
 
 with needs("open_clip", "open-clip"):
@@ -29,14 +36,15 @@ class OpenClipWords(OpenClipHalf):
         max_words: longer texts are cut to this number of tokens, start and end included; None, and
             any number above it, mean the model's context (77 for CLIP).
         keep_special_tokens: count start and end tokens as words; False masks them out.
-        embedding: give each text's embedding, equal to `encode_text` of the bare model, as its only
-            word, without a mask; `keep_special_tokens` then says nothing.
+        embedding: give each text's embedding, equal to `encode_text` of the bare model: True, as
+            its only word, without a mask (`keep_special_tokens` then says nothing); "beside", as
+            pooled feature beside its words.
         **half: `tune`, `unfrozen_blocks`, `lora`, `gradient_checkpointing`, as `OpenClipHalf`.
 
     Shapes:
         input_ids (T, L), attention_mask (T, L) -> words (T, L, word_dim), mask (T, L). A tower
         trained to attend to padding (SigLIP) does so; the mask is True at real tokens all the same.
-        With `embedding`: words (T, 1, word_dim).
+        With `embedding`: words (T, 1, word_dim); "beside": pooled (T, pooled_dim).
     """
 
     def __init__(
@@ -45,10 +53,11 @@ class OpenClipWords(OpenClipHalf):
         weights: str | None = None,
         max_words: int | None = None,
         keep_special_tokens: bool = True,
-        embedding: bool = False,
+        embedding: bool | str = False,
         **half: Unpack[HalfOptions],
     ) -> None:
         check_max_words(max_words)
+        check_embedding(embedding)
         super().__init__(model, weights, **half)
         try:
             self.tokenizer = open_clip.get_tokenizer(model)
@@ -60,13 +69,22 @@ class OpenClipWords(OpenClipHalf):
         self.keep_special_tokens = keep_special_tokens
         self.embedding = embedding
         self.own_tokenizer = isinstance(self.tokenizer, open_clip.SimpleTokenizer)
+        expected = self._vocabulary()
+        if not self.own_tokenizer:
+            check_tokenizer(self.tokenizer.tokenizer, model, expected)
+        elif (tokens := len(self.tokenizer.encoder)) > expected:
+            raise ValueError(
+                f"{model} has no hf_tokenizer_name: open_clip's own tokenizer has {tokens:,} "
+                f"tokens, the model expects {expected:,}"
+            )
         if self.own_tokenizer:
             self.pad_id = 0
             self.special_ids = [self.tokenizer.sot_token_id, self.tokenizer.eot_token_id]
         else:
             self.pad_id = self.tokenizer.tokenizer.pad_token_id
             self.special_ids = special_ids(self.tokenizer.tokenizer)
-        (self.word_dim,) = self._probe(**self.tokenize(["a"]))
+        self.word_dim, *pooled = self._probe(**self.tokenize(["a"]))
+        self.pooled_dim: int | None = pooled[0] if pooled else None
 
     def _create(self, weights: str | None) -> nn.Module:
         net = create(self.model_name, weights)
@@ -75,6 +93,13 @@ class OpenClipWords(OpenClipHalf):
 
     def _tower(self) -> Any:
         return getattr(self.half, "text", self.half)
+
+    def _vocabulary(self) -> int:
+        """Return the number of tokens the tower has embeddings for."""
+        tower = self._tower()
+        if isinstance(tower, HFTextEncoder):
+            return int(tower.config.get_text_config().vocab_size)
+        return int(tower.token_embedding.num_embeddings)
 
     def _body(self) -> nn.Module:
         return getattr(self.net, "text", self.net).transformer
@@ -104,18 +129,26 @@ class OpenClipWords(OpenClipHalf):
         length = int(real.any(0).nonzero().max()) + 1
         return {"input_ids": ids[:, :length], "attention_mask": real[:, :length]}
 
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Return the number of [UNK] in texts, and of all tokens of words; open_clip's has none."""
+        if self.own_tokenizer:
+            return 0, 0
+        tokenizer = self.tokenizer.tokenizer
+        return count_unknown(tokenizer, tokenizer(list(texts), verbose=False)["input_ids"])
+
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that are longer than `max_words`."""
         return int(self._real(self.tokenizer(list(texts), self.max_words + 1)).all(1).sum())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """Return the last tokens; padding is masked, start and end if so asked. Or embeddings."""
-        if self.embedding:
+        if self.embedding is True:
             return TextFeatures(self.embed(input_ids).unsqueeze(1))
         with self.gradients():
             words = self._tokens(input_ids)[:, : input_ids.shape[1]]
         dropped = [] if self.keep_special_tokens else self.special_ids
-        return TextFeatures(words, word_mask(input_ids, attention_mask, dropped))
+        pooled = self.embed(input_ids) if self.embedding else None
+        return TextFeatures(words, word_mask(input_ids, attention_mask, dropped), pooled)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the texts' embeddings (T, D), equal to `encode_text` of the bare model."""
@@ -125,7 +158,9 @@ class OpenClipWords(OpenClipHalf):
     def fingerprint(self) -> dict[str, object]:
         """Return all that the features depend on, as JSON; the tokenizer is the model's own."""
         options = {"max_words": self.max_words, "keep_special_tokens": self.keep_special_tokens}
-        return self._fingerprint(**options, **({"embedding": True} if self.embedding else {}))
+        return self._fingerprint(
+            **options, **({"embedding": self.embedding} if self.embedding else {})
+        )
 
     def _tokens(self, ids: Tensor) -> Tensor:
         """Return the tokens (T, L, word_dim), normalised as before the tower's own pooling."""

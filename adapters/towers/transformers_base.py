@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from ascl_plugin.adapters.frozen import PretrainedEncoder
 from ascl_plugin.adapters.missing import naming, needs
 from ascl_plugin.adapters.package_path import package_path
-from ascl_plugin.adapters.towers.words import check_max_words, special_ids
+from ascl_plugin.adapters.towers.words import (
+    check_max_words,
+    check_tokenizer,
+    count_unknown,
+    special_ids,
+)
 
 with needs("transformers", "recipes"):
     from transformers import AutoModel, AutoTokenizer
@@ -110,11 +115,23 @@ class TransformersWords(TransformersEncoder):
     ) -> None:
         check_max_words(max_words)
         super().__init__(model, **tuning)
-        with naming(model):
-            self.tokenizer = AutoTokenizer.from_pretrained(self.source)
+        self.tokenizer = self._load_tokenizer()
         self.max_words = max_words or self.tokenizer.model_max_length
         self.keep_special_tokens = keep_special_tokens
         self.dropped = [] if keep_special_tokens else special_ids(self.tokenizer)
+
+    def _load_tokenizer(self) -> Any:
+        expected = self.model.config.get_text_config().vocab_size
+        try:
+            with naming(self.model_name):
+                tokenizer = AutoTokenizer.from_pretrained(self.source)
+        except (ValueError, KeyError, TypeError) as error:  # no files that any tokenizer reads
+            raise ValueError(
+                f"no tokenizer in {self.model_name} (the model expects {expected:,} tokens): "
+                f"{str(error).splitlines()[0][:200]}"
+            ) from error
+        check_tokenizer(tokenizer, self.model_name, expected)
+        return tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask` (T, L), padded to the longest text."""
@@ -127,6 +144,12 @@ class TransformersWords(TransformersEncoder):
             return_tensors="pt",
         )
         return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Return the number of [UNK] in texts, and of all tokens of words."""
+        return count_unknown(
+            self.tokenizer, self.tokenizer(list(texts), verbose=False)["input_ids"]
+        )
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that are longer than `max_words`."""

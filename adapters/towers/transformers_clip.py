@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ascl_plugin.adapters.missing import naming, needs
+from ascl_plugin.adapters.towers.attached import attached
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.adapters.towers.transformers_base import (
     TransformersEncoder,
     TransformersWords,
     Tuning,
 )
-from ascl_plugin.adapters.towers.words import word_mask
+from ascl_plugin.adapters.towers.words import check_embedding, word_mask
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.retrieval.model import RetrievalModel
 
 with needs("transformers", "recipes"):
     from transformers import (
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from typing_extensions import Unpack
 
+    from ascl_plugin.retrieval.model import RetrievalModel
+
 IMAGE, TEXT = ("vision", "visual", "image"), ("text",)  # how the parts of a half are named
 # trained on texts padded to the whole context, every position attended to
 UNMASKED = ("siglip", "siglip2")
@@ -45,24 +47,28 @@ def attach(
     max_words: int | None = None,
     keep_special_tokens: bool = True,
     fusion: dict[str, object] | None = None,
-    dim: int = 1024,
+    dim: int | None = None,
     feature_norm: str = "layer",
     **tuning: Unpack[Tuning],
 ) -> RetrievalModel:
     """Return a retrieval model on both halves of a dual encoder of transformers.
 
+    Before any training its scores are the cosines of the bare model's embeddings; see
+    `ascl_plugin.adapters.towers.attached`.
+
     Args:
         model: hub id, local folder, or ``package:NAME/folder`` inside an installed package.
         num_regions: as `ClipRegions`.
         max_words, keep_special_tokens: as `ClipWords`.
-        fusion, dim, feature_norm: as `RetrievalModel`.
+        fusion, dim: as `attached`.
+        feature_norm: as `RetrievalModel`.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
     >>> attach("openai/clip-vit-base-patch32", tune="partial")  # doctest: +SKIP
     """
     both = {"name": "transformers_clip", "model": model, **tuning}
     words = {"max_words": max_words, "keep_special_tokens": keep_special_tokens}
-    return RetrievalModel(
+    return attached(
         {**both, "num_regions": num_regions}, {**both, **words}, fusion, dim, feature_norm
     )
 
@@ -150,6 +156,8 @@ class ClipWords(TransformersWords):
         max_words: longer texts are cut to this number of tokens, special ones included; None, and
             any number above it, mean the model's context (77 for CLIP, 64 for SigLIP).
         keep_special_tokens: count start and end tokens as words; False masks them out.
+        embedding: give each text's embedding, equal to `get_text_features` of the bare model: True,
+            as its only word, without a mask; "beside", as pooled feature beside its words.
         **tuning: `tune`, `unfrozen_blocks`, `gradient_checkpointing`, as `TransformersEncoder`.
 
     Shapes:
@@ -162,14 +170,18 @@ class ClipWords(TransformersWords):
         model: str,
         max_words: int | None = None,
         keep_special_tokens: bool = True,
+        embedding: bool | str = False,
         **tuning: Unpack[Tuning],
     ) -> None:
+        check_embedding(embedding)
         super().__init__(model, max_words, keep_special_tokens, **tuning)
+        self.embedding = embedding
         positions = self.model.config.text_config.max_position_embeddings
         self.context: int = min(positions, self.tokenizer.model_max_length)
         self.max_words = min(self.max_words, self.context)
         self.unmasked = self.model.config.model_type in UNMASKED
-        (self.word_dim,) = self._probe(**self.tokenize(["a"]))
+        self.word_dim, *pooled = self._probe(**self.tokenize(["a"]))
+        self.pooled_dim: int | None = pooled[0] if pooled else None
 
     def _load(self) -> nn.Module:
         return load_half(self.source, TEXT)
@@ -193,8 +205,15 @@ class ClipWords(TransformersWords):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """Return the last hidden states; padding is masked, special tokens if so asked."""
         with self.gradients():
-            words, _ = self._output(input_ids, attention_mask)
-        return TextFeatures(words, word_mask(input_ids, attention_mask, self.dropped))
+            words, pooled = self._output(input_ids, attention_mask)
+        if self.embedding is True:
+            return TextFeatures(pooled.unsqueeze(1))
+        mask = word_mask(input_ids, attention_mask, self.dropped)
+        return TextFeatures(words, mask, pooled if self.embedding else None)
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return all that the features depend on, as JSON."""
+        return super().fingerprint() | ({"embedding": self.embedding} if self.embedding else {})
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the texts' embeddings (T, D), equal to `get_text_features` of the bare model."""

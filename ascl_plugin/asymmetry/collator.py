@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ascl_plugin.interfaces import Row
 
 # beyond every caption index: the draws of views and partners are their own
 _VIEW, _PARTNER = 2**31, 2**31 + 1
+_UNKNOWN = -1  # epoch
 GENERATED = ("positive", "negative", "positive_negative")  # texts generated beside a caption
 
 
@@ -24,8 +26,10 @@ class AsymmetryCollator:
 
     Generated positives (Asymmetry-II and -III) are made here, on raw text, and so are negatives
     that are edits of it. Noises (Asymmetry-I) act on embeddings, which exist only in the model:
-    here each pair gets their seed. Everything drawn is a function of (seed, epoch, row, caption),
-    so a batch is the same with any number of workers or processes.
+    here each pair gets their seed. Where the epoch is known, by the row or by `set_epoch`,
+    everything drawn is a function of (seed, epoch, row, caption): a batch is the same with any
+    number of workers or processes. Where it is not, draws come from torch's generator, as those of
+    any augmentation: workers and epochs differ, and `torch.manual_seed` repeats them.
 
     Args:
         texts: list of T strings -> dict of tensors with T rows each (a tokenizer's
@@ -41,9 +45,10 @@ class AsymmetryCollator:
             once.
         mirror_views: mirror half of the images, drawn for each (seed, epoch, row).
 
-    A row has `captions` (list of str) and may have `row` (index in the data, default its place in
-    the batch), `epoch` (default 0), `caption_index` (one or, with several captions an image, a list
-    of them; default: drawn), `dense_captions` (in place of concatenation) and what `images` reads.
+    A row has `captions` (list of str) and may have `row` (index in the data; default: known by its
+    `image_id` and captions), `epoch` (default: as `set_epoch` said), `caption_index` (one or, with
+    several captions an image, a list of them; default: drawn), `dense_captions` (in place of
+    concatenation) and what `images` reads.
 
     Returns:
         Calling it gives a dict of tensors, of N images and T texts (T = N with one caption an
@@ -92,13 +97,20 @@ class AsymmetryCollator:
         self.edits = edits
         self.captions_per_image = captions_per_image
         self.mirror_views = mirror_views
+        self._epoch = torch.tensor(_UNKNOWN).share_memory_()  # workers see it change
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of rows that do not say theirs, also in workers; -1: unknown again."""
+        self._epoch.fill_(epoch)
 
     def without_generated(self) -> AsymmetryCollator:
         """Return the collator that draws the same captions and views, and generates nothing."""
-        return AsymmetryCollator(
+        found = AsymmetryCollator(
             self.texts, self.images, "none", "none", self.seed, None, self.captions_per_image,
             self.mirror_views,
         )  # fmt: skip
+        found._epoch = self._epoch
+        return found
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the batch of N rows; see the class."""
@@ -106,7 +118,7 @@ class AsymmetryCollator:
         drawn = [draw for draws in of_images for draw in draws]
         batch = dict(self.texts([d["caption"] for d in drawn]))
         if self.images is not None:
-            batch |= self.images([self.viewed(row, place) for place, row in enumerate(rows)])
+            batch |= self.images([self.viewed(row) for row in rows])
         for kind in GENERATED:
             if kind in drawn[0]:
                 texts = self.texts([d[kind] for d in drawn])
@@ -129,38 +141,46 @@ class AsymmetryCollator:
     def draws(self, row: Row, place: int = 0) -> list[dict[str, Any]]:
         """Draw for one row its captions and, for each, its T+, its negatives or their seeds."""
         captions = row["captions"]
-        number = int(row.get("row", place))
+        number = int(row.get("row", place))  # returned and named; draws start from `_origin`
         if not len(captions) or not all(caption.strip() for caption in captions):
             raise ValueError(
                 f"row {number} (image {row.get('image_id', '?')}) has no captions or an empty one"
             )
-        place_of_draw = [self.seed, int(row.get("epoch", 0)), number]
+        origin = self._origin(row)
         chosen = row.get("caption_index")
         if chosen is None:
-            generator = np.random.default_rng(place_of_draw)
+            generator = np.random.default_rng(origin)
             if self.captions_per_image == 1:
                 chosen = int(generator.integers(len(captions)))
             else:
                 chosen = generator.permutation(len(captions))[: self.captions_per_image].tolist()
         several = chosen if isinstance(chosen, list | tuple) else [chosen]
         dense = row.get("dense_captions") or ()
-        return [self._draw(captions, int(index), place_of_draw, dense) for index in several]
+        return [
+            {"row": number, **self._draw(captions, int(index), origin, dense)} for index in several
+        ]
+
+    def _origin(self, row: Row) -> list[int]:
+        """Return the numbers that all draws for a row start from."""
+        epoch = int(row.get("epoch", self._epoch))
+        if epoch == _UNKNOWN:
+            return [self.seed, int(torch.randint(2**62, ()))]
+        if "row" in row:
+            return [self.seed, epoch, int(row["row"])]
+        name = repr((row.get("image_id"), list(row["captions"]))).encode()
+        return [self.seed, epoch, int.from_bytes(blake2b(name, digest_size=8).digest(), "little")]
 
     def _draw(
         self,
         captions: Sequence[str],
         chosen: int,
-        place_of_draw: list[int],
+        origin: list[int],
         dense: Sequence[str],
     ) -> dict[str, Any]:
-        drawn: dict[str, Any] = {
-            "row": place_of_draw[-1],
-            "caption_index": chosen,
-            "caption": captions[chosen],
-        }
+        drawn: dict[str, Any] = {"caption_index": chosen, "caption": captions[chosen]}
         if self.positives in ("join", "none") and self.negatives == "none":
             return drawn
-        generator = np.random.default_rng([*place_of_draw, chosen])
+        generator = np.random.default_rng([*origin, chosen])
         # drawn for all strategies, so that one switched off leaves the others unchanged
         seeds = generator.integers(2**62, size=2)
         if self.positives not in ("join", "none"):
@@ -194,18 +214,17 @@ class AsymmetryCollator:
     def _partners(self, rows: Sequence[Row], counts: Sequence[int]) -> Tensor:
         """Return the place of each text's partner: the next in a drawn circle of its image's."""
         partners, begin = [], 0
-        for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
-            numbers = [self.seed, int(row.get("epoch", 0)), int(row.get("row", place)), _PARTNER]
-            circle = np.random.default_rng(numbers).permutation(count)
+        for row, count in zip(rows, counts, strict=True):
+            circle = np.random.default_rng([*self._origin(row), _PARTNER]).permutation(count)
             partner = np.empty(count, np.int64)
             partner[circle] = begin + np.roll(circle, -1)
             partners.append(partner)
             begin += count
         return torch.from_numpy(np.concatenate(partners))
 
-    def viewed(self, row: Row, place: int = 0) -> Row:
+    def viewed(self, row: Row) -> Row:
         """Return the row with the view that is drawn for it."""
         if not self.mirror_views:
             return row
-        numbers = [self.seed, int(row.get("epoch", 0)), int(row.get("row", place)), _VIEW]
-        return {**row, "mirrored": bool(np.random.default_rng(numbers).integers(2))}
+        generator = np.random.default_rng([*self._origin(row), _VIEW])
+        return {**row, "mirrored": bool(generator.integers(2))}

@@ -45,6 +45,8 @@ def _demo(args: argparse.Namespace) -> int:
 
     run = find_run(args.model)
     rerank_options = without_labels(run.rerank_options, oracle=False)
+    if rerank_options.get("k") == 0:  # trained without re-ranking: one candidate moves nothing
+        rerank_options = {**rerank_options, "k": 1}
     with listen(args.port) as listener:  # before the work of encoding
         evaluator, rows = open_split(args, run, pictures=True)
         rows = rows.select(range(min(args.limit, len(rows))))

@@ -87,7 +87,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
         raise ValueError("--suite sugarcrepe needs --path DIR, and nothing else takes --path")
     if args.suite is not None:
         return _suite(args, run)
-    rerank_options = without_labels(run.rerank_options, args.oracle) if args.rerank else None
+    wanted = args.rerank and run.rerank_options.get("k") != 0
+    rerank_options = without_labels(run.rerank_options, args.oracle) if wanted else None
     evaluator, rows = open_split(args, run)
     try:
         results = evaluator.evaluate(

@@ -97,7 +97,10 @@ def open_split(
     """
     region_files = args.region_files or run.options.get("region_files")
     rows = _rows(args, run.options, pictures or region_files is None)
-    return open_evaluator(args, run), rows
+    evaluator = open_evaluator(args, run)
+    texts = [caption for captions in rows["captions"][:] for caption in captions]
+    evaluator.texts.say_unknown(texts, args.split)
+    return evaluator, rows
 
 
 def open_evaluator(args: argparse.Namespace, run: SavedModel) -> Evaluator:
@@ -140,5 +143,7 @@ def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> da
         options.get("annotations") if own else None,
         args.image_root or (options.get("image_root") if own else None),
         pictures,
+        options.get("val_fraction", 0.0) if own else 0.0,
+        options.get("test_fraction", 0.0) if own else 0.0,
     )
     return require_splits(splits, [args.split], data_root)[args.split]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets
 
-from ascl_plugin.data.image_paths import ImagePaths
+from ascl_plugin.data.image_paths import USUAL_FOLDERS, ImagePaths
 from ascl_plugin.data.json_file import Json, field, load_json
 from ascl_plugin.data.rows import (
     SPLITS,
@@ -19,9 +19,6 @@ from ascl_plugin.data.rows import (
     to_dataset,
 )
 from ascl_plugin.interfaces import Row
-
-# the folders that the archives of Flickr30K and Flickr8k unpack into
-_ARCHIVES = ("flickr30k-images", "Flicker8k_Dataset")
 
 
 def read_karpathy(
@@ -77,9 +74,9 @@ def _karpathy_row(entry: Json, path: Path, index: int, paths: ImagePaths) -> Row
         f"{where}.sentences[{i}]": sentence
         for i, sentence in enumerate(field(entry, "sentences", where, list))
     }
-    captions = [field(sentence, "raw", place) for place, sentence in sentences.items()]
+    captions = [_sentence(sentence, place) for place, sentence in sentences.items()]
     below = refuse_outside(entry.get("filepath") or ".", where)
-    folders = (below, "images", f"images/{below}", *_ARCHIVES, "")
+    folders = (below, "images", f"images/{below}", *USUAL_FOLDERS, "")
     return {
         "image_id": image_id,
         "image": {
@@ -88,11 +85,24 @@ def _karpathy_row(entry: Json, path: Path, index: int, paths: ImagePaths) -> Row
         },
         "captions": clean_captions(captions, f"{path}: image {image_id}"),
         "caption_ids": [
-            text_id(sentence.get("sentid", f"{image_id}#{i}"), place)
+            text_id(_given(sentence, "sentid", f"{image_id}#{i}"), place)
             for i, (place, sentence) in enumerate(sentences.items())
         ],
         "split": split,
     }
+
+
+def _given(entry: Json, name: str, default: str) -> Json:
+    return entry.get(name, default) if isinstance(entry, dict) else default
+
+
+def _sentence(sentence: Json, where: str) -> Json:
+    """Return the text of a sentence: itself, its ``raw``, or its ``tokens`` joined by spaces."""
+    if isinstance(sentence, str):
+        return sentence
+    if isinstance(sentence, dict) and "raw" not in sentence and "tokens" in sentence:
+        return " ".join(map(str, field(sentence, "tokens", where, list)))
+    return field(sentence, "raw", where)
 
 
 def read_coco_captions(
@@ -136,7 +146,7 @@ def read_coco_captions(
         where = f"{path}: images[{index}]"
         image_id = text_id(field(entry, "id", where), where)
         if image_id in rows:
-            refuse_duplicates((str(each["id"]) for each in content["images"]), str(path))
+            refuse_duplicates((text_id(each["id"], where) for each in content["images"]), str(path))
         name = field(entry, "file_name", where)
         found = paths.find(name, (year, f"images/{year}", "images", ""), where)
         cells = {"image_id": image_id, "image": {"path": found, "bytes": None}, "split": split}

@@ -12,6 +12,13 @@ from ascl_plugin.data.rows import refuse_link, refuse_outside
 _USUAL = re.compile(r"(train|val|test)20\d\d")
 
 
+#: Folders that the archives of Flickr30K and Flickr8k, and people, put pictures into.
+USUAL_FOLDERS = (
+    "images", "Images", "flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images",
+    "Flicker8k_Dataset", "Flickr8k_Dataset", "Flicker8k_Dataset/Flicker8k_Dataset",
+)  # fmt: skip
+
+
 class ImagePaths:
     """Finder of images below a root.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Mapping
 
-from ascl_plugin.interfaces import Row
+from ascl_plugin.interfaces import Row, Rows
 
 try:
     from PIL import Image, ImageOps
@@ -57,6 +58,27 @@ def load_image(cell: Row | Image.Image, image_id: str) -> Image.Image:
     # Pillow's decoders fail on damaged files in many ways: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ValueError(f"{where} does not decode: {error}") from error
+
+
+def check_pictures(splits: Mapping[str, Rows]) -> None:
+    """Check that the picture of every row of every split is there; none is decoded.
+
+    Raises:
+        FileNotFoundError: the message counts those that are not, and names the first three.
+    """
+    lacking, count = [], 0
+    for name, rows in splits.items():
+        for image_id, cell in zip(rows["image_id"][:], rows["image"][:], strict=True):
+            path = (cell or {}).get("path")
+            if path and cell.get("bytes") is None:
+                count += 1
+                if not os.path.exists(path):
+                    lacking.append(f"{name} image {image_id} ({path})")
+    if lacking:
+        more = f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else ""
+        raise FileNotFoundError(
+            f"{len(lacking):,} of {count:,} pictures are not there: {', '.join(lacking[:3])}{more}"
+        )
 
 
 Image.init()

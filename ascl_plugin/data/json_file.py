@@ -17,7 +17,7 @@ def load_json(path: Path) -> Json:
         ValueError: no JSON; the message names file and line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON, line {error.lineno}: {error.msg}") from error
     except UnicodeDecodeError as error:

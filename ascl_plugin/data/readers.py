@@ -11,10 +11,15 @@ from pathlib import Path
 import datasets
 
 from ascl_plugin.data.annotations import is_karpathy, read_coco_captions, read_karpathy
-from ascl_plugin.data.rows import ROW, SPLITS, caption_to_image, require_splits
+from ascl_plugin.data.listings import SUFFIXES, find_listings, is_listing, read_listings
+from ascl_plugin.data.rows import ROW, SPLITS, caption_to_image, divided, require_splits
 from ascl_plugin.data.scan import read_scan
 from ascl_plugin.data.scan_layout import CAPTIONS
+from ascl_plugin.data.shard_folder import read_shards, split_tars
 from ascl_plugin.data.tables import read_table
+
+SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+HUB_NOTES = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json")
 
 __all__ = [
     "ROW",
@@ -33,20 +38,25 @@ def read(
     annotations: str | Path | None = None,
     image_root: str | Path | None = None,
     pictures: bool = True,
+    val_fraction: float = 0.0,
+    test_fraction: float = 0.0,
 ) -> datasets.DatasetDict:
     """Read the splits in `data_root`, whatever its layout.
 
-    The first of these that is there: Karpathy's JSON (``dataset*.json``); COCO's captions
-    (``annotations/captions_*.json``, split and year in the name); SCAN's precomputed folder
-    (``*_caps.txt``); a folder that `datasets` reads (Parquet, images with metadata); a hub id
-    ("user/name") where no such path exists.
+    The first of these that is there: a folder of `Dataset.save_to_disk`; Karpathy's JSON
+    (``dataset*.json``); COCO's captions (``annotations/captions_*.json``, split and year in the
+    name); SCAN's precomputed folder (``*_caps.txt``); tar files, in the folder or in one for each
+    split; files that list pictures (`listings`), beside or above them; a folder that `datasets`
+    reads; a hub id ("user/name") where no such path exists.
 
     Args:
-        data_root: a folder, a Parquet file, or a hub id.
-        annotations: the JSON file to read, where there are several or it lies elsewhere; a relative
+        data_root: a folder, one of these files, or a hub id.
+        annotations: the file to read, where there are several or it lies elsewhere; a relative
             path starts at `data_root`, or where the program runs.
-        image_root: folder of the images of a JSON file; `data_root` by default.
-        pictures: look for the images of a JSON file; if False, their paths are bare names.
+        image_root: folder of the pictures that files name; `data_root` by default.
+        pictures: look for these pictures; if False, their paths are bare names.
+        val_fraction, test_fraction: shares of a data set of one split that become "val" and "test",
+            by a hash of the image id.
 
     Returns:
         Any of "train", "val", "test", with rows as `ROW`; `require_splits` refuses too few.
@@ -55,17 +65,29 @@ def read(
         FileNotFoundError, KeyError, ValueError: as `read_karpathy`, `read_coco_captions` and
             `read_table`; ValueError also when several files could be meant.
     """
-    root = Path(data_root)
-    image_root = image_root or root
+    splits = _read(Path(data_root), str(data_root), annotations, image_root, pictures)
+    return divided(splits, val_fraction, test_fraction)
+
+
+def _read(
+    root: Path,
+    name: str,
+    annotations: str | Path | None,
+    given_root: str | Path | None,
+    pictures: bool,
+) -> datasets.DatasetDict:
     if annotations is not None:
         beside = root / annotations
         chosen = beside if beside.exists() else Path(annotations)
         if not chosen.is_file():
             raise FileNotFoundError(f"annotations {annotations}: no such file, nor {beside}")
-        if is_karpathy(chosen):
-            return read_karpathy(chosen, image_root, pictures)
-        return _read_coco([chosen], image_root, pictures)
-    karpathy = sorted(root.glob("dataset*.json"))
+        return _read_file(chosen, root, given_root, pictures)
+    if root.is_file():
+        return _read_file(root, root.parent, given_root, pictures)
+    if any((root / saved).is_file() for saved in SAVED):
+        return read_table(root, load=datasets.load_from_disk)
+    image_root = given_root or root
+    karpathy = sorted(p for p in root.glob("dataset*.json") if p.name not in HUB_NOTES)
     if len(karpathy) > 1:
         names = ", ".join(path.name for path in karpathy)
         raise ValueError(f"{root}: several annotation files, {names}; annotations= chooses one")
@@ -74,7 +96,38 @@ def read(
     coco = sorted((root / "annotations").glob("captions_*.json"))
     if coco:
         return _read_coco(coco, image_root, pictures)
-    return read_scan(root) if any(root.glob(f"*{CAPTIONS}")) else read_table(data_root)
+    if any(root.glob(f"*{CAPTIONS}")):
+        return read_scan(root)
+    if root.is_dir():
+        if shards := split_tars(root):
+            return read_shards(shards)
+        if listings := find_listings(root):
+            lists = None if given_root is None else Path(given_root)
+            return read_listings(listings, lists, root, pictures)
+    return read_table(name)
+
+
+def _read_file(
+    path: Path, root: Path, given_root: str | Path | None, pictures: bool
+) -> datasets.DatasetDict:
+    """Read one file of annotations, whichever it is."""
+    if path.suffix.lower() not in SUFFIXES and path.suffix.lower() != ".tar":
+        raise ValueError(
+            f"{path}: expected a folder, or a file that ends in {', '.join((*SUFFIXES, '.tar'))}"
+        )
+    if path.suffix.lower() == ".tar":
+        return read_shards({"train": [path]})
+    if is_listing(path):
+        lists = None if given_root is None else Path(given_root)
+        return read_listings([path], lists, root, pictures)
+    if path.suffix.lower() == ".json":
+        image_root = given_root or root
+        if is_karpathy(path):
+            return read_karpathy(path, image_root, pictures)
+        return _read_coco([path], image_root, pictures)
+    if path.suffix.lower() == ".parquet":
+        return read_table(path)
+    raise ValueError(f"{path}: no column for pictures or captions in its first row")
 
 
 def _read_coco(paths: list[Path], image_root: str | Path, pictures: bool) -> datasets.DatasetDict:

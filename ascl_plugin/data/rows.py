@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -28,6 +30,7 @@ ROW = datasets.Features(
 
 #: Characters of a caption at most: the longest of detailed descriptions have some 10,000.
 MAX_CHARACTERS = 100_000
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _LONGEST_PATH = 1000  # of an image, below the folder of images
 
 #: Splits, and the names that other sources give them.
@@ -52,7 +55,9 @@ def split_named(name: str, where: str) -> str:
 
 
 def clean_captions(captions: Sequence[object], where: str) -> list[str]:
-    """Return the captions of one image, stripped of surrounding white space.
+    """Return the captions of one image, stripped of surrounding white space, each in one line.
+
+    Line breaks within a caption become spaces.
 
     Raises:
         ValueError: no captions; an empty one; no string, or none that UTF-8 holds; more than
@@ -71,7 +76,7 @@ def clean_captions(captions: Sequence[object], where: str) -> list[str]:
                 f"{where}: caption {index} has {len(caption)} characters, {MAX_CHARACTERS} at most"
             )
         refuse_halves(caption, f"{where}: caption {index}")
-        clean.append(caption.strip())
+        clean.append(_BREAKS.sub(" ", caption.strip()))
     return clean
 
 
@@ -91,12 +96,22 @@ def refuse_halves(text: str, where: str) -> str:
 
 
 def text_id(value: object, where: str) -> str:
-    """Return an id as a string.
+    """Return an id as a string; a whole float is a number that a gap in its column made a float.
+
+    >>> text_id(7.0, "row 3")
+    '7'
 
     Raises:
-        ValueError: neither a number nor text that can be written.
+        ValueError: missing (null, NaN, empty); neither a number nor text that can be written; a
+            float too large to be exact.
     """
-    if not isinstance(value, str | int | float):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{where}: the id is missing; give every row one, or remove the column")
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= 2**53:
+            raise ValueError(f"{where}: id {value!r} is a float, no longer exact; write it as text")
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{where}: expected an id, got {repr(value)[:80]}")
     return refuse_halves(str(value), where)
 
@@ -161,6 +176,45 @@ def to_dataset(rows: Sequence[Row]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({f: [row[f] for row in rows] for f in ROW}, features=ROW)
 
 
+def divided(
+    dataset: datasets.DatasetDict, val_fraction: float, test_fraction: float
+) -> datasets.DatasetDict:
+    """Return a data set of one split as three, by a hash of each image id; others unchanged.
+
+    An image stays in its split whatever is added to the data.
+
+    Raises:
+        ValueError: fractions that are no shares, or leave nothing for training; a data set that has
+            splits already.
+    """
+    if not val_fraction and not test_fraction:
+        return dataset
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        raise ValueError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction}: expected shares whose "
+            "sum is below 1"
+        )
+    if len(dataset) != 1:
+        raise ValueError(
+            f"val_fraction and test_fraction are for data of one split; there are "
+            f"{', '.join(dataset)}"
+        )
+    (rows,) = dataset.values()
+    chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for place, image_id in enumerate(rows["image_id"][:]):
+        share = int.from_bytes(blake2b(image_id.encode(), digest_size=8).digest(), "big") / 2**64
+        late = "val" if share < val_fraction + test_fraction else "train"
+        chosen["test" if share < test_fraction else late].append(place)
+    found = {}
+    for name, places in chosen.items():
+        if places:
+            part = rows.select(places).remove_columns("split")
+            found[name] = part.add_column("split", [name] * len(places)).select_columns(
+                rows.column_names
+            )
+    return datasets.DatasetDict(found)
+
+
 def require_splits(
     dataset: datasets.DatasetDict, names: Sequence[str], data_root: object
 ) -> datasets.DatasetDict:
@@ -174,6 +228,7 @@ def require_splits(
     if lacking:
         raise ValueError(
             f"{data_root}: no {' or '.join(lacking)} split; it has {', '.join(there) or 'none'}"
+            + ("; --val_fraction and --test_fraction divide it" if len(there) == 1 else "")
         )
     return dataset
 

@@ -66,13 +66,15 @@ class Shards:
         samples = read_tar(name) if table is None else table.shard(len(self), shard)
         for number, sample in enumerate(islice(_naming(samples, name), skip, None), skip):
             unnamed = f"{self.split}-{shard}-{number}"
-            known = any(sample.get(key) is not None for key in IMAGE_ID)
             where = f"{name}, row {number}"
-            image_id = text_id(_first(sample, IMAGE_ID, where, "id"), where) if known else unnamed
+            key = next((key for key in IMAGE_ID if key in sample), None)
+            image_id = unnamed if key is None else text_id(sample[key], f"{where}, {key}")
             where = f"{where} ({image_id[:80]})"
             texts = _first(sample, TEXTS, where, "captions")
             if isinstance(texts, dict):  # of KEY.json
                 texts = _first(texts, CAPTIONS, where, "captions")
+            elif table is None and isinstance(texts, str):  # KEY.txt: a caption a line
+                texts = [line for line in texts.splitlines() if line.strip()] or [texts]
             yield {
                 "image_id": image_id,
                 "image": self._picture(_first(sample, PICTURES, where, "image"), name, where),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -22,16 +23,21 @@ from ascl_plugin.data.rows import (
     refuse_link,
     refuse_outside,
     split_named,
+    text_id,
 )
 
 #: Usual names of a column; the first that is present is taken.
 IMAGE = ("image", "jpg", "png", "img", "picture")
 CAPTIONS = ("captions", "caption", "sentences_raw", "sentences", "texts", "text")
 IMAGE_ID = ("image_id", "img_id", "imgid", "cocoid", "id", "__key__", "filename", "file_name")
+_NUMBERED = re.compile(r"(caption|sentence|text)_\d+")
+_TAIL = 4096  # bytes at the end of an embedded image that tell it from others of its size
 CAPTION_ID = ("caption_ids", "caption_id", "sentids", "sentid")
 
 
-def read_table(source: str | Path) -> datasets.DatasetDict:
+def read_table(
+    source: str | Path, load: Callable[[str], datasets.Dataset] | None = None
+) -> datasets.DatasetDict:
     """Read a Parquet file, a folder (Parquet, images with metadata) or a hub data set.
 
     Columns are found by their usual names: an image (or its path below the folder) in one of
@@ -43,6 +49,7 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
 
     Args:
         source: a Parquet file, a folder, or a hub id ("user/name").
+        load: function that opens the source, such as `datasets.load_from_disk`.
 
     Returns:
         Rows as `ascl_plugin.data.rows.ROW`, in the order of the source.
@@ -55,7 +62,7 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
     """
     try:
         found: dict[str, list[datasets.Dataset]] = {}
-        for theirs, table in _by_split(_load(source), source).items():
+        for theirs, table in _by_split(_opened(source, load), source).items():
             ours = split_named(theirs, str(source))
             found.setdefault(ours, []).append(_rows(table, ours, theirs, source))
         joined = {k: datasets.concatenate_datasets(found[k]) for k in SPLITS if k in found}
@@ -66,10 +73,24 @@ def read_table(source: str | Path) -> datasets.DatasetDict:
         raise ValueError(f"{source} cannot be read: {error}") from error
 
 
+def _opened(
+    source: str | Path, load: Callable[[str], datasets.Dataset] | None
+) -> datasets.DatasetDict:
+    if load is None:
+        return _load(source)
+    try:
+        found = load(str(source))
+    except Exception as error:  # as each format fails in its own way
+        raise ValueError(f"{source} cannot be read: {error}") from error
+    return found if isinstance(found, datasets.DatasetDict) else {"train": found}
+
+
 def _load(source: str | Path) -> datasets.DatasetDict:
     try:
         if Path(source).is_file():
             return datasets.load_dataset("parquet", data_files=str(source))
+        if files := _parquet_of_clone(Path(source)):
+            return datasets.load_dataset("parquet", data_files=files)
         builder = _builder(source)
         builder.download_and_prepare()
         return builder.as_dataset()
@@ -80,6 +101,20 @@ def _load(source: str | Path) -> datasets.DatasetDict:
         ) from error
     except Exception as error:  # each format fails in its own way
         raise ValueError(f"{source} cannot be read: {error.__cause__ or error}") from error
+
+
+def _parquet_of_clone(root: Path) -> dict[str, list[str]]:
+    """Return Parquet files by split, of a cloned hub repository with ``dataset_infos.json``.
+
+    `datasets` casts to the features noted there, which may be those of another version.
+    """
+    found: dict[str, list[str]] = {}
+    if (root / "dataset_infos.json").is_file():
+        for path in sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")]):
+            name = path.stem.split("-")[0]
+            known = any(name.lower() in theirs for theirs in SPLITS.values())
+            found.setdefault(name if known else "train", []).append(str(path))
+    return found
 
 
 def _builder(source: str | Path) -> datasets.DatasetBuilder:
@@ -118,6 +153,7 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     """Return one table in our columns; embedded images stay in the file that brought them."""
     where = f"{source}, split {theirs}"
     image = _column(table, IMAGE, where, "images")
+    table = _with_captions(table)
     column = _column(table, CAPTIONS, where, "captions")
     one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
     captions = [[c] if one_a_row else c or [] for c in table[column][:]]
@@ -155,10 +191,50 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
         columns[DENSE] = list(long.values())
         features[DENSE] = ROW["captions"]
         kept.append(DENSE)
+    _refuse_other_images(images, ids, first, where)
     words = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
     if len(first) < len(images):
         images = images.select(list(first.values()))
     return datasets.concatenate_datasets([images, words], axis=1).select_columns(kept)
+
+
+def _with_captions(table: datasets.Dataset) -> datasets.Dataset:
+    """Return the table with `captions` of columns caption_0, caption_1, ..., if it has these."""
+    names = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
+    if not names or any(name in table.column_names for name in CAPTIONS):
+        return table
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
+    columns = [table[name][:] for name in names]
+    captions = [[c for c in row if c not in (None, "")] for row in zip(*columns, strict=True)]
+    return table.remove_columns(names).add_column("captions", captions)
+
+
+def _refuse_other_images(
+    images: datasets.Dataset, ids: Sequence[str], first: dict[str, int], where: str
+) -> None:
+    """Refuse rows that are joined by their id and hold different images.
+
+    Images are the same if their paths are or, embedded, their sizes and last bytes.
+
+    Raises:
+        ValueError: the message names the id and both rows.
+    """
+    if len(first) == len(ids):
+        return
+    cells = images.data.column("image")  # of a selection, the whole that it is of
+    rows = range(len(ids)) if images._indices is None else images._indices.column(0).to_pylist()
+    known: dict[str, object] = {}
+    for row, image_id in enumerate(ids):
+        cell = cells[rows[row]]
+        content = cell["bytes"].as_buffer()
+        mine: object = cell["path"].as_py()
+        if content is not None:
+            mine = content.size, content.slice(max(0, content.size - _TAIL)).to_pybytes()
+        if known.setdefault(image_id, mine) != mine:
+            raise ValueError(
+                f"{where}: rows {first[image_id]} and {row} have one id, {image_id!r}, and "
+                "different images"
+            )
 
 
 def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str) -> str:
@@ -217,7 +293,9 @@ def _image_ids(
     """Return the id column; else paths below the source; else row numbers."""
     for name in IMAGE_ID:
         if name in table.column_names:
-            return [str(image_id) for image_id in table[name][:]]
+            values, where = table[name][:], f"{source}, split {theirs}, {name} of row"
+            if any(value is not None for value in values):
+                return [text_id(value, f"{where} {row}") for row, value in enumerate(values)]
     # the path of an embedded image is the name it once had, and many may have had the same
     if len(images) and images[0]["image"]["bytes"] is None:
         return [os.path.relpath(cell["path"], source) for cell in images["image"][:]]
@@ -229,4 +307,8 @@ def _names(given: object, image_id: str, start: int, count: int) -> list[str]:
     listed = given if isinstance(given, list) else [given]
     if given is None or len(listed) != count:
         return [f"{image_id}#{start + i}" for i in range(count)]
-    return [str(name) for name in listed]
+    own = [f"{image_id}#{start + i}" for i in range(count)]
+    return [
+        name if value is None or value != value else text_id(value, f"caption of image {image_id}")
+        for value, name in zip(listed, own, strict=True)
+    ]

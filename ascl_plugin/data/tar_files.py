@@ -80,7 +80,8 @@ def _members(path: str) -> Iterator[Sample]:
     with tarfile.open(path, "r|") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # else it keeps the header of each
-            if not member.isreg() or _META.match(member.name):
+            hidden = member.name.rpartition("/")[2].startswith("._")  # macOS's notes
+            if not member.isreg() or hidden or _META.match(member.name):
                 continue
             if member.size > MAX_BYTES:
                 raise ValueError(f"{member.name[:80]} has {member.size} bytes, {MAX_BYTES} at most")

@@ -101,7 +101,7 @@ class Runs:
         log = folder.with_suffix(".log")
         with open(log, "ab") as out:
             process = subprocess.Popen(
-                [*command, "--resume"], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [*command, "--resume", "auto"], stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
             self._alive.add(process)
             code = process.wait()

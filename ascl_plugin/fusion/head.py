@@ -65,7 +65,8 @@ class CrossModalFusion(FusionParameters):
             "both": (attended + plain) / 2.
         word_pooling, softmin_temperature: see `WordPooling`, which then takes the place of mean_j
             in S_local: "mean" (the papers), "softmin", "mean_softmin".
-        learn_local_weight: True: u2 = sigmoid(b), b a parameter, and starts at `local_weight`.
+        learn_local_weight: True: u2 = sigmoid(b), b a parameter, and starts at `local_weight`; if
+            that is 0, u2 is the parameter itself.
 
     Shapes:
         images.regions (I, K, D), images.pooled (I, D), texts.words (T, L, D) -> scores (I, T).

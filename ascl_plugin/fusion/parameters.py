@@ -75,6 +75,8 @@ class FusionParameters(nn.Module):
         learn_local_weight: bool = False,
     ) -> None:
         super().__init__()
+        if dim < 1 or num_heads < 1:
+            raise ValueError(f"dim and num_heads must be at least 1, got {dim} and {num_heads}")
         if dim % num_heads:
             raise ValueError(f"dim {dim} is not divisible by num_heads {num_heads}")
         check_weights(local_weight=local_weight, direction_weight=direction_weight)
@@ -86,9 +88,9 @@ class FusionParameters(nn.Module):
             raise ValueError(
                 f"global_score must be one of {', '.join(GLOBAL_SCORES)}, got {global_score!r}"
             )
-        if learn_local_weight and not 0 < local_weight < 1:
+        if learn_local_weight and not 0 <= local_weight < 1:
             raise ValueError(
-                f"learn_local_weight: local_weight must start in (0, 1), got {local_weight}"
+                f"learn_local_weight: local_weight must start in [0, 1), got {local_weight}"
             )
         self.dim = dim
         self.num_heads = num_heads
@@ -110,8 +112,8 @@ class FusionParameters(nn.Module):
         self.pool_words = WordPooling(word_pooling, softmin_temperature)
         self.learn_local_weight = learn_local_weight
         if learn_local_weight:
-            odds = local_weight / (1 - local_weight)
-            self.local_logit = nn.Parameter(torch.full((1,), math.log(odds)))
+            start = math.log(local_weight / (1 - local_weight)) if local_weight else 0.0
+            self.local_logit = nn.Parameter(torch.full((1,), start))
         self.global_score = global_score
         self.attends_globally = global_score != "plain"
         self.compares_wholes = global_score != "attended"
@@ -129,7 +131,9 @@ class FusionParameters(nn.Module):
     @property
     def u2(self) -> float | Tensor:
         """Weight of the local score: `local_weight`, or (1,) learned from there."""
-        return torch.sigmoid(self.local_logit) if self.learn_local_weight else self.local_weight
+        if not self.learn_local_weight:
+            return self.local_weight
+        return torch.sigmoid(self.local_logit) if self.local_weight else self.local_logit
 
     @property
     def scores_wholes(self) -> bool:

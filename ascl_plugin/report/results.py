@@ -32,7 +32,8 @@ _ASYMMETRY = {
 }
 # options that change no result, or that the report shows elsewhere
 _NO_MATTER = {
-    "output_dir", "resume", "cache_dir", "cache_images", "cache_texts", "num_workers", "log_with",
+    "output_dir", "resume", "resume_auto", "cache_dir", "cache_images", "cache_texts",
+    "num_workers", "log_with",
     "log_every", "save_every", "save_scores", "eval_batch_size", "num_threads",
 }  # fmt: skip
 _SCENES = ("scenes_train", "scenes_val", "scenes_test", "scenes_seed")

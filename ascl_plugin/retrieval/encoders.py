@@ -138,6 +138,11 @@ class WordTransformer(nn.Module):
         ids = padded_ids(rows)
         return {"input_ids": ids, "attention_mask": ids != PAD}
 
+    def count_unknown(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Return the number of words outside the vocabulary, and of all."""
+        words = [word for text in texts for word in words_of(text)]
+        return sum(word not in self.ids for word in words), len(words)
+
     def count_cut(self, texts: Sequence[str]) -> int:
         """Return the number of texts that are longer than `max_words`."""
         return sum(len(words_of(text)) > self.max_words for text in texts)

@@ -16,6 +16,7 @@ from ascl_plugin.data.images import load_image
 from ascl_plugin.data.store import FeatureStore, fill, image_key
 from ascl_plugin.interfaces import (
     CountsCut,
+    CountsUnknown,
     Fingerprinted,
     FromFiles,
     ImageEncoder,
@@ -26,6 +27,7 @@ from ascl_plugin.retrieval.packed import Entry, PackedFeatures
 from ascl_plugin.retrieval.views import view_key, view_of
 from ascl_plugin.scoring.blocks import device_of
 
+MANY_UNKNOWN = 0.1  # share of unknown words that is warned of
 MEMORY = 2**30  # default for bytes of decoded pictures that a process keeps
 FEATURE_MEMORY = 2**32  # default for bytes of cached features that a process keeps
 
@@ -188,6 +190,7 @@ class TextInputs:
         self.lexical = lexical
         self.pool = pool
         self.words = words or pool is None
+        self.own_pooled = pooled_width(encoder) is not None
         self.store = _store(encoder, cache_dir)
         self.feature_memory = feature_memory
         self._prepared: list[str] = []
@@ -199,16 +202,19 @@ class TextInputs:
             found = self.encoder.tokenize(list(texts))
         elif self._packed is not None and (places := self._packed.places(texts)) is not None:
             found = {}
-            if self.pool is not None:
+            if self.pool is not None or self.own_pooled:
                 found["pooled_words"] = self._packed.vectors("pooled_words", places)
             if self.words:
                 found["words"], found["word_mask"] = self._packed.padded("words", places)
         else:
-            entries, found = [self.store[text]["words"] for text in texts], {}
-            if self.pool is not None:
-                found["pooled_words"] = torch.stack([self.pool(words) for words in entries])
+            entries, found = [self.store[text] for text in texts], {}
+            pool = self.pool
+            if self.own_pooled:
+                found["pooled_words"] = torch.stack([entry["pooled_words"] for entry in entries])
+            elif pool is not None:
+                found["pooled_words"] = torch.stack([pool(entry["words"]) for entry in entries])
             if self.words:
-                found["words"], found["word_mask"] = _padded(entries)
+                found["words"], found["word_mask"] = _padded([entry["words"] for entry in entries])
         return found if self.lexical is None else {**found, "lexical_ids": self.lexical(texts)}
 
     def count_cut(self, texts: Sequence[str]) -> int:
@@ -216,6 +222,24 @@ class TextInputs:
         if isinstance(self.encoder, CountsCut) and texts:
             return self.encoder.count_cut(texts)
         return 0
+
+    def say_unknown(
+        self, texts: Sequence[str], of: str, say: Callable[[str], object] = print
+    ) -> None:
+        """Say the share of words that the encoder does not know, and warn above a tenth.
+
+        Args:
+            texts: captions; nothing is said if the encoder knows every word of any text.
+            of: their name, such as "val".
+            say: function that prints a line.
+        """
+        if not isinstance(self.encoder, CountsUnknown) or not texts:
+            return
+        unknown, words = self.encoder.count_unknown(texts)
+        if unknown:
+            line = f"{of}: {unknown / words:.1%} of {words:,} words are unknown to the text encoder"
+            cure = "; another language, or other data than it was trained on?"
+            say(f"warning: {line}{cure}" if unknown > MANY_UNKNOWN * words else line)
 
     def prepare(self, texts: Sequence[str], batch_size: int, **sharing: Unpack[Sharing]) -> None:
         """Encode the texts that the cache lacks, each string once; see `fill`."""
@@ -226,10 +250,12 @@ class TextInputs:
         def encode(batch: list[str]) -> list[dict[str, Tensor]]:
             tokens = {k: v.to(device) for k, v in self.encoder.tokenize(batch).items()}
             features = self.encoder(**tokens)
-            if features.mask is None:
-                return [{"words": words} for words in features.words]
-            pairs = zip(features.words, features.mask, strict=True)
-            return [{"words": words[mask]} for words, mask in pairs]
+            masks = [slice(None)] * len(features) if features.mask is None else features.mask
+            found = [{"words": w[mask]} for w, mask in zip(features.words, masks, strict=True)]
+            if features.pooled is None:
+                return found
+            pooled = zip(found, features.pooled, strict=True)
+            return [entry | {"pooled_words": whole} for entry, whole in pooled]
 
         self._prepared = list(dict.fromkeys([*self._prepared, *texts]))
         # texts of one length together: a batch is padded to its longest
@@ -291,6 +317,11 @@ def image_inputs(
                 f"{path}: {name} is {getattr(inputs, name)}, the model's {getattr(encoder, name)}"
             )
     return inputs
+
+
+def pooled_width(encoder: TextEncoder) -> int | None:
+    """Return the width of the embedding that a text encoder gives beside its words, or None."""
+    return getattr(encoder, "pooled_dim", None)
 
 
 def _whole(entry: Entry) -> Entry:

@@ -33,6 +33,7 @@ from ascl_plugin.retrieval.hard_pairs import (
     score_hard_pairs,
 )
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
+from ascl_plugin.retrieval.inputs import pooled_width
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
 from ascl_plugin.retrieval.raw_features import TEXT_INPUTS, raw_images, raw_texts, to_inputs
 from ascl_plugin.retrieval.saved import SavedModel
@@ -53,7 +54,8 @@ class RetrievalModel(SavedModel):
 
     Args:
         image_encoder, text_encoder, fusion: `{"name": ..., **options}` for `registry.build`.
-        dim: joint width D; passed to a fusion that takes `dim`.
+        dim: joint width D, passed to a fusion that takes `dim`; None, with `projection` "none": the
+            width of the encoders' space.
         feature_norm: normalization of projected regions, words and pooled features: "layer" (zero
             mean, unit variance), "l2" (unit length) or "none". The papers only say "normalized".
         align_local_weight, align_direction_weight: u2 and u1 of the `LateInteraction` that aligns
@@ -69,9 +71,10 @@ class RetrievalModel(SavedModel):
             added to that projection; `{"kind": "lsa", "vocabulary": [...], "dim": 512}`: the
             vector of `LatentSemantics`, which are to be fitted first, follows the pooled words
             before it. Texts then come with `lexical_ids`. None: neither.
-        projection: of pooled images and texts to the joint width: "linear", or "none" for a model
-            of wholes whose encoders share a space already, of width `dim`. With `feature_norm`
-            "none" and the towers of a CLIP, scores are then those of the bare model.
+        projection: of pooled images and texts to the joint width: "linear", or "none" for encoders
+            whose wholes share a space already, of width `dim`; `feature_norm` leaves these alone.
+            With the towers of a CLIP the plain score is then that of the bare model. It needs a
+            fusion with a plain part: "pooled", or "plain" in the place of `global_score`.
 
     Shapes:
         N pairs in, score blocks (N, N) out, N over all ranks; I images and T texts, (I, T).
@@ -82,7 +85,7 @@ class RetrievalModel(SavedModel):
         image_encoder: ComponentSpec,
         text_encoder: ComponentSpec,
         fusion: ComponentSpec | None = None,
-        dim: int = 1024,
+        dim: int | None = 1024,
         feature_norm: str = "layer",
         align_local_weight: float = 1.0,
         align_direction_weight: float = 0.0,
@@ -106,6 +109,11 @@ class RetrievalModel(SavedModel):
         self.feature_norm = feature_norm
         self.image_encoder: ImageEncoder = _build("image_encoder", image_encoder)
         self.text_encoder: TextEncoder = _build("text_encoder", text_encoder)
+        if dim is None:
+            if projection != "none":
+                raise ValueError('dim None is for projection "none"; give the joint width')
+            dim = self.image_encoder.pooled_dim
+        self.projected = projection != "none"
         head = {"name": "cross_modal", **(fusion or {})}
         if "dim" in signature(registry.resolve("fusion", str(head["name"]))).parameters:
             head["dim"] = dim
@@ -131,7 +139,7 @@ class RetrievalModel(SavedModel):
             self.lexical = BagOfWords(**options, dim=dim) if bag else LatentSemantics(**options)
         if text_pool != "none":
             self.text_pool = TextPool(text_pool, self.text_encoder.word_dim)
-            widths["text"] = self.text_pool.width
+            widths["text"] = pooled_width(self.text_encoder) or self.text_pool.width
             if isinstance(self.lexical, LatentSemantics):
                 widths["text"] += self.lexical.dim
             self.text_projection: nn.Module = nn.Linear(widths["text"], dim)
@@ -155,10 +163,11 @@ class RetrievalModel(SavedModel):
                     self.input_norms[name] = InputNorm(width, root)
 
     def _leave_unprojected(self, widths: dict[str, int], dim: int) -> None:
-        if not self.wholes_only:
+        plain = getattr(self.fusion, "global_score", None) == "plain" and self.text_pool is not None
+        if not self.wholes_only and not plain:
             raise ValueError(
-                "projection none is for models of wholes: --fusion pooled --fusion.image pooled "
-                "and a text_pool"
+                "projection none needs a score of wholes: --fusion pooled --fusion.image pooled, "
+                "or --fusion.global_score plain, and a text_pool"
             )
         image, text = widths["pooled"], widths["text"]
         if not image == text == dim:
@@ -175,7 +184,7 @@ class RetrievalModel(SavedModel):
     def _encode_raw_images(self, raw: ImageFeatures, with_regions: bool) -> ImageFeatures:
         assert raw.pooled is not None
         pooled = self.image_dropout(self._norm_inputs("pooled", raw.pooled))
-        pooled = self._normalize(self.pooled_projection(pooled))
+        pooled = self._whole(self.pooled_projection(pooled))
         if not with_regions:
             return ImageFeatures(pooled.unsqueeze(1), None, pooled)
         regions = self.image_dropout(self._norm_inputs("region", raw.regions))
@@ -194,6 +203,8 @@ class RetrievalModel(SavedModel):
         None without a `TextPool`, or if it learns.
         """
         pool = self.text_pool
+        if pooled_width(self.text_encoder) is not None:  # it pools for itself
+            return None
         return None if pool is None or pool.kind == "gpo" else pool.of_text
 
     def encode_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
@@ -218,7 +229,7 @@ class RetrievalModel(SavedModel):
         pooled = self.text_projection(self.text_dropout(pooled))
         if isinstance(self.lexical, BagOfWords):
             pooled = pooled + self.lexical(_given(lexical_ids))
-        pooled = self._normalize(pooled)
+        pooled = self._whole(pooled)
         if self.wholes_only or not with_words:
             return TextFeatures(pooled.unsqueeze(1), None, pooled)
         return TextFeatures(self._words(raw), raw.mask, pooled)
@@ -496,6 +507,9 @@ class RetrievalModel(SavedModel):
         if "image_of_text" in batch:
             blocks["targets"] = self._targets(batch, len(images))
         return blocks
+
+    def _whole(self, x: Tensor) -> Tensor:
+        return self._normalize(x) if self.projected else x
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.feature_norm == "layer":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,8 @@ class DataArguments:
     stream_buffer: int = _option(2048, "train_stream: rows of the shuffle buffer")
     annotations: str | None = _option(None, "captions file, if data_root has several")
     image_root: str | None = _option(None, "folder of the images (default: data_root)")
+    val_fraction: float = _option(0.0, "data of one split: share of images that validate")
+    test_fraction: float = _option(0.0, "data of one split: share of images that test")
     region_files: str | None = _option(
         None,
         "file or folder of region features, relative to data_root or absolute; they replace "
@@ -216,7 +219,12 @@ class TrainArguments:
     output_dir: str | None = _option(
         None, "folder of the run (default: the first free runs/NAME-n)"
     )
-    resume: bool = _option(False, "continue from the last checkpoint in output_dir")
+    resume: bool = _option(
+        False,
+        "continue from the last checkpoint in output_dir, which has to be there; --resume auto: "
+        "or start anew",
+    )
+    resume_auto: bool = _option(False, "what --resume auto sets beside resume")
     start_from: str | None = _option(
         None,
         "folder of a finished run with the same encoders and widths; training starts from its "
@@ -285,7 +293,7 @@ class TrainArguments:
     log_every: int = _option(20, "optimizer steps between lines of the log and the tracker")
     log_with: str = _option("tensorboard", "tracker of Accelerate, or none")
     save_scores: bool = _option(False, "write scores_SPLIT.npy (images, texts) at the end")
-    rerank_k: int = _option(20, "re-ranking: number of candidates")
+    rerank_k: int = _option(20, "re-ranking: number of candidates (0: no re-ranking)")
     rerank_text_neighbors: int = _option(
         1, "re-ranking: texts in a neighborhood, the text itself included"
     )
@@ -293,13 +301,17 @@ class TrainArguments:
 
 _AT_LEAST_ONE = (
     "batch_size", "epochs", "gradient_accumulation_steps", "eval_batch_size", "eval_every",
-    "log_every", "stream_buffer", "num_regions", "lexical_minimum", "lexical_dim",
-    "captions_per_image", "hard_every",
+    "log_every", "stream_buffer", "num_regions", "lexical_minimum", "lexical_dim", "dim",
+    "captions_per_image", "hard_every", "decay_every", "rerank_text_neighbors",
 )  # fmt: skip
-_AT_LEAST_ZERO = (
-    "cached_chunk", "skip_bad_batches", "max_steps", "steps_per_epoch", "stream_lanes",
-    "feature_memory", "balanced_pairs",
+_SHARES = (  # in [0, 1]
+    "wise_ft_alpha", "align_local_weight", "align_direction_weight",
 )  # fmt: skip
+_SHARES_BELOW_ONE = (
+    "image_dropout", "text_dropout", "lexical_word_dropout", "ema_decay", "val_fraction",
+    "test_fraction",
+)  # fmt: skip
+_ABOVE_ZERO = ("learning_rate", "balanced_temperature", "decay_factor")
 GROUPS: tuple[Any, ...] = (DataArguments, ModelArguments, LossArguments, TrainArguments)
 NAMES = [f.name for group in GROUPS for f in fields(group)]
 COMPONENTS = ("image_encoder", "text_encoder", "fusion", "loss")
@@ -362,7 +374,9 @@ def parse_options(
             dotted[name] = value
     content = config if isinstance(config, Mapping) else _read(config, parser)
     *groups, _, unknown = parser.parse_args_into_dataclasses(
-        _as_flags(content, parser) + rest, return_remaining_strings=True, look_for_args_file=False
+        _with_auto(_as_flags(content, parser) + rest),
+        return_remaining_strings=True,
+        look_for_args_file=False,
     )
     if unknown:
         flags = [word for word in unknown if word.startswith("--")] or unknown
@@ -373,12 +387,30 @@ def parse_options(
             if hasattr(group, component):
                 whole = {**getattr(group, component), option: _value(value)}
                 groups[number] = replace(group, **{component: Component(whole)})
-    flat = (options := Options(*groups)).flat()
-    for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
-        for name in names:
-            if isinstance(got := flat[name], int | float) and got < least:
-                parser.error(f"argument --{name}: expected at least {least}, got {got}")
+    options = Options(*groups)
+    if faults := _out_of_range(options):
+        parser.error("; ".join(faults))
     return options
+
+
+def _out_of_range(options: Options) -> list[str]:
+    """Return what is wrong with each number; all but `balanced_margin` are at least 0."""
+    faults = []
+    for name, got in options.flat().items():
+        if isinstance(got, bool) or not isinstance(got, int | float) or name == "balanced_margin":
+            continue
+        if name in _ABOVE_ZERO:
+            fits, expected = got > 0, "a number above 0"
+        elif name in _SHARES:
+            fits, expected = 0 <= got <= 1, "a number in [0, 1]"
+        elif name in _SHARES_BELOW_ONE:
+            fits, expected = 0 <= got < 1, "a number in [0, 1)"
+        else:
+            least = 1 if name in _AT_LEAST_ONE else 0
+            fits, expected = got >= least, f"at least {least}"
+        if not fits or got == math.inf:
+            faults.append(f"argument --{name}: expected {expected}, got {got}")
+    return faults
 
 
 def _value(text: str) -> object:
@@ -386,6 +418,14 @@ def _value(text: str) -> object:
         return parse_yaml(text, "value")
     except ValueError:
         return text
+
+
+def _with_auto(words: list[str]) -> list[str]:
+    """Return the flags with `--resume auto` as two flags that are on or off."""
+    text = "\0".join(words)
+    for given in ("--resume\0auto", "--resume=auto"):
+        text = text.replace(given, "--resume=true\0--resume_auto=true")
+    return text.split("\0") if text else []
 
 
 def _is_dotted(name: str) -> bool:

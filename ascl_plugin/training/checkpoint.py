@@ -19,7 +19,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 #: Options that may change when a run is resumed: they do not change what a step does.
 FREE = {
-    "output_dir", "resume", "num_workers", "cache_dir", "cache_images", "cache_texts",
+    "output_dir", "resume", "resume_auto", "num_workers", "cache_dir", "cache_images",
+    "cache_texts",
     "feature_memory",
     "save_every", "log_every", "log_with", "eval_batch_size", "num_threads", "cpu",
     "data_root", "image_root", "annotations", "region_files", "pooled_files", "train_stream",

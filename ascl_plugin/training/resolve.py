@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+import torch
 from typing_extensions import Unpack, get_type_hints, is_typeddict
 
 from ascl_plugin import registry
-from ascl_plugin.training.arguments import Component, DataArguments, Options, TrainArguments
+from ascl_plugin.training.arguments import (
+    Component,
+    DataArguments,
+    LossArguments,
+    Options,
+    TrainArguments,
+)
 
 
 @dataclass(frozen=True)
@@ -37,19 +45,48 @@ def resolve(options: Options, name: str = "run") -> Resolved:
             cannot be combined, or an option that a component does not have.
         KeyError, ImportError: a component that cannot be had; see `registry.resolve`.
     """
-    data = _with_files(options.data)
-    _refuse_combinations(data, options.train)
-    if options.loss.balanced_pairs and data.train_stream is not None:
+    data, model, loss = _with_files(options.data), options.model, options.loss
+    checks: list[Callable[[], object]] = [
+        lambda: _refuse_combinations(data, options.train),
+        lambda: _check_loss(loss, data, options.train),
+        lambda: check_options("text_encoder", model.text_encoder),
+        lambda: _check_fusion(model.fusion, model.dim),
+        lambda: _check_built("loss", loss.loss),
+        lambda: _check_tracker(options.train.log_with),
+        lambda: _with_epochs(options.train, data.train_stream),
+    ]
+    if data.region_files is None:
+        checks.insert(2, lambda: check_options("image_encoder", model.image_encoder))
+    all_of(checks)
+    train = _with_folder(_with_epochs(options.train, data.train_stream), name)
+    return Resolved(data, options.model, options.loss, train)
+
+
+def all_of(checks: Sequence[Callable[[], object]]) -> None:
+    """Run every check, and raise what is wrong in one error.
+
+    Raises:
+        ValueError: several checks failed; the message lists all. One alone raises its own error.
+    """
+    errors: list[Exception] = []
+    for check in checks:
+        try:
+            check()
+        except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        told = [str(e.args[0]) if isinstance(e, KeyError) else str(e) for e in errors]
+        raise ValueError(f"{len(errors)} options cannot be used: {'; '.join(told)}")
+
+
+def _check_loss(loss: LossArguments, data: DataArguments, train: TrainArguments) -> None:
+    if loss.balanced_pairs and data.train_stream is not None:
         raise ValueError(
             "--balanced_pairs cannot be combined with --train_stream: a pair needs two images "
             "whose captions are known before"
         )
-    if data.region_files is None:
-        check_options("image_encoder", options.model.image_encoder)
-    check_options("text_encoder", options.model.text_encoder)
-    check_options("fusion", options.model.fusion)
-    check_options("loss", options.loss.loss)
-    loss = options.loss
     if loss.hard_pairs and (loss.positives not in ("join", "none") or loss.negatives != "none"):
         raise ValueError(
             "hard_pairs scores captions alone, or joined: set --positives none or join, and "
@@ -57,10 +94,32 @@ def resolve(options: Options, name: str = "run") -> Resolved:
         )
     if loss.positives == "join" and data.captions_per_image == 1:
         raise ValueError("--positives join needs --captions_per_image of at least 2")
-    if loss.hard_pairs and options.train.cached_chunk:
+    if loss.hard_pairs and train.cached_chunk:
         raise ValueError("hard_pairs and cached_chunk cannot be combined")
-    train = _with_folder(_with_epochs(options.train, data.train_stream), name)
-    return Resolved(data, options.model, options.loss, train)
+
+
+def _check_built(kind: str, component: Component, **options: object) -> None:
+    """Check options, and their values by building the component without its numbers."""
+    check_options(kind, component)
+    named = {k: v for k, v in component.items() if k != "name"}
+    with torch.device("meta"):
+        registry.build(kind, component.name, **{**named, **options})
+
+
+def _check_fusion(fusion: Component, dim: int) -> None:
+    names = option_names(registry.resolve("fusion", fusion.name)) or ()
+    _check_built("fusion", fusion, **({"dim": dim} if "dim" in names else {}))
+
+
+def _check_tracker(name: str) -> None:
+    """Check that the package of a tracker is installed; Accelerate would log nothing."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = [str(tracker) for tracker in LOGGER_TYPE_TO_CLASS]
+    if name not in ("none", "all", *known):
+        raise ValueError(f"--log_with {name}: no tracker; there are none, all, {', '.join(known)}")
+    if name in known and name not in [str(tracker) for tracker in get_available_trackers()]:
+        raise ImportError(f"--log_with {name}: {name} is not installed: pip install {name}")
 
 
 def _refuse_combinations(data: DataArguments, train: TrainArguments) -> None:

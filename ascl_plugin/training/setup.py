@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ascl_plugin.data.dense_captions import DENSE, read_dense_captions, with_dense_captions
+from ascl_plugin.data.images import check_pictures
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import read, require_splits
 from ascl_plugin.disk import check_sums, put_back, write_text, writing
@@ -83,6 +84,11 @@ def occupied(accelerator: Accelerator, options: Resolved) -> Iterator[None]:
             stack.enter_context(locked(folder))
             put_back(folder)
             refuse_finished(folder, options.train.resume)
+            if options.train.resume and not (options.train.resume_auto or checkpoints(folder)):
+                raise FileNotFoundError(
+                    f"--resume: no checkpoint in {folder}; --resume auto starts anew where there "
+                    "is none"
+                )
             if not checkpoints(folder):  # a resumed run keeps the options it began with
                 write_text(folder / "config.yaml", yaml.safe_dump(options.flat(), sort_keys=False))
         accelerator.wait_for_everyone()
@@ -133,7 +139,12 @@ def load_splits(options: Resolved) -> dict[str, Dataset | Lanes]:
         )  # fmt: skip
     if data.data_root is not None:
         pictures = data.region_files is None
-        splits = read(data.data_root, data.annotations, data.image_root, pictures)
+        splits = read(
+            data.data_root, data.annotations, data.image_root, pictures, data.val_fraction,
+            data.test_fraction,
+        )  # fmt: skip
+        if pictures:
+            check_pictures(splits)
         lacking = [name for name in ("train", "val") if name not in streamed]
         return {**require_splits(splits, lacking, data.data_root), **streamed}
     from ascl_plugin.data import scenes

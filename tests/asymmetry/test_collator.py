@@ -207,3 +207,73 @@ def test_strategies_that_there_are_not_are_refused():
         AsymmetryCollator(tokenize, positives="both")
     with pytest.raises(ValueError, match=r"negatives must be one of gaussian, .* got 'noise'"):
         AsymmetryCollator(tokenize, negatives="noise")
+
+
+# ---------------------------------------------------------------- without row and epoch
+
+
+class Plain(Dataset):
+    """64 images of five captions, as any data set has them."""
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return {"image_id": str(index), "captions": [f"{index} {n} w x" for n in range(5)]}
+
+
+def drawn_in(epochs, collator, workers=0, shuffle=False, before=lambda epoch: None):
+    """[(caption, noise seed)] of each epoch."""
+    loader = DataLoader(
+        Plain(), 16, shuffle, collate_fn=collator, num_workers=workers,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    found = []
+    for epoch in range(epochs):
+        before(epoch)
+        found.append(
+            [
+                pair
+                for batch in loader
+                for pair in zip(read(batch["input_ids"]), batch["noise_seed"].tolist(), strict=True)
+            ]
+        )
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_without_an_epoch_draws_come_from_torch(workers):
+    """5 epochs of 64 pairs: 320 seeds, all distinct, and most images show several captions."""
+    torch.manual_seed(3)
+    found = drawn_in(5, AsymmetryCollator(tokenize), workers)
+    seeds = [seed for epoch in found for _, seed in epoch]
+    assert len(set(seeds)) == 320
+    assert len({caption for epoch in found for caption, _ in epoch}) > 150  # 64 if none ever change
+    torch.manual_seed(3)
+    assert drawn_in(5, AsymmetryCollator(tokenize), workers) == found
+    torch.manual_seed(4)
+    assert drawn_in(5, AsymmetryCollator(tokenize), workers) != found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_set_epoch_repeats_exactly_in_any_order(workers):
+    def run(seed):
+        torch.manual_seed(seed)
+        collator = AsymmetryCollator(tokenize)
+        return drawn_in(3, collator, workers, shuffle=True, before=collator.set_epoch)
+
+    one, other = run(3), run(4)
+    assert one != other  # another order
+    assert [sorted(epoch) for epoch in one] == [sorted(epoch) for epoch in other]
+    assert len({seed for epoch in one for _, seed in epoch}) == 192
+
+
+def test_views_and_partners_without_an_epoch_differ_too():
+    rows = [Plain()[n] for n in range(40)]
+    collator = AsymmetryCollator(
+        tokenize, lambda rows: {"mirrored": torch.tensor([r["mirrored"] for r in rows])}, "join",
+        captions_per_image=3, mirror_views=True,
+    )  # fmt: skip
+    one, other = collator(rows), collator(rows)
+    for key in ("mirrored", "partner", "caption_index"):
+        assert not torch.equal(one[key], other[key])

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("PIL")
 from PIL import Image
 
-from ascl_plugin.data.images import load_image
+from ascl_plugin.data.images import check_pictures, load_image
+from ascl_plugin.data.rows import to_dataset
 
 
 def encoded(picture: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -99,3 +100,20 @@ def test_the_limit_is_pillows_own(monkeypatch):
     assert load_image({"path": None, "bytes": data}, "42").size == (10, 10)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert load_image({"path": None, "bytes": data}, "42").size == (10, 10)
+
+
+def test_all_pictures_that_are_not_there_are_named_at_once(tmp_path):
+    (tmp_path / "a.png").touch()
+
+    def rows(*names):
+        cells = [{"path": str(tmp_path / f"{n}.png"), "bytes": None} for n in names]
+        return to_dataset(
+            [
+                {"image_id": n, "image": cell, "captions": ["x"], "caption_ids": ["y"], "split": ""}
+                for n, cell in zip(names, cells, strict=True)
+            ]
+        )
+
+    check_pictures({"train": rows("a")})
+    with pytest.raises(FileNotFoundError, match=r"4 of 5 .* train image b .*b\.png\), .* 1 more"):
+        check_pictures({"train": rows("a", "b"), "val": rows("c", "d", "e")})

@@ -287,7 +287,7 @@ def test_without_projections_scores_are_cosines_of_what_encoders_give():
     torch.testing.assert_close(model(batch)["sim"], expected)
     with pytest.raises(ValueError, match="and dim of one width, got 8, 8 and 4"):
         RetrievalModel(GRID, WORDS, **wholes | {"dim": 4}, projection="none")
-    with pytest.raises(ValueError, match="projection none is for models of wholes"):
+    with pytest.raises(ValueError, match="projection none needs a score of wholes"):
         make(projection="none")
 
 

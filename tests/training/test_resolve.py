@@ -130,3 +130,64 @@ def test_an_encoder_that_region_files_replace_need_not_be_there():
     assert resolved(*flags, "--region_files=a").data.region_files == "a"
     with pytest.raises(ImportError):
         resolved(*flags)
+
+
+def told(capsys, *argv):
+    """What is said of options that are refused, by the parser or when they are resolved."""
+    try:
+        resolved(*argv)
+    except SystemExit:
+        return capsys.readouterr().err
+    except (ValueError, ImportError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "noise_strength=-1", "warmup_steps=-5", "dim=0", "num_workers=-1", "learning_rate=0",
+        "learning_rate=nan", "weight_decay=-1", "patience=-1", "text_dropout=1", "ema_decay=1",
+        "wise_ft_alpha=1.5", "decay_every=0", "balanced_temperature=0", "scenes_train=-4",
+        "rerank_k=-1", "rerank_text_neighbors=0", "align_local_weight=2", "learning_rate=inf",
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_refused_before_anything_is_done(capsys, flag):
+    name, _, _ = flag.partition("=")
+    assert f"argument --{name}: expected" in (said := told(capsys, f"--{flag}")) and "got" in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("loss.temperature=0", "temperature must be in (0, inf), got 0"),
+        ("loss.balance=2", "balance must be in [0, 1], got 2"),
+        ("fusion.num_heads=0", "dim and num_heads must be at least 1"),
+        ("fusion.num_heads=7", "dim 1024 is not divisible by num_heads 7"),
+        ("fusion.local_weight=2", "local_weight must be in [0, 1], got 2"),
+        ("log_with=nothing", "--log_with nothing: no tracker"),
+    ],
+)
+def test_a_component_is_built_once_before_anything_is_done(capsys, flag, said):
+    assert said in told(capsys, f"--{flag}")
+
+
+def test_a_tracker_that_is_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    assert "tensorboard is not installed: pip install" in told(capsys, "--log_with=tensorboard")
+
+
+def test_all_that_is_wrong_is_said_at_once(capsys):
+    said = told(capsys, "--dim=0", "--warmup_steps=-5")
+    assert "--dim" in said and "--warmup_steps" in said
+    said = told(capsys, "--loss.temperature=0", "--fusion.num_heads=7", "--positives=join")
+    assert said.startswith("3 options cannot be used: ")
+    assert "join" in said and "temperature" in said and "divisible" in said
+
+
+def test_no_reranking_and_resuming_or_not():
+    assert resolved("--rerank_k=0").train.rerank_k == 0
+    for flags in (["--resume", "auto"], ["--resume=auto"]):
+        train = resolved("--output_dir=a", *flags).train
+        assert train.resume and train.resume_auto
+    assert not resolved("--output_dir=a", "--resume").train.resume_auto

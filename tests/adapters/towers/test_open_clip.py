@@ -213,6 +213,21 @@ def dual_encoder(name, clips, tune):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fusion", [{"num_heads": 2}, {"name": "pooled"}])
+@torch.no_grad()
+def test_attached_scores_are_the_towers_own_until_it_trains(clips, name, fusion):
+    model = attach(name, clips[name], fusion=fusion).eval()
+    bare = open_clip.create_model(name, clips[name]).eval()
+    x, texts = pixels(model), open_clip.get_tokenizer(name)(CAPTIONS)
+    image, text = bare.encode_image(x, normalize=True), bare.encode_text(texts, normalize=True)
+    found = model.fusion(
+        model.encode_images({"pixel_values": x}),
+        model.encode_texts(model.text_encoder.tokenize(CAPTIONS)),
+    )
+    torch.testing.assert_close(found, image @ text.T, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "tune"), [("tiny-vit", "lora"), ("tiny-vit", "full"), ("tiny-bert", "full")]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from ascl_plugin import AsymmetryCollator, AsymmetryLoss, RetrievalModel
 from ascl_plugin.adapters.towers.transformers_clip import attach
 from ascl_plugin.registry import resolve
+from ascl_plugin.retrieval.inputs import TextInputs
 
 Regions = resolve("image_encoder", "transformers_clip")
 Words = resolve("text_encoder", "transformers_clip")
@@ -149,6 +151,69 @@ def test_one_step_gives_every_trained_parameter_a_finite_gradient(folder, checkp
     for half in ("image_encoder", "text_encoder"):
         moved = [k for k, v in model.named_parameters() if not torch.equal(v, before[k])]
         assert any(name.startswith(half) for name in moved)
+
+
+# ---------------------------------------------------------------- attached, before training
+
+
+def bare_scores(folder, pixels, tokens):
+    """Cosines of the bare model's own embeddings."""
+    model = bare(folder)
+    if isinstance(model, transformers.BlipForImageTextRetrieval):
+        image = model.vision_proj(model.vision_model(pixels).last_hidden_state[:, 0])
+        states = model.text_encoder(**tokens).last_hidden_state
+        text = model.text_proj(states[:, 0])
+    else:
+        if isinstance(model, transformers.SiglipModel):
+            tokens = {"input_ids": tokens["input_ids"]}
+        image = model.get_image_features(pixel_values=pixels).pooler_output
+        text = model.get_text_features(**tokens).pooler_output
+    return torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T
+
+
+@pytest.mark.parametrize("fusion", [{"num_heads": 2}, {"name": "pooled"}])
+@pytest.mark.parametrize("cached", [False, True])
+@torch.no_grad()
+def test_attached_scores_are_the_towers_own_until_it_trains(folder, fusion, cached, tmp_path):
+    """Embeddings of 6, 8 or 16 numbers; also from caches, and after saving and loading."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = attach(folder, fusion=fusion).eval()
+    pictures = [{"image_id": str(i), "image": picture(i)} for i in range(3)]
+    pixels = torch.stack([model.image_encoder.preprocess(row["image"]) for row in pictures])
+    expected = bare_scores(folder, pixels, model.text_encoder.tokenize(TEXTS))
+    texts = TextInputs(
+        model.text_encoder, tmp_path / "cache" if cached else None, pool=model.pool_words
+    )
+    texts.prepare(TEXTS, 2, progress=False)
+    model.save_pretrained(tmp_path / "saved")
+    for one in (model, RetrievalModel.from_pretrained(tmp_path / "saved")):
+        found = one.fusion(
+            one.encode_images({"pixel_values": pixels}), one.encode_texts(texts(TEXTS))
+        )
+        tolerance = 1e-3 if cached else 1e-5  # 16 bits in the cache
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+def test_attached_attention_learns_its_weight_from_zero(clip):
+    """One step moves u2; with u2 there the attention gets a gradient, too."""
+    model = attach(clip, fusion={"num_heads": 2}).train()
+    optimizer = torch.optim.SGD(model.fusion.parameters(), lr=0.1)
+    for step in range(2):
+        optimizer.zero_grad()
+        AsymmetryLoss()(**model(batch_for(model))).backward()
+        attention = model.fusion.image_to_text.key.weight.grad
+        assert bool(attention.abs().max() > 0) == (step > 0)
+        optimizer.step()
+        assert float(model.fusion.u2) != 0
+
+
+def test_attached_with_random_projections_says_so(clip):
+    for options in ({"dim": 16, "fusion": {"num_heads": 2}}, {"fusion": {"name": "late"}}):
+        with pytest.warns(UserWarning, match="train before use: .* random weights"):
+            attach(clip, **options)
+    with pytest.warns(UserWarning, match=r"train before use: local_weight 0\.5"):
+        attach(clip, fusion={"num_heads": 2, "local_weight": 0.5})
 
 
 def trained(module):

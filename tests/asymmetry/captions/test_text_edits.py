@@ -199,7 +199,8 @@ def test_what_is_drawn_depends_on_seed_epoch_row_and_caption_alone():
     alone = drawn(positives="none")
     assert [d["negative"] for d in alone] == [d["negative"] for d in first]
     noises = AsymmetryCollator(tokenize, None, "mixed", "mixture", 0)
-    kept = [noises.draw(row)["positive"] for row in rows_of(CAPTIONS * 4, caption_index=0)]
+    rows = rows_of(CAPTIONS * 4, epoch=0, caption_index=0)
+    kept = [noises.draw(row)["positive"] for row in rows]
     assert kept == [d["positive"] for d in first]
 
 
