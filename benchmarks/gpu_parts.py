@@ -232,9 +232,9 @@ def scoring(s: Setting) -> None:
         labels = {"attention": kind, "scores": "local and global" if whole else "local"}
         loop = partial(per_caption_loop, head, images, texts, whole)
         for dtype in (BF16, FP32):  # likewise
-            with s.row("scoring", **labels, way="loop", dtype=NAMES[dtype]) as row:
-                with torch.no_grad(), s.autocast(dtype):
-                    timed(row, "loop", loop, 0)
+            row_of = s.row("scoring", **labels, way="loop", dtype=NAMES[dtype])
+            with row_of as row, torch.no_grad(), s.autocast(dtype):
+                timed(row, "loop", loop, 0)
         for way, dtype in product(("factored", "triton"), s.of((FP32, BF16), (FP32,))):
             with s.row("scoring", **labels, way=way, dtype=NAMES[dtype]) as row, torch.no_grad():
                 given = cast(images, texts, dtype)

@@ -1,5 +1,6 @@
-"""Numbers that every device and precision must agree on; `benchmarks/gpu_check.py` and a test compare them.
+"""Numbers that every device and precision must agree on.
 
+`benchmarks/gpu_check.py` compares a GPU's with the CPU's, a test those of a pretended device.
 A case computes with the library at a `Place` and returns tensors by name. Inputs are drawn on the
 CPU in fp32, so that two places differ in arithmetic alone.
 """
