@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
 
 def work(name: str, args: argparse.Namespace) -> None:
     """Run a part in this process; append its rows to `--out`/rows.jsonl."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "programs"))
     import gpu_parts
     import torch
 
@@ -123,6 +123,7 @@ def main() -> int:
     os.environ |= {"PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": "1"}
     if not on_gpu:
         os.environ["TRITON_INTERPRET"] = "1"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the part at work would live on
     with tempfile.TemporaryDirectory() as cache, (args.out / "log.txt").open("w") as log:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)  # what one part compiles, others find
         for name in args.parts:
