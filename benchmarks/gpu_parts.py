@@ -66,6 +66,8 @@ class Setting:
         try:
             yield found
             self.write(table=table, row=found)
+        except torch.OutOfMemoryError:
+            self.write(table=table, row=found | {"note": "out of memory"})
         except Exception as error:
             found["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:120]
             lines = "".join(traceback.format_exception(error))
@@ -90,19 +92,25 @@ def cast(images: Any, texts: Any, dtype: torch.dtype) -> tuple[ImageFeatures, Te
     return images, replace(texts, words=texts.words.to(dtype))
 
 
+def measured(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Return the least seconds of some runs, and the peak of memory in MB."""
+    found: list[float] = []
+    taken = peak(lambda: found.append(seconds(work, repeats)))
+    return found[0], taken / 2**20
+
+
 def compiling(s: Setting) -> None:
     """Compile what other parts use, on all cores at once: one after another takes minutes."""
-    tasks = [
-        *product(KINDS, (True,), NAMES, SHAPES, (None,)),
+    tasks = [  # the last shape shares its kernels with the second
+        *product(KINDS, (True,), NAMES, SHAPES[:3], (None,)),
         *product(KINDS, (False,), (FP32, BF16), SHAPES[:2], (None,)),
-        *product(KINDS, (False,), (BF16,), SHAPES[:1], TILES),
+        *product(KINDS, (False,), (BF16,), SHAPES[:2], TILES),
     ]
     tasks = s.of(tasks, tasks[:1])
     with s.row("compilation") as row:
         start, cores = time.perf_counter(), min(16, os.cpu_count() or 1, len(tasks))
         with multiprocessing.get_context("spawn").Pool(cores) as pool:
-            work = partial(compiled, s.device, s.options())
-            found = pool.starmap(work, tasks, chunksize=1)
+            found = pool.starmap(partial(compiled, s.options()), tasks, chunksize=1)
         row |= {"kernels": len(tasks), "seconds": time.perf_counter() - start}
         row["longest"] = max((x for x in found if isinstance(x, float)), default=0.0)
         if errors := [x for x in found if isinstance(x, str)]:
@@ -110,12 +118,12 @@ def compiling(s: Setting) -> None:
 
 
 def compiled(
-    device: str, options: Namespace, kind: str, whole: bool, dtype: torch.dtype,
-    shape: tuple[int, int], tile: tuple[int, int] | None,
+    options: Namespace, kind: str, whole: bool, dtype: torch.dtype, shape: tuple[int, int],
+    tile: tuple[int, int] | None,
 ) -> float | str:  # fmt: skip
     """Compile the kernel of these sizes by a first use; return the seconds, or an error."""
-    if tile is not None:
-        triton_backend.PER_THREAD[dtype], triton_backend.COLUMNS = tile
+    default = triton_backend.PER_THREAD[dtype], triton_backend.COLUMNS
+    triton_backend.PER_THREAD[dtype], triton_backend.COLUMNS = tile or default
     features = cast(*inputs(options, regions=shape[0], words=shape[1]), dtype)
     start = time.perf_counter()
     try:
@@ -124,6 +132,8 @@ def compiled(
         return time.perf_counter() - start
     except Exception as error:
         return f"{kind} {dtype} {shape} {tile}: {type(error).__name__}: {str(error)[:300]}"
+    finally:
+        triton_backend.PER_THREAD[dtype], triton_backend.COLUMNS = default
 
 
 def kernels(s: Setting) -> None:
@@ -178,11 +188,12 @@ def neighbors(s: Setting, kind: str, dtypes: list[torch.dtype]) -> None:
         pairs = images[some], texts[some * len(texts) // len(images)]
         AsymmetryLoss()(head(*pairs, backend="factored")).backward()
         optimizer.step()
-    head.requires_grad_(False)
-    expected = ten_best(head(images, texts, backend="factored"))
+    with torch.no_grad():
+        expected = ten_best(head(images, texts, backend="factored"))
     for way, dtype in product(("factored", "triton"), dtypes):
         labels = {"attention": kind, "way": way, "dtype": NAMES[dtype]}
-        with s.row("neighbors of trained heads, % of queries", **labels) as row:
+        row_of = s.row("neighbors of trained heads, % of queries", **labels)
+        with row_of as row, torch.no_grad():
             found = ten_best(head(*cast(images, texts, dtype), backend=way))
             same = [x == y for x, y in zip(found, expected, strict=True)]
             row["same first"] = 100 * min(x[:, 0].double().mean().item() for x in same)
@@ -219,11 +230,11 @@ def scoring(s: Setting) -> None:
     flops = 2 * images.regions.numel() * int(texts.mask.sum())
 
     def timed(row: Row, name: str, work: Callable[[], object], repeats: int = 3) -> None:
-        t = took[name] = seconds(work, s.of(repeats, 0))
+        t, row["peak MB"] = measured(work, s.of(repeats, 0))
+        took[name] = t
         row |= {"ms": 1e3 * t, "loop / this": took["loop"] / t if "loop" in took else None}
         row |= {"this / floor": t / took["floor"], "pairs/s": pairs / t}
         row["% of product's rate"] = 100 * flops / t / took["rate"]
-        row["peak MB"] = peak(work) / 2**20
 
     for dtype in (BF16, FP32):  # the last stays the floor
         with s.row("scoring", attention="", scores="", way="floor", dtype=NAMES[dtype]) as row:
@@ -231,11 +242,12 @@ def scoring(s: Setting) -> None:
     for kind, whole in product(KINDS, (False, True)):
         head = head_of(s.options(), kind, local_weight=0.8 if whole else 1.0)
         labels = {"attention": kind, "scores": "local and global" if whole else "local"}
-        loop = partial(per_caption_loop, head, images, texts, whole)
+        loop = partial(per_caption_loop, head, images, with_global=whole)
         for dtype in (BF16, FP32):  # likewise
             row_of = s.row("scoring", **labels, way="loop", dtype=NAMES[dtype])
             with row_of as row, torch.no_grad(), s.autocast(dtype):
-                timed(row, "loop", loop, 0)
+                loop(texts[:8])  # warm
+                timed(row, "loop", partial(loop, texts), 0)
         for way, dtype in product(("factored", "triton"), s.of((FP32, BF16), (FP32,))):
             with s.row("scoring", **labels, way=way, dtype=NAMES[dtype]) as row, torch.no_grad():
                 given = cast(images, texts, dtype)
@@ -293,29 +305,15 @@ def training_step(s: Setting) -> None:
             labels = {"attention": kind, "batch": n, "precision": NAMES[dtype], "way": way}
             with s.row("training step", **labels) as row:
                 work = partial(train, score, head, images, four, dtype)
-                t = seconds(work, 3 if way == "ours" and n < 1024 else 1)
+                t, row["peak MB"] = measured(work, 0 if n == 1024 else 2)
                 plain = plain if way == "ours" else t
                 row |= {"ms": 1e3 * t, "autograd / this": plain and plain / t}
-                row["peak MB"] = peak(work) / 2**20
 
 
 def reranking(s: Setting) -> None:
     """Time re-ranking of a large matrix by every method, and the fit of a bank."""
     import rerank as opponents
 
-    images, texts = s.of((5000, 25000), (20, 60))
-    options = Namespace(images=images, texts=texts, seed=0, dim=128)
-    scores = opponents.scores_of(options).to(s.device)
-    slow, bare = "k_reciprocal", None
-    works = {"floor: two passes of top-k": partial(opponents.floor, scores, 20)}
-    for method in sorted(available("rerank"), key=lambda name: name == slow):
-        works[method] = partial(rerank, scores, method=method)
-    for name, work in works.items():
-        with s.row(f"rerank, {images:,} x {texts:,}", method=name) as row:
-            t = seconds(work, 0 if name == slow else 2)
-            bare = bare or t
-            row |= {"seconds": t, "this / floor": t / bare}
-            row["peak MB"] = None if name == slow else peak(work) / 2**20
     bank, gallery = s.of((10_000, 1_000_000), (20, 50))
     with s.row("Reranker.fit", method="nnn", bank=bank, gallery=gallery) as row:
         import ascl_plugin
@@ -328,6 +326,18 @@ def reranking(s: Setting) -> None:
         row["seconds"] = seconds(fit, 0)
         query = vectors[0][:1] @ vectors[1].T
         row["one query, ms"] = 1e3 * seconds(partial(ranker.transform, query), 5)
+    images, texts = s.of((5000, 25000), (20, 60))
+    options = Namespace(images=images, texts=texts, seed=0, dim=128)
+    scores = opponents.scores_of(options).to(s.device)
+    slow, bare = "k_reciprocal", None
+    works = {"floor: two passes of top-k": partial(opponents.floor, scores, 20)}
+    for method in sorted(available("rerank"), key=lambda name: name == slow):
+        works[method] = partial(rerank, scores, method=method)
+    for name, work in works.items():
+        with s.row(f"rerank, {images:,} x {texts:,}", method=name) as row:
+            t, row["peak MB"] = measured(work, 0 if name == slow else 2)
+            bare = bare or t
+            row |= {"seconds": t, "this / floor": t / bare}
 
 
 def open_clip_step(s: Setting) -> None:
@@ -370,10 +380,9 @@ def open_clip_step(s: Setting) -> None:
 
     for way, work in ways.items():
         with s.row(f"{name}, batch {n}, bf16, forward and backward", loss=way) as row:
-            t = seconds(partial(step, *work), s.of(10, 1))
+            t, row["peak MB"] = measured(partial(step, *work), s.of(10, 1))
             bare = bare or t
             row |= {"ms": 1e3 * t, "% more than ClipLoss": 100 * (t / bare - 1)}
-            row["peak MB"] = peak(partial(step, *work)) / 2**20
 
 
 def recipe(s: Setting) -> None:
