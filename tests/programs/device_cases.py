@@ -89,12 +89,11 @@ def chosen_pairs(place: Place) -> Found:
     images, texts = place.features()
     rows, columns = (torch.arange(20) * 7 % n for n in (IMAGES, TEXTS))
     found = {}
+    rows, columns = rows.to(place.device), columns.to(place.device)
     for name, options in (("cross", {"attention": "parameter-free"}), ("late", None)):
         made = LateInteraction(0.5, 0.5) if options is None else CrossModalFusion(DIM, 4, **options)
         head = place.module(made)
-        some = head.score_pairs_local(
-            images, texts, rows.to(place.device), columns.to(place.device)
-        )
+        some = head.score_pairs_local(images, texts, rows, columns)
         given = {"regions": images.regions, "words": texts.words}
         found |= {f"{name} {k}": v for k, v in with_gradients(some, **given).items()}
         images.regions.grad = texts.words.grad = None
