@@ -93,7 +93,7 @@ def _copy(source: Tensor, target: Any, non_blocking: bool = False) -> Tensor:
 
 @contextmanager
 def elsewhere() -> Iterator[str]:
-    """Give the name of the device; raise ImportError if this torch cannot pretend."""
+    """Give the name of the device. To be entered before the first backward pass of the process."""
     from torch.utils import backend_registration
 
     if not _begun:
