@@ -9,15 +9,18 @@
   `ImageFeatures` and `TextFeatures`. `LateInteraction`, `PooledSimilarity`: cheaper scorers.
 * `rerank`: both directions of retrieval from a score matrix alone; returns `Reranked`.
 * `rerank_candidates`: the same from top-K lists alone; returns `RerankedLists`.
+* `Reranker`: a re-ranking method fitted on a bank of queries, then for any query alone.
 * `tune_rerank`: options for `rerank` that gain on a validation split.
 * `retrieval_metrics`, `score_matrix`, `search`: recalls and ranks; scores of large sets in tiles;
   the best of a large gallery. `audit`: refuses a scorer that sees more than its pair.
 * `register`, `build`, `available`: components by name, also those of other packages.
-* `RetrievalModel`: encoders and fusion in one; needs ``pip install "ascl-plugin[recipes]"``.
+* `RetrievalModel`: encoders and fusion in one; `Gallery`: pictures that it has encoded, to be
+  searched by text. Both need ``pip install "ascl-plugin[recipes]"``.
 
-Everything but the last needs torch and numpy alone. See docs/components.md.
+Everything but the last two needs torch and numpy alone. See docs/components.md.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ascl_plugin._version import __version__
@@ -34,15 +37,26 @@ from ascl_plugin.losses import (
 )
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.registry import available, build, register
-from ascl_plugin.reranking import Reranked, RerankedLists, rerank, rerank_candidates, tune_rerank
+from ascl_plugin.reranking import (
+    Reranked,
+    RerankedLists,
+    Reranker,
+    rerank,
+    rerank_candidates,
+    tune_rerank,
+)
 from ascl_plugin.retrieval.audit import audit
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.search import search
 
 if TYPE_CHECKING:
+    from ascl_plugin.retrieval.gallery import Gallery as Gallery
     from ascl_plugin.retrieval.model import RetrievalModel as RetrievalModel
 
-# RetrievalModel is left out: `import *` must work on the base install.
+# These are left out: `import *` must work on the base install.
+_WITH_RECIPES = {
+    "Gallery": "ascl_plugin.retrieval.gallery", "RetrievalModel": "ascl_plugin.retrieval.model"
+}  # fmt: skip
 __all__ = [
     "AsymmetryCollator",
     "AsymmetryLoss",
@@ -52,6 +66,7 @@ __all__ = [
     "PooledSimilarity",
     "Reranked",
     "RerankedLists",
+    "Reranker",
     "TextFeatures",
     "TripletLoss",
     "__version__",
@@ -74,14 +89,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import `RetrievalModel` when it is asked for."""
-    if name == "RetrievalModel":
-        from ascl_plugin.retrieval.model import RetrievalModel
-
-        return RetrievalModel
+    """Import `RetrievalModel` and `Gallery` when they are asked for."""
+    if name in _WITH_RECIPES:
+        return getattr(import_module(_WITH_RECIPES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the public names, `RetrievalModel` among them."""
-    return sorted([*__all__, "RetrievalModel"])
+    """List the public names, those that need the recipes' packages among them."""
+    return sorted([*__all__, *_WITH_RECIPES])

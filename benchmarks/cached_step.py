@@ -52,7 +52,7 @@ def measured(fusion: str, chunk: int, pairs: int, width: int, device: str) -> di
             loss_of(**model(batch)).backward()
             return
         cached = CachedEncoding(model, batch, chunk, nullcontext)
-        loss_of(**model.score(cached.images, cached.texts, batch)).backward()
+        loss_of(**model.score_blocks(cached.images, cached.texts, batch)).backward()
         cached.carry_on()
 
     return {

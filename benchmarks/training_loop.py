@@ -120,7 +120,7 @@ def run(options: list[str]) -> tuple[int, list[dict[str, Any]], dict[str, float]
     clock(model.RetrievalModel, "encode_images", "images: encoder, projection")
     clock(model.RetrievalModel, "encode_texts", "texts: encoder, projection")
     clock(model, "generate_negatives", "generated negatives")
-    clock(model.RetrievalModel, "score", "scores")
+    clock(model.RetrievalModel, "score_blocks", "scores")
     clock(AsymmetryLoss, "forward", "loss")
     clock(Accelerator, "backward", "backward")
     clock(Accelerator, "clip_grad_norm_", "checks, clipping, optimizer")

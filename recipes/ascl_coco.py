@@ -40,6 +40,7 @@ from ascl_plugin.asymmetry import AsymmetryCollator, TextEdits
 from ascl_plugin.asymmetry.captions.text_edits import NEGATIVE_EDITS, POSITIVE_EDITS
 from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.disk import write_json
+from ascl_plugin.metrics.result_row import SplitResults
 from ascl_plugin.report.terminal import print_results
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs, image_inputs
@@ -48,6 +49,7 @@ from ascl_plugin.retrieval.views import MirroredRows
 from ascl_plugin.scoring.matrix_file import write_matrix
 from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.input_statistics import fit_input_norm
+from ascl_plugin.training.model_card import write_card
 from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.resolve import Resolved, resolve
 from ascl_plugin.training.setup import (
@@ -197,6 +199,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     results = {"seed": train.seed, "best": trainer.best, "command": " ".join(sys.argv)}
     if train.skip_bad_batches:
         results["skipped_steps"] = trainer.bad_batches.steps
+    tested: dict[str, SplitResults] = {}
     for split in ("val", "test"):
         if split in tables:
             rows = tables[split]
@@ -207,11 +210,19 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
                 write_matrix(folder / f"scores_{split}.npy", sim)
             found = evaluator.evaluate(rows, rerank, sim=sim)
             results[split] = found.to_dict()
+            tested[split] = found
             title = f"{split}: {len(rows)} images, seed {train.seed}, single model"
             if accelerator.is_main_process:
                 print_results(found, title)
     if accelerator.is_main_process:
         write_json(folder / "metrics.json", results)
+        source, about = data.train_stream or data.data_root, options.model
+        parts = {"images": about.image_encoder, "texts": about.text_encoder, "fusion": about.fusion}
+        named = {part: component.name for part, component in parts.items()}
+        write_card(
+            folder / "best", folder.name, named, source or "drawn scenes",
+            {name: len(rows) for name, rows in tables.items()}, train.seed, sys.argv, tested,
+        )  # fmt: skip
     say(f"results and model in {folder}")
     accelerator.end_training()
     return 0

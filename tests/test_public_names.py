@@ -14,7 +14,11 @@ FUNCTIONS = (
 
 def test_dir_lists_what_a_user_needs_and_nothing_else():
     found = dir(ascl_plugin)
-    assert found == sorted(found) and set(found) == {*ascl_plugin.__all__, "RetrievalModel"}
+    assert found == sorted(found) and set(found) == {
+        *ascl_plugin.__all__,
+        "Gallery",
+        "RetrievalModel",
+    }
     assert not {"Any", "TYPE_CHECKING", "disk", "annotations"} & set(found)
 
 

@@ -103,7 +103,7 @@ class ClipRegions(TransformersEncoder):
         self.region_dim, self.pooled_dim = self._probe(pixels)
 
     def _load(self) -> nn.Module:
-        return _load_half(self.source, IMAGE)
+        return load_half(self.source, IMAGE)
 
     def _prune(self) -> None:
         _drop_other_half(self.model, IMAGE)
@@ -172,7 +172,7 @@ class ClipWords(TransformersWords):
         (self.word_dim,) = self._probe(**self.tokenize(["a"]))
 
     def _load(self) -> nn.Module:
-        return _load_half(self.source, TEXT)
+        return load_half(self.source, TEXT)
 
     def _prune(self) -> None:
         _drop_other_half(self.model, TEXT)
@@ -211,7 +211,7 @@ class ClipWords(TransformersWords):
         return output.last_hidden_state, output.pooler_output
 
 
-def _load_half(source: str, parts: tuple[str, ...]) -> nn.Module:
+def load_half(source: str, parts: tuple[str, ...]) -> nn.Module:
     """Load the model at `source`, all weights of the half whose names begin with `parts`."""
     config = AutoConfig.from_pretrained(source)
     if config.model_type == "siglip2":

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.experiments.plan import Settings
 from ascl_plugin.experiments.study import Study
-from ascl_plugin.metrics.statistics import Spread, over_seeds
+from ascl_plugin.metrics.protocols import QueryResults, query_results
+from ascl_plugin.metrics.statistics import Spread, over_seeds, paired_test
 from ascl_plugin.report.document import Figure, Section
 from ascl_plugin.report.plots import save
 from ascl_plugin.report.table import Cell, Table, result_cells, spread_cells
@@ -25,15 +27,40 @@ _ASYMMETRY_NOTE = (
 
 
 def main_results(study: Study, settings: Settings) -> Section:
-    """Return each model before and after re-ranking (Table 1 of both papers).
+    """Return each model before and after re-ranking (Table 1 of both papers), and what differs.
 
     Args:
         study: the trained models.
-        settings: `models`; default all.
+        settings: `models`, the one that others are held against first; default all.
     """
-    names = {name: name for name in study.plan.models_of("main")}
+    models = study.plan.models_of("main")
+    names = {name: name for name in models}
     table, notes = scoreboard(study, names, "Main results", ("initial", "reranked"))
-    return Section("Main results", tables=[table], notes=notes)
+    if len(models) == 1:
+        return Section("Main results", tables=[table], notes=notes)
+    return Section("Main results", tables=[table, differences(study, models)], notes=notes)
+
+
+def differences(study: Study, models: Sequence[str]) -> Table:
+    """Return differences of Rsum from the first model, with intervals by paired bootstrap."""
+    _, owners = caption_to_image(study.rows())
+
+    def queries(model: str) -> list[QueryResults]:
+        return [query_results(study.scores(model, seed), owners) for seed in study.seeds]
+
+    first, rows = queries(models[0]), list[dict[str, Cell]]()
+    for model in models[1:]:
+        found = paired_test(first, queries(model))["rsum"]
+        interval = f"{found.low:+.1f} to {found.high:+.1f}"
+        rows.append({
+            "model": model, "Rsum": f"{found.value:+.1f}", "95 % interval": interval,
+            "p": f"{found.p_value:.4f}",
+        })  # fmt: skip
+    return Table(
+        f"Rsum less that of {models[0]}, means over the seeds; paired bootstrap and randomisation "
+        "over the images",
+        rows,
+    )
 
 
 def ablations(study: Study, settings: Settings) -> Section:

@@ -100,21 +100,31 @@ class Study:
         # the plan named its components, so they have been imported to train it
         loaded = RetrievalModel.from_pretrained(str(folder / "best"), allow_import=True).eval()
         loaded.to("cuda" if torch.cuda.is_available() and not options["cpu"] else "cpu")
-        cache = Path(options["cache_dir"]).expanduser() if options["cache_images"] else None
+        cache = Path(options["cache_dir"]).expanduser()
         files = options["region_files"], options["pooled_files"]
-        images = image_inputs(loaded.image_encoder, cache, *files)
+        of_images = cache if options["cache_images"] else None
+        images = image_inputs(loaded.image_encoder, of_images, *files)
         rows = self.rows()
         images.prepare(cast(Sequence[Row], rows), options["eval_batch_size"], progress=True)
         if options.get("average_views"):
             images.prepare(MirroredRows(rows), options["eval_batch_size"], progress=True)
         evaluator = Evaluator(
-            loaded, images, TextInputs(loaded.text_encoder, lexical=loaded.lexical_ids),
+            loaded, images,
+            TextInputs(
+                loaded.text_encoder, cache if options["cache_texts"] else None,
+                lexical=loaded.lexical_ids,
+            ),
             options["eval_batch_size"], average_views=options.get("average_views", False),
         )  # fmt: skip
         texts, owners = caption_to_image(rows)
-        scores = np.load(folder / f"scores_{self.split}.npy", mmap_mode="c", allow_pickle=False)
-        sim = torch.from_numpy(scores)
+        sim = self.scores(model, seed)
         return Trained(seed, options, loaded, evaluator, rows, texts, owners, sim)
+
+    def scores(self, model: str, seed: int) -> Tensor:
+        """Return the scores (I, T) of a model, mapped from disk; train it if need be."""
+        self.runs.train([(model, seed)])
+        path = self.runs.path(model, seed) / f"scores_{self.split}.npy"
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
     def rows(self) -> Rows:
         """Return the split; nothing is trained for it."""

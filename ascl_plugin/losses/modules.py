@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ascl_plugin.losses.functional import asymmetry_loss
@@ -163,6 +165,7 @@ class AsymmetryLoss(_BlockLoss):
         self.focal = focal
         self.negative_weight = negative_weight
         self.reduction = reduction
+        self._looked = False
 
     def forward(
         self,
@@ -181,8 +184,26 @@ class AsymmetryLoss(_BlockLoss):
             options["temperature"] = temperature
         elif isinstance(self.temperature, LearnedTemperature):
             options["temperature"] = self.temperature()
+        else:
+            self._look_at(sim)
         blocks = sim, negative_sim, positive_sim, positive_negative_sim
         return asymmetry_loss(*blocks, targets=targets, ignore=ignore, **options)
+
+    def _look_at(self, sim: Tensor) -> None:
+        """Warn, at the first call alone, of scores that seem to be scaled already."""
+        known = isinstance(self.temperature, float) and self.temperature < 0.5
+        if self._looked or not known or self.form == "sigmoid":
+            return
+        self._looked = True
+        if not torch.compiler.is_compiling() and sim.numel():
+            highest = sim.detach().abs().max().item()
+            if highest > 5:
+                warnings.warn(
+                    f"scores reach {highest:.3g}, and the loss divides them by its temperature, "
+                    f"{self.temperature}: it expects cosines. For logits that are scaled already "
+                    "set temperature=1.0",
+                    stacklevel=3,
+                )
 
     if TYPE_CHECKING:
         __call__ = forward

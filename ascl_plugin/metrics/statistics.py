@@ -60,8 +60,8 @@ def confidence_intervals(
 
 
 def paired_test(
-    first: QueryResults,
-    second: QueryResults,
+    first: QueryResults | Sequence[QueryResults],
+    second: QueryResults | Sequence[QueryResults],
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -74,7 +74,8 @@ def paired_test(
     never 0. The interval is that of the paired bootstrap.
 
     Args:
-        first, second: of `query_results`, of the same data under the same protocol.
+        first, second: of `query_results`, of the same data under the same protocol; of several
+            seeds each, it is their means that are compared, and chance is that of the images.
         level, resamples, seed: as in `confidence_intervals`.
 
     Returns:
@@ -85,22 +86,26 @@ def paired_test(
         ValueError: runs on different data or protocols; as `confidence_intervals`.
     """
     _check(level, resamples)
-    if not (
-        np.array_equal(first.caption_to_image, second.caption_to_image)
-        and np.array_equal(first.fold, second.fold)
+    runs = [[x] if isinstance(x, QueryResults) else list(x) for x in (first, second)]
+    one = runs[0][0]
+    if not all(
+        np.array_equal(one.caption_to_image, other.caption_to_image)
+        and np.array_equal(one.fold, other.fold)
+        for other in (*runs[0], *runs[1])
     ):
         raise ValueError(
-            "the two runs are not of the same data and protocol: caption_to_image or folds differ"
+            "the runs are not of the same data and protocol: caption_to_image or folds differ"
         )
-    change = _contributions(second) - _contributions(first)
-    shares = change / _fold_sizes(first)[first.fold] / (first.fold.max() + 1)
+    before, after = (np.mean([_contributions(run) for run in each], axis=0) for each in runs)
+    change = after - before
+    shares = change / _fold_sizes(one)[one.fold] / (one.fold.max() + 1)
     rng = np.random.default_rng(seed)
     swapped = [
         (2.0 * rng.integers(0, 2, (count, len(shares))) - 1) @ shares
         for count in _chunks(resamples)
     ]
     by_chance = _named(np.concatenate(swapped))
-    drawn = _named(_resampled(first, change, resamples, seed))
+    drawn = _named(_resampled(one, change, resamples, seed))
     result = {}
     for name, (value,) in _named(shares.sum(axis=0, keepdims=True)).items():
         bar = abs(value) - 1e-9  # the same terms, summed in another order

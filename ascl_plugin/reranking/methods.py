@@ -77,7 +77,7 @@ def rerank(
     ================  ==================================================================
     bidirectional     k=20, reverse_k, text_neighbors=1, text_embeddings, mix=0, caption_groups
     inverted_softmax  temperature=.05, bank_i2t, bank_t2i
-    dual_softmax      temperature=.05
+    dual_softmax      temperature=.05, bank_i2t, bank_t2i
     csls              neighbors=10, bank_i2t, bank_t2i
     qb_norm           temperature=.05, activation_k=1, bank_i2t, bank_t2i
     nnn               alpha=.75, neighbors=16, bank_i2t, bank_t2i

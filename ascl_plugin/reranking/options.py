@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, Protocol, TypedDict
 
@@ -64,13 +64,13 @@ _AXES = {
 ARRAYS = (*_AXES, "caption_groups")
 
 
-def options_of(method: Method) -> dict[str, Any]:
-    """Return the options of a method and their defaults, in the order of its signature."""
+def options_of(method: Callable[..., object]) -> dict[str, Any]:
+    """Return the keyword-only arguments of a method or correction and their defaults, in order."""
     parameters = inspect.signature(method).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def check_known(name: str, method: Method, given: Iterable[str]) -> None:
+def check_known(name: str, method: Callable[..., object], given: Iterable[str]) -> None:
     """Raise TypeError, with the method's options, at an option that it does not have."""
     known = options_of(method)
     for option in given:

@@ -22,7 +22,8 @@ from ascl_plugin.reranking.neighbors import ROW as ORACLE_ROW
 from ascl_plugin.retrieval.asymmetry_benchmark import VARIANTS, asymmetry_benchmark
 from ascl_plugin.retrieval.audit import SplitAudit
 from ascl_plugin.retrieval.inputs import BatchImages, TextInputs
-from ascl_plugin.retrieval.model import RetrievalModel, to_inputs
+from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.raw_features import to_inputs
 from ascl_plugin.retrieval.views import MirroredRows
 from ascl_plugin.scoring.blocks import device_of
 from ascl_plugin.scoring.matrix import score_matrix
@@ -81,8 +82,10 @@ class Evaluator:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Return the features of the texts."""
-        parts = []
+        """Return the features of the texts; those that the cache of texts lacks are added to it."""
+        store, parts = self.texts.store, []
+        if store is not None and (new := [text for text in texts if text not in store]):
+            self.texts.prepare(new, self.batch_size, progress=self.progress)
         for start in range(0, len(texts), self.batch_size):
             inputs = self.texts(texts[start : start + self.batch_size])
             parts.append(self.model.encode_texts(to_inputs(inputs, self.device)))

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ascl_plugin import registry
 from ascl_plugin.asymmetry.embedding import generate_negatives
-from ascl_plugin.disk import check_sums
 from ascl_plugin.distributed import gather, gather_features
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate, concatenate_places
 from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.fusion.pooled import PooledSimilarity, unit
 from ascl_plugin.interfaces import ComponentSpec, ImageEncoder, Scorer, TextEncoder
 from ascl_plugin.retrieval.balanced_scores import BALANCED, balanced_scores
+from ascl_plugin.retrieval.embed import (
+    Picture,
+    Ranked,
+    best,
+    embed_images,
+    embed_texts,
+    evaluating,
+)
 from ascl_plugin.retrieval.hard_pairs import (
     HardPairs,
     check_scorer,
@@ -28,33 +34,18 @@ from ascl_plugin.retrieval.hard_pairs import (
 )
 from ascl_plugin.retrieval.input_norm import INPUT_NORMS, InputNorm, fit
 from ascl_plugin.retrieval.lexical import LEXICAL, BagOfWords, LatentSemantics
+from ascl_plugin.retrieval.raw_features import TEXT_INPUTS, raw_images, raw_texts, to_inputs
+from ascl_plugin.retrieval.saved import SavedModel
 from ascl_plugin.retrieval.text_pool import TEXT_POOLS, TextPool
+from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.shares import shares
-
-try:
-    from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
-except ImportError as error:
-    raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
 
 NORMS = ("layer", "l2", "none")
 PROJECTIONS = ("linear", "none")
-WEIGHTS = "model.safetensors"
-HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
-TEXT_INPUTS = (
-    "input_ids", "attention_mask", "words", "word_mask", "pooled_words", "lexical_ids",
-)  # fmt: skip
 TEXTS = ("", "negative_", "positive_", "positive_negative_")  # prefixes of a batch's texts
 
 
-class RetrievalModel(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="ascl_plugin",
-    tags=["image-text-retrieval"],
-    license="apache-2.0",
-):
+class RetrievalModel(SavedModel):
     """Encoders, projections to the joint width, and a fusion head that scores pairs.
 
     Every option is JSON. `save_pretrained` writes everything that `from_pretrained` needs except
@@ -179,7 +170,7 @@ class RetrievalModel(
 
     def encode_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
         """Return features of N images from `pixel_values`, or cached `regions` and `pooled`."""
-        return self._encode_raw_images(self._raw_images(batch), not self.wholes_only)
+        return self._encode_raw_images(raw_images(self.image_encoder, batch), not self.wholes_only)
 
     def _encode_raw_images(self, raw: ImageFeatures, with_regions: bool) -> ImageFeatures:
         assert raw.pooled is not None
@@ -216,7 +207,7 @@ class RetrievalModel(
             ValueError: a model with `lexical` got no `lexical_ids`.
         """
         ids = batch.get(f"{prefix}lexical_ids")
-        return self._encode_raw(self._raw_texts(batch, prefix), ids)
+        return self._encode_raw(raw_texts(self.text_encoder, batch, prefix), ids)
 
     def _encode_raw(
         self, raw: TextFeatures, lexical_ids: Tensor | None, with_words: bool = True
@@ -298,32 +289,16 @@ class RetrievalModel(
         """Return raw vectors (any, D) by the names of `input_norms`."""
         batch, found = to_inputs(batch, self.region_projection.weight.device), {}
         if "pooled" in self.input_norms and ("pooled" in batch or "pixel_values" in batch):
-            image = self._raw_images(batch)
+            image = raw_images(self.image_encoder, batch)
             assert image.pooled is not None
             found = {"region": _real(image.regions, image.mask), "pooled": image.pooled}
         texts = self.input_norms.keys() & {"word", "text"}
         if texts and any(key in batch for key in TEXT_INPUTS):
-            text = self._raw_texts(batch)
+            text = raw_texts(self.text_encoder, batch)
             found["word"] = _real(text.words, text.mask)
             if self.text_pool is not None:
                 found["text"] = self._pooled_text(text, batch.get("lexical_ids"))
         return {name: vectors for name, vectors in found.items() if name in self.input_norms}
-
-    def _raw_images(self, batch: dict[str, Tensor]) -> ImageFeatures:
-        if "regions" in batch:
-            return ImageFeatures(batch["regions"], batch.get("region_mask"), batch["pooled"])
-        if "pooled" in batch:
-            return ImageFeatures(batch["pooled"].unsqueeze(1), None, batch["pooled"])
-        return self.image_encoder(batch["pixel_values"])
-
-    def _raw_texts(self, batch: dict[str, Tensor], prefix: str = "") -> TextFeatures:
-        pooled = batch.get(f"{prefix}pooled_words")
-        if f"{prefix}words" in batch:
-            return TextFeatures(batch[f"{prefix}words"], batch[f"{prefix}word_mask"], pooled)
-        if pooled is not None:
-            return TextFeatures(pooled.unsqueeze(1), None, pooled)
-        ids, mask = batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
-        return self.text_encoder(ids, mask)
 
     def _norm_inputs(self, name: str, x: Tensor) -> Tensor:
         return self.input_norms[name](x) if name in self.input_norms else x
@@ -358,7 +333,7 @@ class RetrievalModel(
         if hard_pairs is not None and not align:
             blocks = self._score_hard(batch, hard_pairs)
         else:
-            blocks = self.score(*self.encode(batch), batch, negatives, strength, align)
+            blocks = self.score_blocks(*self.encode(batch), batch, negatives, strength, align)
         return blocks | self.score_balanced(batch, align)
 
     def score_balanced(self, batch: dict[str, Tensor], align: bool) -> dict[str, Tensor]:
@@ -374,7 +349,7 @@ class RetrievalModel(
         """Return the features of images, and of each kind in `TEXTS` that the batch has."""
         images = self.encode_images(batch)
         there = [p for p in TEXTS if any(f"{p}{key}" in batch for key in TEXT_INPUTS)]
-        raw = {prefix: self._raw_texts(batch, prefix) for prefix in there}
+        raw = {prefix: raw_texts(self.text_encoder, batch, prefix) for prefix in there}
         return images, self._encode_kinds(raw, batch)
 
     def _encode_kinds(
@@ -395,9 +370,12 @@ class RetrievalModel(
 
     def _score_hard(self, batch: dict[str, Tensor], chosen: HardPairs) -> dict[str, Tensor]:
         scorer = check_scorer(self.fusion)
-        raw = self._raw_images(batch)
+        raw = raw_images(self.image_encoder, batch)
         wholes = self._encode_raw_images(raw, with_regions=False)
-        captions, ids = self._pooled_once(self._raw_texts(batch)), batch.get("lexical_ids")
+        captions, ids = (
+            self._pooled_once(raw_texts(self.text_encoder, batch)),
+            batch.get("lexical_ids"),
+        )
         texts = self._encode_kinds({"": captions}, batch, with_words=self.text_pool is None)
         blocks = {
             f"{prefix}sim": gather(scorer.plain_scores(wholes, gather_features(of_kind)))
@@ -425,7 +403,70 @@ class RetrievalModel(
         index = batch["image_of_text"]
         return gather(index + shares("own", images, index.device).own.start)
 
+    def embed_images(
+        self, images: Sequence[Picture], batch_size: int = 32, progress: bool = False
+    ) -> ImageFeatures:
+        """Return features of N pictures, for `score`, on the CPU; dropout is off.
+
+        Args:
+            images: paths, PIL images, or uint8 arrays (height, width, 3) or (height, width).
+            batch_size: pictures encoded at once.
+            progress: show a bar.
+
+        Raises:
+            FileNotFoundError, ValueError: a picture that is not there or does not decode; the
+                message names it.
+            TypeError: something else than a picture.
+        """
+        return embed_images(self, images, batch_size, progress)
+
+    def embed_texts(
+        self, texts: Sequence[str], batch_size: int = 64, progress: bool = False
+    ) -> TextFeatures:
+        """Return features of N texts, for `score`, on the CPU; dropout is off."""
+        return embed_texts(self, texts, batch_size, progress)
+
     def score(
+        self, images: ImageFeatures | Sequence[Picture], texts: TextFeatures | Sequence[str]
+    ) -> Tensor:
+        """Return scores (I, T), on the CPU, of pictures and texts, or of their features."""
+        if not isinstance(images, ImageFeatures):
+            images = self.embed_images(images)
+        if not isinstance(texts, TextFeatures):
+            texts = self.embed_texts(texts)
+        with evaluating(self):
+            return score_matrix(self, images, texts)
+
+    def rank(
+        self,
+        query: str | Picture,
+        documents: Sequence[str] | Sequence[Picture],
+        top_k: int | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> list[Ranked]:
+        """Return `{"corpus_id", "score"}` of the best documents, the highest score first.
+
+        The convention of sentence-transformers' `CrossEncoder.rank`, in both directions.
+
+        Args:
+            query: a text, to rank pictures by; or a picture, to rank texts by. A string is a text:
+                give the path of a picture as a `Path`.
+            documents: pictures, or texts. `corpus_id` is the place in them.
+            top_k: number of results; None: all.
+            batch_size, progress: see `embed_images`.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if isinstance(query, str):
+            found = self.embed_images(cast(Sequence[Picture], documents), batch_size, progress)
+            scores = self.score(found, [query])[:, 0]
+        else:
+            texts = self.embed_texts(cast(Sequence[str], documents), batch_size, progress)
+            scores = self.score([query], texts)[0]
+        return best(scores, top_k)
+
+    def score_blocks(
         self,
         images: ImageFeatures,
         texts: dict[str, TextFeatures],
@@ -461,100 +502,6 @@ class RetrievalModel(
             return nn.functional.layer_norm(x, x.shape[-1:])
         return unit(x) if self.feature_norm == "l2" else x
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """Return the state dict without frozen encoders. Collective under FSDP2."""
-        left_out = tuple(
-            f"{name}." for name in ("image_encoder", "text_encoder") if getattr(self, name).frozen
-        )
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith(left_out or "\0")}
-        return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
-
-    def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Load the output of `trained_state`.
-
-        Raises:
-            ValueError: names or shapes that are not this model's; the message names the first.
-        """
-        own = self.trained_state()
-        for name in sorted(own.keys() ^ state.keys()):
-            where = "the file lacks" if name in own else "the model does not know"
-            raise ValueError(f"weights do not fit the model: {where} {name!r}")
-        for name, value in own.items():
-            if value.shape != state[name].shape:
-                raise ValueError(
-                    f"weights do not fit the model: {name!r} is {tuple(state[name].shape)} in the "
-                    f"file and {tuple(value.shape)} in the model"
-                )
-        self.load_state_dict(state, strict=False)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        state = {k: v.detach().cpu().contiguous() for k, v in self.trained_state().items()}
-        save_file(state, Path(save_directory) / WEIGHTS, metadata={"format": "pt"})
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        allow_import: bool = False,
-        **options: Any,
-    ) -> RetrievalModel:
-        """Return the model that `save_pretrained` wrote, in evaluation mode.
-
-        None of its code is executed. Its `config.json` may name components that are ours,
-        registered, or entry points of installed packages; their own options may name pretrained
-        weights, which their libraries download and load.
-
-        Args:
-            pretrained_model_name_or_path: folder, or hub id.
-            allow_import: also import components named by dotted path, ``package.module:Name``,
-                which runs that code. Only for a model whose source you trust.
-            options: options of `PyTorchModelHubMixin.from_pretrained`; or options of the model,
-                which replace those in `config.json`.
-
-        Raises:
-            OSError: not found, or the hub does not answer.
-            ImportError: a component whose package is not installed.
-            ValueError: a dotted path without `allow_import`; a damaged file, or one that differs
-                from `SHA256SUMS` beside it; options or weights that make no model. The message
-                names the folder.
-        """
-        source = pretrained_model_name_or_path
-        try:
-            check_sums(Path(source))
-            return super().from_pretrained(source, allow_import=allow_import, **options)
-        except (OSError, ImportError):
-            raise
-        except SafetensorError as error:
-            raise ValueError(f"{source}: {WEIGHTS} is damaged ({error})") from error
-        except Exception as error:
-            raise ValueError(f"{source}: {error}") from error
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        map_location: str = "cpu",
-        allow_import: bool = False,
-        **options: Any,
-    ) -> RetrievalModel:
-        for kind in ("image_encoder", "text_encoder", "fusion"):
-            found = options.get(kind)
-            if found is None and kind != "fusion":
-                raise ValueError(f"config.json names no {kind}")
-            if not isinstance(found, dict | None):
-                raise ValueError(f"config.json: {kind} is {repr(found)[:80]}, expected options")
-            if not allow_import:
-                registry.refuse_import(kind, (found or {}).get("name", ""), "config.json")
-        download = {name: options.pop(name) for name in HUB}
-        with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
-            model = cls(**options)
-        local = Path(model_id).is_dir()
-        file = Path(model_id, WEIGHTS) if local else hf_hub_download(model_id, WEIGHTS, **download)
-        model.load_trained_state(load_file(file, device=str(map_location)))
-        return model.eval()
-
 
 def _build(kind: str, spec: ComponentSpec) -> Any:
     options = dict(spec)
@@ -585,13 +532,3 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """Return the numbers of (trained, frozen) parameters."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return trained, sum(p.numel() for p in model.parameters()) - trained
-
-
-@torch.no_grad()
-def to_inputs(batch: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
-    """Move a batch to a device, except seeds and row numbers."""
-    stay = ("row", "caption_index")
-    return {
-        k: v if k in stay or k.endswith("noise_seed") else v.to(device, non_blocking=True)
-        for k, v in batch.items()
-    }

@@ -11,7 +11,7 @@ from torch import nn
 
 from ascl_plugin.retrieval.balanced_scores import balanced_loss
 from ascl_plugin.retrieval.hard_pairs import HardPairs
-from ascl_plugin.retrieval.model import to_inputs
+from ascl_plugin.retrieval.raw_features import to_inputs
 from ascl_plugin.training.batches import Batch
 from ascl_plugin.training.gradient_cache import CachedEncoding, average_gradients
 from ascl_plugin.training.nonfinite import BadBatches
@@ -81,7 +81,7 @@ class Step:
             if cached is None:
                 blocks = self.engine.model(inputs, *scoring, hard_pairs)
             else:
-                blocks = model.score(cached.images, cached.texts, inputs, *scoring)
+                blocks = model.score_blocks(cached.images, cached.texts, inputs, *scoring)
                 blocks |= model.score_balanced(inputs, align)
             hard, balanced = blocks.pop("hard_sim", None), blocks.pop("balanced_sim", None)
             loss = self.loss(**blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -231,3 +232,16 @@ def test_rounding_does_not_decide_a_tie():
     values = [asymmetry_loss(sim, tie + off).item() for off in (-3e-7, 0, 3e-7)]
     assert values[0] == pytest.approx(values[2], abs=1e-4)
     assert values[1] > asymmetry_loss(sim, tie + 1e-3).item() + 0.1  # beaten: it leaves the sum
+
+
+def test_scores_that_are_scaled_already_are_warned_of_once():
+    logits = 100 * torch.eye(3)
+    loss = AsymmetryLoss()
+    with pytest.warns(UserWarning, match=r"scores reach 100, .* set temperature=1.0"):
+        loss(logits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(logits)
+        AsymmetryLoss(temperature=1.0)(logits)
+        AsymmetryLoss()(logits, temperature=torch.tensor(1.0))
+        AsymmetryLoss()(torch.eye(3))

@@ -129,6 +129,23 @@ def test_a_run_against_itself_and_against_a_better_one():
     assert found["t2i_r1"].p_value == 1
 
 
+def test_means_of_seeds_are_compared():
+    """One image more of four found at rank 1, by one seed of two: 25 / 2 points."""
+    owners, zeros = np.arange(4), np.zeros(4)
+
+    def seed(i2t):
+        return QueryResults(np.array(i2t), np.full(4, 99), zeros, zeros, owners, zeros.astype(int))
+
+    first = [seed([1, 1, 20, 20]), seed([1, 20, 20, 20])]
+    second = [seed([1, 1, 1, 20]), seed([1, 20, 20, 20])]
+    found = paired_test(first, second, resamples=500)["i2t_r1"]
+    assert found.value == pytest.approx(12.5)
+    assert (found.low, found.high) == (0, pytest.approx(37.5))  # drawn 0 to 3 times of 4
+    assert paired_test(first, first, resamples=50)["rsum"].value == 0
+    with pytest.raises(ValueError, match="not of the same data"):
+        paired_test([run(), run()], [run(), run(captions=4)])
+
+
 def test_runs_of_other_data_cannot_be_paired():
     with pytest.raises(ValueError, match="not of the same data and protocol"):
         paired_test(run(), run(captions=4))

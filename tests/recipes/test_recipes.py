@@ -74,6 +74,10 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
         assert 0 <= results["initial"].metrics["rsum"] <= 600
         assert f"{split}: 12 images, seed 0, single model" in output
     assert metrics["val"]["rows"][0]["metrics"]["rsum"] == metrics["best"]["rsum"]
+    card = (folder / "best" / "README.md").read_text()
+    assert (
+        "images grid, texts transformer, fusion cross_modal" in card and "train 32 images" in card
+    )
     assert "| initial" in output and "| reranked" in output and "asym1_richer" in output
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and scenes.yaml's

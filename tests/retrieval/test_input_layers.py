@@ -14,10 +14,12 @@ pytest.importorskip("huggingface_hub", reason="extra `recipes`")
 from ascl_plugin import registry
 from ascl_plugin.features import TextFeatures, whole_texts
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.input_norm import InputNorm, Moments
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.lexical import BagOfWords, LatentSemantics, vocabulary_of
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.retrieval.raw_features import raw_texts
 from ascl_plugin.retrieval.text_pool import ANGLES, TextPool
 
 WORDS = torch.tensor([[[1.0, 6], [3, 2], [9, 9]], [[9, 9], [9, 9], [9, 9]]])
@@ -258,7 +260,7 @@ def test_lexical_ids_come_with_texts(make, tmp_path):
     assert batch["lexical_ids"].tolist() == [[1], [2]]
     texts = model.encode_texts(batch)
     bags = model.lexical(batch["lexical_ids"])
-    without = model.text_projection(model.text_pool(model._raw_texts(batch)))
+    without = model.text_projection(model.text_pool(raw_texts(model.text_encoder, batch)))
     torch.testing.assert_close(texts.pooled, without + bags)
     positives = {f"positive_{k}": v for k, v in batch.items()}
     assert torch.equal(model.encode_texts(positives, "positive_").pooled, texts.pooled)
@@ -307,3 +309,19 @@ def test_words_pooled_before_give_the_same_scores(make, tmp_path, fusion):
         assert set(batch) == read
         torch.testing.assert_close(model(batch)["sim"], wanted)
     assert make(text_pool="gpo").pool_words is None  # it learns
+
+
+def test_an_evaluator_adds_to_the_cache_what_it_lacks(make, tmp_path):
+    """The same features as without a cache, which holds 16 bits; each text is encoded once."""
+    close = {"atol": 1e-3, "rtol": 1e-3}
+    model = make(text_pool="mean").eval()
+    plain = Evaluator(model, None, TextInputs(model.text_encoder))
+    cached = Evaluator(model, None, TextInputs(model.text_encoder, tmp_path))
+    texts = ["a b", "c d e", "e", "a b"]
+    wanted = plain.encode_texts(texts)
+    torch.testing.assert_close(cached.encode_texts(texts).pooled, wanted.pooled, **close)
+    calls = []
+    model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    again = cached.encode_texts(texts[::-1]).pooled.flip(0)
+    torch.testing.assert_close(again, wanted.pooled, **close)
+    assert not calls

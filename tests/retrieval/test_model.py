@@ -19,7 +19,8 @@ from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.losses import AsymmetryLoss
 from ascl_plugin.retrieval.audit import audit
 from ascl_plugin.retrieval.encoders import GridEncoder
-from ascl_plugin.retrieval.model import RetrievalModel, parameter_counts, to_inputs
+from ascl_plugin.retrieval.model import RetrievalModel, parameter_counts
+from ascl_plugin.retrieval.raw_features import to_inputs
 from ascl_plugin.scoring.matrix import score_matrix
 
 GRID = {"name": "grid", "width": 8, "grid": 2}

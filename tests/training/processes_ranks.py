@@ -195,7 +195,9 @@ def gradients(
             with wrapped.no_sync() if ranks and not last else nullcontext():
                 if chunk:
                     cached = CachedEncoding(model, batch, chunk, nullcontext)
-                    blocks = model.score(cached.images, cached.texts, batch, negatives, **options)
+                    blocks = model.score_blocks(
+                        cached.images, cached.texts, batch, negatives, **options
+                    )
                 else:
                     blocks = wrapped(batch, negatives, **options)
                 pairs, hard = blocks.pop("balanced_sim", None), blocks.pop("hard_sim", None)

@@ -103,7 +103,7 @@ def test_dropout_drops_the_same_in_both_passes(trimmed):
         parts.append(model.encode({k: v[start : start + 3] for k, v in batch.items()}))
     images = concatenate([part[0] for part in parts])
     texts = {name: concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
-    blocks = model.score(images, texts, batch, "gaussian")
+    blocks = model.score_blocks(images, texts, batch, "gaussian")
     loss = AsymmetryLoss(0.1)(**blocks)
     loss.backward()
     values = {f"{k} 0": v.detach() for k, v in (blocks | {"loss": loss}).items()}

@@ -2,7 +2,8 @@
 
 The noises of `ascl_plugin.asymmetry.embedding` blur a caption; these edits add, exchange or remove
 one thing, as in Definitions 2 to 4 of the ACF-R+ paper. Only the captions tell the content of an
-image: a thing in none of them passes for absent, so some negatives are true of their image.
+image: a thing in none of them passes for absent, so some negatives are true of their image. A thing
+that is likely there all the same (`Naming`) is drawn less often, in proportion to that chance.
 
 Balanced: where an edit makes positives as well, truth and lie come from one and the same rule. The
 lie's phrase is drawn of another image just as the truth's is of this one, so that over a data set a
@@ -22,8 +23,10 @@ from ascl_plugin.asymmetry.captions.attributes import Attribute, exchanged, valu
 from ascl_plugin.asymmetry.captions.balanced import free_place
 from ascl_plugin.asymmetry.captions.edits import swapped_nouns, without_phrase
 from ascl_plugin.asymmetry.captions.mentions import Mention, ReadCaption, ReadImage
+from ascl_plugin.asymmetry.captions.naming import Naming
 from ascl_plugin.asymmetry.captions.objects import object_of
 from ascl_plugin.asymmetry.captions.reader import CaptionReader, ObjectOf
+from ascl_plugin.asymmetry.captions.relations import Relation, relations_of
 from ascl_plugin.asymmetry.captions.tagger import Phrase, Tagger
 
 #: Edits that make a text false; "mixed_text" draws one of the others.
@@ -52,8 +55,10 @@ class TextEdits:
     `insert`      a phrase that no caption of the     one of the image's other captions (two of
                   image names, added                  them name it), added
     `replace`     a phrase replaced by one that no    by another caption's phrase for the thing
-                  caption names; or an attribute, by
-                  one that none of them tells
+                  caption names; an attribute, by
+                  one that none of them tells; or a
+                  relation ("behind"), by its
+                  opposite
     `swap`        two nouns exchanged, or two         none
                   attributes
     `remove`      none                                a phrase left out
@@ -90,6 +95,14 @@ class TextEdits:
         self._offering = [image for image in self._images if image.offered]
         if not self._offering:
             raise ValueError(f"no caption of {len(captions)} images holds a phrase to insert")
+        self._naming = Naming(
+            [caption.content.objects for caption in image.captions] for image in self._images
+        )
+        self._relations: dict[int, list[Relation]] = defaultdict(list)
+        for image in self._images:
+            for caption in image.captions:
+                for relation in relations_of(caption.text):
+                    self._relations[relation.pair].append(relation)
         self._attributes: dict[tuple[str, str], list[Attribute]] = defaultdict(list)
         for image in self._images:
             for (told,) in single(image, False, self._is_person):
@@ -115,8 +128,8 @@ class TextEdits:
         image, own = self._image(captions), self._caption(text)
         found = self._swapped(image, own, rng) if edit == "swap" else None
         if found is None and edit != "insert":
-            makers = [self._replaced, self._described]
-            for maker in (makers[i] for i in rng.permutation(2)):
+            makers = [self._replaced, self._described, self._related]
+            for maker in (makers[i] for i in rng.permutation(3)):
                 found = found or maker(image, own, rng)
         return found or self._inserted(image, own, rng)
 
@@ -152,7 +165,9 @@ class TextEdits:
                 continue
             true = mine[rng.integers(len(mine))] if mine else None
             false = theirs[rng.integers(len(theirs))]
-            if image.lacks(false.new) and (true is None or _fit(true, false, other)):
+            if not image.lacks(false.new) or not (true is None or _fit(true, false, other)):
+                continue
+            if rng.random() >= self._naming.chance(false.new.thing, len(image.captions)):
                 return true, false
         return true, None
 
@@ -196,6 +211,18 @@ class TextEdits:
             for i in rng.integers(len(others), size=_TRIES) if others else ():
                 if others[i].values.isdisjoint(said):
                     return exchanged(own.text, {one.attribute: others[i].word})
+        return None
+
+    def _related(self, image: ReadImage, own: ReadCaption, rng: np.random.Generator) -> str | None:
+        said = [one for caption in image.captions for one in relations_of(caption.text)]
+        found = relations_of(own.text)
+        for old in (found[i] for i in rng.permutation(len(found))):
+            others = self._relations.get(old.pair, [])
+            # one draw: a side takes the place of the other as often as captions have it
+            new = others[rng.integers(len(others))] if others else old
+            if old.excludes(new) and not any(one.excludes(old) for one in (*said, *found)):
+                word = new.word.capitalize() if own.text[old.start].isupper() else new.word
+                return own.text[: old.start] + word + own.text[old.end :]
         return None
 
     def _swapped(self, image: ReadImage, own: ReadCaption, rng: np.random.Generator) -> str | None:

@@ -28,12 +28,10 @@ CAPTIONS = [
 EDITS = TextEdits(CAPTIONS)
 
 
-def all_of(make, row, edit, text=None):
+def all_of(make, row, edit, text=None, captions=None):
     """Every text that 60 seeds give."""
-    return {
-        make(text or CAPTIONS[row][0], CAPTIONS[row], edit, np.random.default_rng(n))
-        for n in range(60)
-    }
+    captions = captions or CAPTIONS[row]
+    return {make(text or captions[0], captions, edit, np.random.default_rng(n)) for n in range(60)}
 
 
 def test_inserted_lies_by_hand():
@@ -77,6 +75,38 @@ def test_replaced_by_hand():
     assert "A man in a green shirt rides a brown horse on the beach ." in lies
     assert "A ball in a red shirt rides a brown horse on the beach ." in lies
     assert not any(said in " ".join(lies) for said in ("wine", "puppies", "women", "lamp"))
+
+
+def test_a_relation_by_its_opposite():
+    """ "Behind" is no lie where another caption says it; sides are drawn as captions have them."""
+    texts = [
+        ["Red ball in front of it", "red"], ["a ball behind a kite", "a ball in front of it"],
+        ["it is behind"], ["it is under a kite"], ["a lamp", "a lamp", "it"],
+    ]  # fmt: skip
+    edits = TextEdits(texts)
+
+    def lies(row):
+        return all_of(edits.negative, row, "replace", texts[row][0], texts[row])
+
+    assert "Red ball behind it" in lies(0)
+    assert "it is in front of" in lies(2)
+    assert not any("in front of a kite" in text for text in lies(1))
+    assert not any("above a kite" in text for text in lies(3))  # nobody says it
+
+
+def test_what_is_likely_there_is_seldom_a_lie():
+    """Kites are in 20 of 26 images, balls in 5, both in half of their captions.
+
+    By `Naming` a kite that four captions lack is there in 80 % all the same, a ball in 6 %: of 20
+    kites and 5 balls, 4.0 and 4.7 are left.
+    """
+    texts = [[f"a {thing}", f"a {thing}", "it", "it"] for thing in ["kite"] * 20 + ["ball"] * 5]
+    texts.append(["a man", "he", "he", "he"])
+    edits = TextEdits(texts)
+    lies = [
+        edits.negative("a man", texts[-1], "insert", np.random.default_rng(n)) for n in range(600)
+    ]
+    assert sum("kite" in text for text in lies) / 600 == pytest.approx(4.0 / 8.7, abs=0.05)
 
 
 def test_swapped_by_hand():

@@ -1,0 +1,133 @@
+"""A retrieval model in a folder or on a hub: options as JSON, and the weights that were trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ascl_plugin import registry
+from ascl_plugin.disk import check_sums
+from ascl_plugin.interfaces import ImageEncoder, TextEncoder
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+except ImportError as error:
+    raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
+
+WEIGHTS = "model.safetensors"
+HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
+
+
+class SavedModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="ascl_plugin",
+    tags=["image-text-retrieval"],
+    license="apache-2.0",
+):
+    """A model of two encoders that saves its options, and all weights but frozen encoders'."""
+
+    image_encoder: ImageEncoder
+    text_encoder: TextEncoder
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the state dict without frozen encoders. Collective under FSDP2."""
+        left_out = tuple(
+            f"{name}." for name in ("image_encoder", "text_encoder") if getattr(self, name).frozen
+        )
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(left_out or "\0")}
+        return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Load the output of `trained_state`.
+
+        Raises:
+            ValueError: names or shapes that are not this model's; the message names the first.
+        """
+        own = self.trained_state()
+        for name in sorted(own.keys() ^ state.keys()):
+            where = "the file lacks" if name in own else "the model does not know"
+            raise ValueError(f"weights do not fit the model: {where} {name!r}")
+        for name, value in own.items():
+            if value.shape != state[name].shape:
+                raise ValueError(
+                    f"weights do not fit the model: {name!r} is {tuple(state[name].shape)} in the "
+                    f"file and {tuple(value.shape)} in the model"
+                )
+        self.load_state_dict(state, strict=False)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {k: v.detach().cpu().contiguous() for k, v in self.trained_state().items()}
+        save_file(state, Path(save_directory) / WEIGHTS, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        allow_import: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Return the model that `save_pretrained` wrote, in evaluation mode.
+
+        None of its code is executed. Its `config.json` may name components that are ours,
+        registered, or entry points of installed packages; their own options may name pretrained
+        weights, which their libraries download and load.
+
+        Args:
+            pretrained_model_name_or_path: folder of a model, or of a run, whose best model it is;
+                or hub id.
+            allow_import: also import components named by dotted path, ``package.module:Name``,
+                which runs that code. Only for a model whose source you trust.
+            options: options of `PyTorchModelHubMixin.from_pretrained`; or options of the model,
+                which replace those in `config.json`.
+
+        Raises:
+            OSError: not found, or the hub does not answer.
+            ImportError: a component whose package is not installed.
+            ValueError: a dotted path without `allow_import`; a damaged file, or one that differs
+                from `SHA256SUMS` beside it; options or weights that make no model. The message
+                names the folder.
+        """
+        source = pretrained_model_name_or_path
+        if not Path(source, "config.json").exists() and Path(source, "best").is_dir():
+            source = Path(source, "best")
+        try:
+            check_sums(Path(source))
+            return super().from_pretrained(source, allow_import=allow_import, **options)
+        except (OSError, ImportError):
+            raise
+        except SafetensorError as error:
+            raise ValueError(f"{source}: {WEIGHTS} is damaged ({error})") from error
+        except Exception as error:
+            raise ValueError(f"{source}: {error}") from error
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        map_location: str = "cpu",
+        allow_import: bool = False,
+        **options: Any,
+    ) -> Self:
+        for kind in ("image_encoder", "text_encoder", "fusion"):
+            found = options.get(kind)
+            if found is None and kind != "fusion":
+                raise ValueError(f"config.json names no {kind}")
+            if not isinstance(found, dict | None):
+                raise ValueError(f"config.json: {kind} is {repr(found)[:80]}, expected options")
+            if not allow_import:
+                registry.refuse_import(kind, (found or {}).get("name", ""), "config.json")
+        download = {name: options.pop(name) for name in HUB}
+        with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
+            model = cls(**options)
+        local = Path(model_id).is_dir()
+        file = Path(model_id, WEIGHTS) if local else hf_hub_download(model_id, WEIGHTS, **download)
+        model.load_trained_state(load_file(file, device=str(map_location)))
+        return model.eval()
