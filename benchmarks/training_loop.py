@@ -140,8 +140,9 @@ def run(options: list[str]) -> tuple[int, list[dict[str, Any]], dict[str, float]
             code = measured("before the loop", lambda: recipe["main"](flags))
         except SystemExit as end:
             code = int(end.code or 0)
-        log = map(json.loads, (Path(folder) / "run" / "log.jsonl").read_text().splitlines())
-        steps = max(line["step"] for line in log)
+        log = Path(folder) / "run" / "log.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []  # stopped before the first
+        steps = max((json.loads(line)["step"] for line in lines), default=0)
         config = (Path(folder) / "run" / "config.yaml").read_text().splitlines()
     pairs = steps * next(int(x.split()[1]) for x in config if x.startswith("batch_size:"))
     whole = sum(SECONDS.values())
