@@ -34,7 +34,6 @@ from ascl_plugin.fusion.reference import cosine, fuse, score_pair
 KINDS = ("parameter-free", "projected")
 
 
-@torch.no_grad()
 def per_caption_loop(
     head: CrossModalFusion, images: ImageFeatures, texts: TextFeatures, with_global: bool
 ) -> Tensor:
@@ -78,22 +77,21 @@ def inputs(args: argparse.Namespace, **sizes: int) -> tuple[ImageFeatures, TextF
     """Draw features of unit length; captions of 8 to 20 words, or all of `words` if given."""
     s = {"images": args.images, "texts": args.texts, "regions": 36, "words": 0, "dim": args.dim}
     s |= sizes
-    g = torch.Generator().manual_seed(args.seed)
+    g = torch.Generator(args.device).manual_seed(args.seed)
+    draw = {"generator": g, "device": args.device}
 
     def unit(*shape: int) -> Tensor:
-        return functional.normalize(torch.randn(shape, generator=g), dim=-1)
+        return functional.normalize(torch.randn(shape, **draw), dim=-1)
 
-    lengths = torch.randint(8, 21, (s["texts"],), generator=g)
+    lengths = torch.randint(8, 21, (s["texts"],), **draw)
     if s["words"]:
-        lengths = torch.full((s["texts"],), s["words"])
+        lengths = torch.full_like(lengths, s["words"])
     longest = int(lengths.max())
     images = ImageFeatures(
         unit(s["images"], s["regions"], s["dim"]), None, unit(s["images"], s["dim"])
     )
-    texts = TextFeatures(
-        unit(s["texts"], longest, s["dim"]), torch.arange(longest) < lengths[:, None]
-    )
-    return images.to(args.device), texts.to(args.device)
+    real = torch.arange(longest, device=args.device) < lengths[:, None]
+    return images, TextFeatures(unit(s["texts"], longest, s["dim"]), real)
 
 
 def head_of(args: argparse.Namespace, kind: str, **options: float) -> CrossModalFusion:
@@ -119,9 +117,11 @@ def scoring(args: argparse.Namespace) -> None:
     for kind in KINDS:
         for with_global in (False, True):
             head = head_of(args, kind, local_weight=0.8 if with_global else 1.0)
-            per_caption_loop(head, images, texts[:8], with_global)  # warm
-            loop = seconds(lambda h=head, w=with_global: per_caption_loop(h, images, texts, w), 0)
             with torch.no_grad():
+                per_caption_loop(head, images, texts[:8], with_global)  # warm
+                loop = seconds(
+                    lambda h=head, w=with_global: per_caption_loop(h, images, texts, w), 0
+                )
                 sample = images[:2], texts[:16]
                 slow = seconds(lambda h=head, s=sample: h(*s, backend="reference"), 1) / 32 * pairs
                 rows = [

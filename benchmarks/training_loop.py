@@ -3,6 +3,7 @@
     python benchmarks/training_loop.py --num_threads 1                 # options of the recipe
     python benchmarks/training_loop.py --data_root DIR --config recipes/configs/NAME.yaml
     python benchmarks/training_loop.py --steps_only --max_steps 100    # no validation
+    python benchmarks/training_loop.py --steps_only --stop_after 60    # seconds of steps
 
 The recipe itself runs, in a folder that is removed again, with clocks around parts of it; on
 a GPU they measure what the CPU waits for. Stages inside another are taken off it, but all that
@@ -12,9 +13,12 @@ validation and evaluation do is theirs.
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -74,10 +78,40 @@ def stop(*_: Any) -> None:
     raise SystemExit(0)
 
 
+def limit(seconds: float) -> None:
+    """Send Ctrl-C some seconds after the first step: the run leaves a checkpoint and ends."""
+    inner = loop.Trainer.fit
+
+    def fit(trainer: loop.Trainer) -> None:
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            inner(trainer)
+        finally:
+            timer.cancel()
+
+    loop.Trainer.fit = fit  # type: ignore[method-assign]
+
+
 def main(options: list[str]) -> int:
     """Run the recipe and print the table."""
+    code, rows, rates = run(options)
+    print(markdown_table(Table("", rows, digits=1)))
+    print(
+        "\nsteps: {steps}, {pairs/s:.0f} pairs/s, {% waiting for data:.1f} % waiting for data\n"
+        "whole run: {whole run, s:.1f} s".format_map(rates)
+    )
+    return code
+
+
+def run(options: list[str]) -> tuple[int, list[dict[str, Any]], dict[str, float]]:
+    """Run the recipe; return its exit status, rows of the table, and rates."""
+    if "--stop_after" in options:
+        at = options.index("--stop_after")
+        limit(float(options[at + 1]))
+        options = options[:at] + options[at + 2 :]
     if "--steps_only" in options:
-        options.remove("--steps_only")
+        options = [word for word in options if word != "--steps_only"]
         loop.Trainer._validate = lambda *_: None  # type: ignore[method-assign]
         loop.Trainer.load_best = stop  # type: ignore[method-assign]
     for feed in (ListedFeed, StreamFeed):
@@ -106,8 +140,9 @@ def main(options: list[str]) -> int:
             code = measured("before the loop", lambda: recipe["main"](flags))
         except SystemExit as end:
             code = int(end.code or 0)
-        log = map(json.loads, (Path(folder) / "run" / "log.jsonl").read_text().splitlines())
-        steps = max(line["step"] for line in log)
+        log = Path(folder) / "run" / "log.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []  # stopped before the first
+        steps = max((json.loads(line)["step"] for line in lines), default=0)
         config = (Path(folder) / "run" / "config.yaml").read_text().splitlines()
     pairs = steps * next(int(x.split()[1]) for x in config if x.startswith("batch_size:"))
     whole = sum(SECONDS.values())
@@ -116,11 +151,9 @@ def main(options: list[str]) -> int:
         {"stage": stage, "seconds": took, "share of the run": f"{100 * took / whole:.1f} %"}
         for stage, took in SECONDS.most_common()
     ]
-    print(markdown_table(Table("", rows, digits=1)))
     waiting = 100 * SECONDS["waiting for data"] / in_steps
-    print(f"\nsteps: {steps}, {pairs / in_steps:.0f} pairs/s, {waiting:.1f} % waiting for data")
-    print(f"whole run: {whole:.1f} s")
-    return code
+    rates = {"steps": steps, "pairs/s": pairs / in_steps, "% waiting for data": waiting}
+    return code, rows, rates | {"whole run, s": whole}
 
 
 if __name__ == "__main__":

@@ -20,14 +20,21 @@ def default_memory(device: torch.device) -> int:
     A CPU attends in parts that fit its caches, and returns the memory of large tensors to the
     system after each, to ask for it again. Measured by `benchmarks/fusion.py --table tiles`.
     """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 8
-    return 64 * 2**20
+    return _free(device) // 8 if device.type == "cuda" else 64 * 2**20
 
 
 def default_kept(device: torch.device) -> int:
     """Return the bytes that tiles may keep for backward: half of a GPU's free memory, or 1 GiB."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**30
+    return _free(device) // 2 if device.type == "cuda" else 2**30
+
+
+def _free(device: torch.device) -> int:
+    """Return the bytes of a GPU that torch can still give out, those it keeps for reuse included.
+
+    Else tiles would shrink from call to call: a driver counts what torch has kept as taken.
+    """
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def pair_bytes(head: FusionParameters, regions: int, words: int, itemsize: int) -> tuple[int, int]:

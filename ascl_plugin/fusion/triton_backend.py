@@ -142,14 +142,14 @@ def score_tile(
         "num_stages": 1,  # registers for loads ahead are left to a second program
         "enable_fp_fusion": True,
     }
-    blocks = n * -(-m // together)
+    blocks, u1 = n * -(-m // together), float(head.direction_weight)  # of an int: another kernel
     device = local.device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         if images.toward is None or texts.toward is None:
             features = [x.to(dtype).contiguous() for x in (images.queries, texts.keys)]
-            scales = head.image_to_text.scale, head.text_to_image.scale
+            scales = float(head.image_to_text.scale), float(head.text_to_image.scale)
             tiles.parameter_free[(blocks,)](
-                *features, *common, n, m, regions, words, *scales, head.direction_weight, **options
+                *features, *common, n, m, regions, words, *scales, u1, **options
             )
         else:
             programs = min(blocks, _programs(device))
@@ -158,7 +158,7 @@ def score_tile(
             of_texts = (texts.queries, texts.toward, texts.keys)
             features = [x.to(dtype).contiguous() for x in (*of_images, *of_texts)]
             tiles.projected[(programs,)](
-                *features, *common, scratch, n, m, regions, words, head.direction_weight, **options
+                *features, *common, scratch, n, m, regions, words, u1, **options
             )
     if not with_global:
         return local, local
@@ -221,11 +221,11 @@ def _places(items: Images | Texts) -> Tensor:
 
 
 def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """Return the dtype of a logit's factors: that of autocast, else the wider of both."""
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    if dtype in PER_THREAD and torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
-    return dtype
+    """Return the dtype of a logit's factors, the wider of both.
+
+    Autocast has no say: half precision would change the order of neighbors in a ranking.
+    """
+    return torch.promote_types(x.dtype, y.dtype)
 
 
 def _precision(dtype: torch.dtype) -> str:

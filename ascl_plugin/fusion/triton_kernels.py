@@ -23,6 +23,8 @@ fp16. `triton_backend` imports this file when it needs it: it needs triton.
 # mypy: allow-untyped-defs, allow-untyped-calls
 from __future__ import annotations
 
+from functools import partial
+
 import triton
 import triton.language as tl
 
@@ -30,9 +32,14 @@ from ascl_plugin.fusion.reference import EPS
 
 INTERPRETED: bool = triton.knobs.runtime.interpret  # when the kernels below were made
 FLOOR = tl.constexpr(EPS**2)
+# Triton compiles a kernel anew for counts that are 1 or multiples of 16, and for addresses that are
+# no multiples of 16, as slices of items have. A compilation takes seconds and these gain nothing.
+COUNTS = ["I", "T", "K", "L"]
+SLICES = ["region_norms", "word_norms", "region_shares", "word_shares"]
+one_kernel = partial(triton.jit, do_not_specialize=COUNTS, do_not_specialize_on_alignment=SLICES)
 
 
-@triton.jit
+@one_kernel()
 def parameter_free(
     regions, words,  # (I, K, H, d), (T, L, H, d)
     region_gram, word_gram,  # (I, H, ROWS, ROWS), (T, H, WORDS, WORDS), zeros for no place
@@ -106,7 +113,7 @@ def parameter_free(
     tl.store(local + image * T + first + texts, score, mask=first + texts < T)
 
 
-@triton.jit
+@one_kernel()
 def projected(
     region_queries, region_toward, region_keys,  # (I, K, H, d)
     word_queries, word_toward, word_keys,  # (T, L, H, d)

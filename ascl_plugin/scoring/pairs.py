@@ -51,6 +51,7 @@ def score_pairs(
             raise ValueError(f"{len(rows)} rows for {len(columns)} columns: a pair is one of each")
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
             raise ValueError(f"{name} point beyond the {count} there are")
+    rows, columns = rows.cpu(), columns.cpu()
     found = torch.empty(len(rows))
     scorer = PreparedScorer(model, images)
     scored = _scored(scorer, images, texts, rows, columns, near, memory)

@@ -76,7 +76,7 @@ class CachedEncoding:
             torch.autograd.backward(outputs, gradients)
 
     def _encode(self, number: int) -> tuple[ImageFeatures, dict[str, TextFeatures]]:
-        device = next(iter(self.parts[number].values())).device
+        device = next(self.model.parameters()).device  # not all of a batch is moved there
         with torch.random.fork_rng([device] if device.type == "cuda" else []), self.autocast():
             torch.manual_seed(self.seeds[number])
             return self.model.encode(self.parts[number])

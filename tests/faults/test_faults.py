@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-# measure.py is a module of the others; options of training_loop.py are those of the recipe
-WITHOUT = ("measure", "training_loop")
+# two are modules of others; options of training_loop.py are those of the recipe
+WITHOUT = ("gpu_parts", "measure", "training_loop")
 
 
 @pytest.mark.parametrize(

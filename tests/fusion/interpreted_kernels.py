@@ -138,13 +138,14 @@ def test_half_precision_stays_close_and_comes_back_wide(make, attention, dtype, 
 
 
 @torch.no_grad()
-def test_autocast_multiplies_in_its_dtype(make, bf16):
-    head, images, texts = cast(torch.float32, *make("parameter-free"))
-    exact = kernels.score_parts(head, images, texts)
+@pytest.mark.parametrize("attention", KINDS)
+def test_autocast_changes_no_local_score(make, attention, bf16):
+    """Rankings do not depend on it: in bf16 equal and better neighbors would change places."""
+    head, images, texts = cast(torch.float32, *make(attention))
+    exact = kernels.score_parts(head, images, texts, with_global=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = kernels.score_parts(head, images, texts)
-    assert_close(rough, exact, atol=0.03)
-    assert (rough[0] - exact[0]).abs().max() > 1e-5
+        found = kernels.score_parts(head, images, texts, with_global=False)
+    assert_close(found, exact, atol=0)
 
 
 @pytest.mark.parametrize("wanted", ["parameters", "regions", "words", "prepared", "nothing"])

@@ -40,6 +40,15 @@ def test_short_of_memory_less_is_kept(make):
     assert kept(0) < kept(10**12) / 2
 
 
+def test_tiles_on_a_gpu_take_what_torch_keeps_for_reuse_as_free(monkeypatch):
+    """Of 80 bytes 16 are free and 40 are torch's, of which 8 are in use: 16 + 32 can be had."""
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (16, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 40)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 8)
+    assert (tiling.default_memory(gpu), tiling.default_kept(gpu)) == (6, 24)
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 20))
 def test_groups_hold_every_text_once_without_needless_padding(lengths, size):
