@@ -283,8 +283,11 @@ def _parsed(path: Path, text: str) -> Iterator[Row]:
         return
     delimiter = max("\t|,", key=lines[0].count)
     strip: Callable[[str], str] = str.strip if delimiter == "|" else str
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting)
+    lines_of = io.StringIO(text)
+    if delimiter == ",":
+        reader = csv.reader(lines_of)
+    else:
+        reader = csv.reader(lines_of, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     header = [name.strip() for name in next(reader, [])]
     for cells in reader:
         if not cells:

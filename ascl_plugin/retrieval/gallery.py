@@ -160,7 +160,8 @@ def _model_key(model: RetrievalModel) -> str:
     digest = hashlib.sha256(json.dumps(model._hub_mixin_config, default=str).encode())
     for name, value in sorted(model.trained_state().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        flat = value.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
