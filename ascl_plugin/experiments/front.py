@@ -74,7 +74,7 @@ def experiment(study: Study, settings: Settings) -> Section:
         tables=[Table("In percent but Rsum; mean ± deviation over seeds", rows)],
         figures=[Figure(path, caption)],
         notes=[
-            "balanced: the mean over kinds; pairs are 50 and groups 0 without the image",
+            "balanced: over the sets of all kinds; pairs are 50 and groups 0 without the image",
             "blind: the mean image in place of each",
         ],
     )
@@ -83,13 +83,14 @@ def experiment(study: Study, settings: Settings) -> Section:
 def measure(
     trained: Trained, balanced: Sequence[BalancedPair], variants: Sequence[Variants]
 ) -> dict[str, float]:
-    """Return the values of `COLUMNS`; balanced ones are means over kinds."""
-    kinds = balanced_benchmark(trained.evaluator, trained.rows, balanced).values()
+    """Return the values of `COLUMNS`; balanced ones are over the sets of all kinds."""
+    kinds = list(balanced_benchmark(trained.evaluator, trained.rows, balanced).values())
+    sets = [kind["count"] for kind in kinds]
     naive = variant_benchmark(trained.evaluator, trained.rows, variants)["negatives"]["add"]
     return {
         "rsum": protocol_metrics(trained.sim, trained.caption_to_image)["rsum"],
-        "pairs": float(np.mean([kind["pairs"] for kind in kinds])),
-        "groups": float(np.mean([kind["groups"] for kind in kinds])),
+        "pairs": float(np.average([kind["pairs"] for kind in kinds], weights=sets)),
+        "groups": float(np.average([kind["groups"] for kind in kinds], weights=sets)),
         "naive": naive["accuracy"],
         "blind": naive["blind"],
     }
