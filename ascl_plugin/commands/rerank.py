@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ascl_plugin import registry
+from ascl_plugin.commands.rerank_fitted import METHOD, add_fitted, run_fitted
 from ascl_plugin.commands.score_files import (
     SUFFIXES,
     check_suffix,
@@ -68,6 +69,7 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument(
         "sims",
         type=Path,
+        nargs="?",
         metavar="SIMS",
         help=f"{formats}: the one array in it, or the one named 'sim'; npy is mapped, not read",
     )
@@ -85,7 +87,7 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--method",
         choices=[*registry.available("rerank"), "all"],
         help="all: compare them in a table, which needs a pairing (default: bidirectional; with "
-        "--tune all)",
+        f"--tune all; with --fit {METHOD})",
     )
     command.add_argument(
         "--tune",
@@ -112,6 +114,7 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="captions 0 to N-1 belong to image 0, the next N to image 1, ...",
     )
+    add_fitted(command)
     options = command.add_argument_group("options of the methods, and their defaults there")
     for name, defaults in _defaults().items():
         value = next(iter(defaults.values()))
@@ -136,9 +139,12 @@ def _defaults() -> dict[str, dict[str, Any]]:
 
 
 def _run(args: argparse.Namespace) -> int:
+    given = {name: getattr(args, name) for name in _MEANING if getattr(args, name) is not None}
+    done = run_fitted(args, given, args.output)
+    if done is not None:
+        return done
     output = _output(args)
     sim = _read(args.sims, "sim", "(images, texts)")
-    given = {name: getattr(args, name) for name in _MEANING if getattr(args, name) is not None}
     for name in given.keys() & set(ARRAYS):
         given[name] = _read(given[name], name, _MEANING[name].partition("), ")[0] + ")")
     options = cast(RerankOptions, given)

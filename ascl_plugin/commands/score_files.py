@@ -107,9 +107,9 @@ def reranked_files(path: Path) -> list[Path]:
 def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
     """Write named arrays in the format of the suffix of `path`.
 
-    npz and safetensors hold them by name in one file; npy holds one array, so ``OUT.npy`` becomes
-    ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place. No format
-    copies an array.
+    npz and safetensors hold them by name in one file; npy holds one array, so of two ``OUT.npy``
+    becomes ``OUT.i2t.npy`` and ``OUT.t2i.npy``. Each file is written aside and moved into place.
+    No format copies an array.
 
     Returns:
         The files written.
@@ -130,7 +130,7 @@ def write_reranked(path: Path, arrays: Mapping[str, Array]) -> list[Path]:
         with written(path) as aside, open(aside, "wb") as file:
             np.savez(file, **plain)
         return [path]
-    paths = [path.with_suffix(f".{name}.npy") for name in plain]
+    paths = [path.with_suffix(f".{name}.npy") for name in plain] if len(plain) > 1 else [path]
     for each, value in zip(paths, plain.values(), strict=True):
         with written(each) as aside, open(aside, "wb") as file:
             np.save(file, value, allow_pickle=False)

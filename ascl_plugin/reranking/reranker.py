@@ -121,7 +121,8 @@ class Reranker:
             raise ValueError("Reranker: a file keeps no statistics to continue from: fit anew")
         bank = Bank(bank_scores, bank_vectors, gallery_vectors, 0)
         if self._summary:
-            self._check_gallery(bank.gallery, "the bank")
+            other = self._correction.other_columns
+            self._check_gallery(bank.gallery - other, "the bank")
         state = self._state
         for block in bank.blocks():
             state = self._correction.update(state, block)
@@ -213,7 +214,7 @@ class Reranker:
                     "Reranker.check needs queries that were not learned from: pass "
                     "validation_scores, or fit(..., hold_back=500)"
                 )
-            scores: Array = self._held
+            scores: Array = self._held[:, : self.gallery_size]
         else:
             scores = validation_scores
         before = as_tensor(scores, "validation_scores", "(queries, gallery)")

@@ -14,6 +14,10 @@ from ascl_plugin.disk import written
 _FORMAT = "ascl_plugin.Reranker 1"
 
 
+class _Foreign(ValueError):
+    """A safetensors file of something else."""
+
+
 @dataclass
 class Contents:
     """The contents of a file: name and options of the method, bank queries seen, tensors."""
@@ -55,16 +59,20 @@ def read(path: Path) -> Contents:
             header = file.metadata() or {}
             if header.get("format") != _FORMAT:
                 found = ", ".join(sorted(file.keys())) or "nothing"
-                raise ValueError(
+                raise _Foreign(
                     f"{path}: not written by Reranker.save (it holds {found}); "
                     "a file of scores goes to Reranker.fit"
                 )
             options = json.loads(header["options"])
             if not isinstance(options, dict):
-                raise ValueError(f"{path}: options are {header['options']!r:.80}, expected names")
+                raise ValueError(f"options are {header['options']!r:.80}, expected names")
             summary = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if not summary:
+                raise ValueError("it holds no numbers")
             return Contents(header["method"], options, int(header["bank_size"]), summary)
-    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except _Foreign:
+        raise
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: no file of Reranker.save: {error}") from error
 
 

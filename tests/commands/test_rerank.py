@@ -183,3 +183,36 @@ def test_what_does_not_go_together(path, capsys, tmp_path):
     assert "--tune writes nothing" in failing(capsys, path, "--tune", "--output", "a.npy", *pairing)
     message = failing(capsys, path, "--method", "all", "--output", "a.npy", *pairing)
     assert "a.npy: --method all writes a table" in message
+
+
+def test_fit_saves_and_apply_corrects_other_queries(sim, path, tmp_path, capsys):
+    from ascl_plugin import Reranker
+
+    bank = np.random.default_rng(3).normal(size=(20, 12)).astype(np.float32)
+    np.save(tmp_path / "bank.npy", bank)
+    saved = str(tmp_path / "bias.safetensors")
+    fit = ["rerank", "--fit", str(tmp_path / "bank.npy"), "--save", saved]
+    assert main([*fit, "--method", "nnn", "--neighbors", "3"]) == 0
+    assert "Reranker('nnn', alpha=0.75, neighbors=3): 20 bank" in capsys.readouterr().out
+    assert main(["rerank", str(path), "--apply", saved]) == 0
+    wanted = Reranker("nnn", neighbors=3).fit(bank).transform(sim)
+    np.testing.assert_array_equal(np.load(path.with_name("sims.reranked.npy")), wanted)
+    assert "is there already" in failing(capsys, path, "--apply", saved)
+    assert "is there already" in failing(capsys, *fit[1:])
+    assert main([*fit, "--overwrite"]) == 0
+    assert Reranker.load(saved).method == "inverted_softmax"
+
+
+def test_fit_and_apply_refuse_what_they_do_not_use(path, capsys):
+    for argv, message in (
+        ((), "give SIMS"),
+        ((path, "--save", "x"), "--save goes with --fit"),
+        (("--fit", path), "--fit BANK goes with --save"),
+        ((path, "--fit", path, "--save", "x"), "--fit BANK goes with --save FILE alone"),
+        (("--fit", path, "--save", "x", "--tune"), "take no --tune"),
+        (("--fit", path, "--save", "x", "--method", "k_reciprocal"), "cannot be fitted"),
+        (("--apply", path), "goes with SIMS"),
+        ((path, "--apply", path, "--alpha", "1"), "method and options are in FILE"),
+        ((path, "--apply", path), "no file of Reranker.save"),
+    ):
+        assert message in failing(capsys, *argv)

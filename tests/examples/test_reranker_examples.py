@@ -1,0 +1,62 @@
+"""Examples of fitted re-rankers inside an index run; the index ranks by corrected scores."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ascl_plugin import Reranker
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NEEDS = {
+    "reranker_faiss": ("faiss", "search"),
+    "reranker_qdrant": ("qdrant_client", "examples"),
+    "reranker_lancedb": ("lancedb", "lancedb"),
+}
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("reranker_*.py")} == set(NEEDS)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """A function that loads an example's names, or skips."""
+
+    def load(name):
+        package, extra = NEEDS[name]
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'{package} is not installed: pip install "ascl-plugin[{extra}]"')
+        return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield load
+    sys.modules.pop("made_embeddings", None)
+
+
+@pytest.mark.parametrize("name", ["reranker_faiss", "reranker_qdrant"])
+def test_the_index_finds_what_the_corrected_matrix_has_first(name, example):
+    found = example(name)["main"](60, 40)
+    from made_embeddings import made_embeddings
+
+    images, texts, _ = made_embeddings(60)
+    order = np.random.default_rng(0).permutation(len(texts))
+    scores = texts[order] @ images.T
+    reranker = Reranker("inverted_softmax", temperature=0.05).fit(scores[40:])
+    corrected = reranker.transform(scores[:40])
+    np.testing.assert_array_equal(found["as found"], scores[:40].argmax(1))
+    np.testing.assert_array_equal(found["corrected"], corrected.argmax(1))
+    assert (found["as found"] != found["corrected"]).any()
+
+
+def test_lancedb_example_gains(example, capsys):
+    found = example("reranker_lancedb")["main"](60, 30)
+    out = capsys.readouterr().out
+    assert f"corrected    T2I R@1 {found['corrected']:5.1f}" in out
+    assert found["corrected"] > found["as found"]
+    assert "hybrid, first: picture number" in out
