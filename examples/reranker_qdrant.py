@@ -38,7 +38,7 @@ def main(count: int = 200, asked: int = 200) -> dict[str, np.ndarray]:
     images, texts, owner = made_embeddings(count)
     order = np.random.default_rng(0).permutation(len(texts))
     queries, bank = order[:asked], order[asked:]
-    reranker = Reranker("inverted_softmax", temperature=0.05)
+    reranker = Reranker("nnn")
     reranker.fit(bank_vectors=texts[bank], gallery_vectors=images)
 
     found = {

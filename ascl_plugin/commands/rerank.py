@@ -87,7 +87,7 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--method",
         choices=[*registry.available("rerank"), "all"],
         help="all: compare them in a table, which needs a pairing (default: bidirectional; with "
-        f"--tune all; with --fit {METHOD})",
+        f"--tune all, with --fit {METHOD})",
     )
     command.add_argument(
         "--tune",
