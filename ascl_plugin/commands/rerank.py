@@ -143,7 +143,6 @@ def _run(args: argparse.Namespace) -> int:
     done = run_fitted(args, given, args.output)
     if done is not None:
         return done
-    args.method = args.method or "bidirectional"
     output = _output(args)
     sim = _read(args.sims, "sim", "(images, texts)")
     for name in given.keys() & set(ARRAYS):
