@@ -293,7 +293,10 @@ class Reranker:
     def _bias(self) -> Tensor:
         self._check_fitted()
         if not self._correction.additive():
-            additive = [n for n in fittable() if find_method(n)[1].correction.additive()]
+            found = {name: find_method(name)[1] for name in fittable()}
+            additive = [
+                n for n, f in found.items() if isinstance(f, BankMethod) and f.correction.additive()
+            ]
             raise ValueError(
                 f"Reranker: {self.method!r} does more than add a number to each gallery item, so "
                 f"it has no bias to export; use transform, or one of {', '.join(additive)}"
