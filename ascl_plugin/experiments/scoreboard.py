@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.experiments.plan import Settings
 from ascl_plugin.experiments.study import Study
@@ -14,6 +16,7 @@ from ascl_plugin.metrics.statistics import Spread, over_seeds, paired_test
 from ascl_plugin.report.document import Figure, Section
 from ascl_plugin.report.plots import save
 from ascl_plugin.report.table import Cell, Table, result_cells, spread_cells
+from ascl_plugin.reranking import rerank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,20 +45,28 @@ def main_results(study: Study, settings: Settings) -> Section:
 
 
 def differences(study: Study, models: Sequence[str]) -> Table:
-    """Return differences of Rsum from the first model, with intervals by paired bootstrap."""
+    """Return differences of Rsum from the first model, also re-ranked, with intervals."""
     _, owners = caption_to_image(study.rows())
 
-    def queries(model: str) -> list[QueryResults]:
-        return [query_results(study.scores(model, seed), owners) for seed in study.seeds]
+    def plain(sim: Tensor) -> QueryResults:
+        return query_results(sim, owners)
 
-    first, rows = queries(models[0]), list[dict[str, Cell]]()
-    for model in models[1:]:
-        found = paired_test(first, queries(model))["rsum"]
-        interval = f"{found.low:+.1f} to {found.high:+.1f}"
-        rows.append({
-            "model": model, "Rsum": f"{found.value:+.1f}", "95 % interval": interval,
-            "p": f"{found.p_value:.4f}",
-        })  # fmt: skip
+    def reranked(sim: Tensor) -> QueryResults:
+        after = rerank(sim, method="inverted_softmax")
+        return query_results(after.i2t, owners, t2i=after.t2i)
+
+    rows: list[dict[str, Cell]] = []
+    for name, results in (("", plain), (", inverted softmax", reranked)):
+        first, *others = (
+            [results(study.scores(model, seed)) for seed in study.seeds] for model in models
+        )
+        for model, other in zip(models[1:], others, strict=True):
+            found = paired_test(first, other)["rsum"]
+            interval = f"{found.low:+.1f} to {found.high:+.1f}"
+            rows.append({
+                "model": f"{model}{name}", "Rsum": f"{found.value:+.1f}",
+                "95 % interval": interval, "p": f"{found.p_value:.4f}",
+            })  # fmt: skip
     return Table(
         f"Rsum less that of {models[0]}, means over the seeds; paired bootstrap and randomisation "
         "over the images",

@@ -27,3 +27,6 @@ def test_differences_by_hand():
         table.rows[0]["Rsum"] == "-200.0" and table.rows[0]["95 % interval"] == "-200.0 to -200.0"
     )
     assert table.rows[1]["Rsum"] == "+0.0" and table.rows[1]["p"] == "1.0000"
+    names = [row["model"] for row in table.rows]
+    assert names == ["worse", "same", "worse, inverted softmax", "same, inverted softmax"]
+    assert table.rows[2]["Rsum"] == "-200.0" and table.rows[3]["Rsum"] == "+0.0"
