@@ -38,6 +38,7 @@ _SPLIT = re.compile(r"(?<![a-z])(train|training|restval|val|valid|validation|dev
 _FLOAT = re.compile(r"-?\d+\.0+")
 _UNCUT = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog": a line of Flickr30k's table lacks its bar
 MOST = 100  # files that may list pictures in a folder, at most
+MOST = 100  # files of a folder that may list pictures
 _HEAD = 2**16  # bytes that tell a file's columns
 
 
@@ -60,10 +61,9 @@ def find_listings(root: Path, image_root: Path | None = None) -> list[Path]:
 def _of(folder: Path, image_root: Path | None, root: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.name.endswith(SUFFIXES) and e.name[0] != ".")
-    # a folder of as many texts as pictures is none of ours
-    return (
-        [folder / name for name in names if is_listing(folder / name)] if len(names) < 100 else []
-    )
+    if len(names) > MOST:  # a text beside each picture
+        return []
+    return [folder / name for name in names if is_listing(folder / name, image_root, root)]
 
 
 def is_listing(path: Path, image_root: Path | None = None, root: Path | None = None) -> bool:
