@@ -100,7 +100,7 @@ def _sentence(sentence: Json, where: str) -> Json:
     """Return the text of a sentence: itself, its ``raw``, or its ``tokens`` joined by spaces."""
     if isinstance(sentence, str):
         return sentence
-    if isinstance(sentence, dict) and "raw" not in sentence and "tokens" in sentence:
+    if isinstance(sentence, dict) and "raw" not in sentence and sentence.get("tokens"):
         return " ".join(map(str, field(sentence, "tokens", where, list)))
     return field(sentence, "raw", where)
 

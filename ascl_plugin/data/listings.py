@@ -38,6 +38,7 @@ _SPLIT = re.compile(r"(?<![a-z])(train|training|restval|val|valid|validation|dev
 _FLOAT = re.compile(r"-?\d+\.0+")
 _UNCUT = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog": a line of Flickr30k's table lacks its bar
 MOST = 100  # files that may list pictures in a folder, at most
+MOST = 100  # files of a folder that may list pictures
 _HEAD = 2**16  # bytes that tell a file's columns
 
 
@@ -51,30 +52,40 @@ class _Listed:
     caption_ids: list[str] = field(default_factory=list)
 
 
-def find_listings(root: Path) -> list[Path]:
+def find_listings(root: Path, image_root: Path | None = None) -> list[Path]:
     """Return the files of a folder, and of those in it, that list pictures; not split lists."""
     places = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
-    return [path for place in places for path in _of(place)]
+    return [path for place in places for path in _of(place, image_root, root)]
 
 
-def _of(folder: Path) -> list[Path]:
+def _of(folder: Path, image_root: Path | None, root: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.name.endswith(SUFFIXES) and e.name[0] != ".")
-    # a folder of as many texts as pictures is none of ours
-    return (
-        [folder / name for name in names if is_listing(folder / name)] if len(names) < 100 else []
-    )
+    if len(names) > MOST:  # a text beside each picture
+        return []
+    return [folder / name for name in names if is_listing(folder / name, image_root, root)]
 
 
-def is_listing(path: Path) -> bool:
-    """Return True if the first row of a file names a picture file and a caption."""
+def is_listing(path: Path, image_root: Path | None = None, root: Path | None = None) -> bool:
+    """Return True if the first row of a file names a picture file and a caption.
+
+    A Parquet file is one if that picture is found, too; `read_table` reads all others.
+    """
     if path.name.startswith(("dataset_info", "dataset_dict", "state.json")) or not path.is_file():
         return False
     try:
         row = next(_rows(path, head=True), None)
     except (ValueError, OSError, KeyError, pa.ArrowException):
         return False
-    return row is not None and _column(row, IMAGE) is not None and bool(_caption_columns(row))
+    if row is None or _column(row, IMAGE) is None or not _caption_columns(row):
+        return False
+    if path.suffix != ".parquet":
+        return True
+    finders = [ImagePaths(place) for place in _roots(path, image_root, root or path.parent)]
+    try:
+        return bool(_find(finders, _picture_name(row, str(path)), str(path), ""))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def read_listings(
@@ -239,8 +250,10 @@ def _rows(path: Path, head: bool = False) -> Iterator[Row]:
     """
     if path.suffix == ".parquet":
         schema = pq.read_schema(path)
-        names = [n for n in schema.names if n in IMAGE and pa.types.is_string(schema.field(n).type)]
-        if names:
+        kinds = [schema.field(n).type for n in schema.names]
+        names = [n for n, kind in zip(schema.names, kinds, strict=True) if pa.types.is_string(kind)]
+        embedded = any(pa.types.is_struct(k) and k.get_field_index("bytes") >= 0 for k in kinds)
+        if set(names) & {*IMAGE} and not embedded:
             file = pq.ParquetFile(path)
             for batch in file.iter_batches(1 if head else 4096):
                 yield from batch.to_pylist()

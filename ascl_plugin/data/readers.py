@@ -101,8 +101,8 @@ def _read(
     if root.is_dir():
         if shards := split_tars(root):
             return read_shards(shards)
-        if listings := find_listings(root):
-            lists = None if given_root is None else Path(given_root)
+        lists = None if given_root is None else Path(given_root)
+        if listings := find_listings(root, lists):
             return read_listings(listings, lists, root, pictures)
     return read_table(name)
 
@@ -117,8 +117,8 @@ def _read_file(
         )
     if path.suffix.lower() == ".tar":
         return read_shards({"train": [path]})
-    if is_listing(path):
-        lists = None if given_root is None else Path(given_root)
+    lists = None if given_root is None else Path(given_root)
+    if is_listing(path, lists, root):
         return read_listings([path], lists, root, pictures)
     if path.suffix.lower() == ".json":
         image_root = given_root or root
