@@ -124,7 +124,7 @@ class TransformersWords(TransformersEncoder):
         expected = self.model.config.get_text_config().vocab_size
         try:
             with naming(self.model_name):
-                tokenizer = AutoTokenizer.from_pretrained(self.source)
+                tokenizer: Any = AutoTokenizer.from_pretrained(self.source)
         except (ValueError, KeyError, TypeError) as error:  # no files that any tokenizer reads
             raise ValueError(
                 f"no tokenizer in {self.model_name} (the model expects {expected:,} tokens): "

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.towers.transformers_clip import IMAGE, ClipRegions, ClipWords, load_half
 from ascl_plugin.disk import written
 from ascl_plugin.retrieval.model import RetrievalModel
+
+with needs("transformers", "recipes"):
+    from transformers import PreTrainedModel
 
 
 def export(model: RetrievalModel, folder: str | os.PathLike[str]) -> None:
@@ -34,6 +38,7 @@ def export(model: RetrievalModel, folder: str | os.PathLike[str]) -> None:
     if images.model_name != words.model_name:
         raise ValueError(f"two models: images {images.model_name}, texts {words.model_name}")
     whole = load_half(images.source, IMAGE)
+    assert isinstance(whole, PreTrainedModel)
     own = {**images.model.state_dict(), **words.model.state_dict()}
     unknown = whole.load_state_dict(own, strict=False).unexpected_keys
     if unknown:
