@@ -265,12 +265,16 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"ascl {ascl_plugin.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["unknown"], ["rerank"], ["rerank", "a.npy", "--kk", "3"]])
+@pytest.mark.parametrize("argv", [[], ["unknown"], ["rerank", "a.npy", "--kk", "3"]])
 def test_wrong_words_exit_with_2(argv, capsys):
     with pytest.raises(SystemExit) as done:
         main(argv)
     assert done.value.code == 2
     assert "usage: ascl" in capsys.readouterr().err
+
+
+def test_rerank_of_nothing(capsys):
+    assert "give SIMS, a file of scores, or --fit BANK" in failing(capsys, "rerank")
 
 
 def test_an_unknown_name_reads_as_it_was_written(monkeypatch, capsys):

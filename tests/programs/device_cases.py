@@ -151,7 +151,7 @@ def cached(place: Place) -> Found:
     batch = {k: v.to(place.device) for k, v in batch.items()} | {"pixel_values": pictures}
     batch = {"row": torch.arange(6), **batch, "noise_seed": torch.arange(6)}
     parts = CachedEncoding(model, batch, 4, nullcontext)
-    AsymmetryLoss()(**model.score(parts.images, parts.texts, batch, "gaussian")).backward()
+    AsymmetryLoss()(**model.score_blocks(parts.images, parts.texts, batch, "gaussian")).backward()
     parts.carry_on()
     return {f"d {k}": p.grad for k, p in model.named_parameters() if p.grad is not None}
 
