@@ -102,7 +102,10 @@ def test_one_more_than_allowed_ends_the_run(main, tmp_path):
 
 @pytest.mark.parametrize("bad", [1, 2])
 def test_with_accumulation_the_whole_step_is_left_out(main, tmp_path, bad):
-    """One step of two batches, whichever is bad: weights are as at the start (a rate of 1e-60 is none)."""
+    """One step of two batches, whichever is bad: weights are as at the start.
+
+    A rate of 1e-60 moves none of them.
+    """
     options = "--gradient_accumulation_steps=2", "--max_steps=1", "--skip_bad_batches=1"
     assert main(tmp_path / "bad", *options, bad=(bad,))[0] == 0
     assert (
