@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Protocol, TypeVar
 
 from ascl_plugin.interfaces import ComponentSpec
 from ascl_plugin.retrieval.model import RetrievalModel
@@ -11,6 +12,16 @@ from ascl_plugin.retrieval.model import RetrievalModel
 _FROM_ZERO: dict[str, object] = {
     "global_score": "plain", "local_weight": 0.0, "learn_local_weight": True,
 }  # fmt: skip
+
+
+class Named(Protocol):
+    """A half of a pretrained model."""
+
+    model_name: str
+
+
+I = TypeVar("I", bound=Named)  # noqa: E741
+T = TypeVar("T", bound=Named)
 
 
 def attached(
@@ -49,6 +60,28 @@ def attached(
         )  # fmt: skip
     _warn(f"fusion {head['name']} of width {dim or 1024} has projections of random weights")
     return RetrievalModel(image, text, fusion, dim or 1024, feature_norm)
+
+
+def both_halves(model: RetrievalModel, image: type[I], text: type[T]) -> tuple[I, T]:
+    """Return the encoders of a model that `attach` made, to be exported as one.
+
+    Args:
+        model: the model.
+        image, text: their classes.
+
+    Raises:
+        TypeError: encoders of another kind.
+        ValueError: halves of two models.
+    """
+    images, words = model.image_encoder, model.text_encoder
+    if not isinstance(images, image) or not isinstance(words, text):
+        raise TypeError(
+            "export needs the encoders of attach(), got "
+            f"{type(images).__name__} and {type(words).__name__}"
+        )
+    if images.model_name != words.model_name:
+        raise ValueError(f"two models: images {images.model_name}, texts {words.model_name}")
+    return images, words
 
 
 def _warn(cause: str) -> None:

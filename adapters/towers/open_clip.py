@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ascl_plugin.adapters.missing import needs
-from ascl_plugin.adapters.towers.attached import attached
+from ascl_plugin.adapters.towers.attached import attached, both_halves
 from ascl_plugin.adapters.towers.grid import grid_cells, grid_side
 from ascl_plugin.adapters.towers.open_clip_half import HalfOptions, OpenClipHalf, create
 from ascl_plugin.adapters.towers.open_clip_words import OpenClipWords
@@ -172,14 +172,7 @@ def export(model: RetrievalModel, path: str | os.PathLike[str]) -> None:
         TypeError: encoders of another kind.
         ValueError: halves of two models; another suffix.
     """
-    images, words = model.image_encoder, model.text_encoder
-    if not isinstance(images, OpenClipImages) or not isinstance(words, OpenClipWords):
-        raise TypeError(
-            "export needs the encoders of attach(), got "
-            f"{type(images).__name__} and {type(words).__name__}"
-        )
-    if images.model_name != words.model_name:
-        raise ValueError(f"two models: images {images.model_name}, texts {words.model_name}")
+    images, words = both_halves(model, OpenClipImages, OpenClipWords)
     path = Path(path)
     if path.suffix not in (".safetensors", ".pt"):
         raise ValueError(f"expected a path ending in .safetensors or .pt, got {path}")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ascl_plugin.adapters.missing import needs
+from ascl_plugin.adapters.towers.attached import both_halves
 from ascl_plugin.adapters.towers.transformers_clip import IMAGE, ClipRegions, ClipWords, load_half
 from ascl_plugin.disk import written
 from ascl_plugin.retrieval.model import RetrievalModel
@@ -29,14 +30,7 @@ def export(model: RetrievalModel, folder: str | os.PathLike[str]) -> None:
         TypeError: encoders of another kind.
         ValueError: halves of two models.
     """
-    images, words = model.image_encoder, model.text_encoder
-    if not isinstance(images, ClipRegions) or not isinstance(words, ClipWords):
-        raise TypeError(
-            "export needs the encoders of attach(), got "
-            f"{type(images).__name__} and {type(words).__name__}"
-        )
-    if images.model_name != words.model_name:
-        raise ValueError(f"two models: images {images.model_name}, texts {words.model_name}")
+    images, words = both_halves(model, ClipRegions, ClipWords)
     whole = load_half(images.source, IMAGE)
     assert isinstance(whole, PreTrainedModel)
     own = {**images.model.state_dict(), **words.model.state_dict()}

@@ -175,6 +175,11 @@ def blocks_of(bank: Tensor) -> Iterator[Tensor]:
         yield widened(rows.contiguous())
 
 
+def placed(values: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor of a summary on the device of `like`, floats in its width."""
+    return values.to(like.device, like.dtype if values.is_floating_point() else values.dtype)
+
+
 def fittable() -> list[str]:
     """Return the names of the registered methods that are corrections, sorted."""
     from ascl_plugin import registry

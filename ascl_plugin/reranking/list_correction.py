@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ascl_plugin.reranking.correction import BankMethod, Correction, State
+from ascl_plugin.reranking.correction import BankMethod, Correction, State, placed
 from ascl_plugin.reranking.methods import find_method
 from ascl_plugin.reranking.options import Method, check_known
 from ascl_plugin.reranking.reorder import widened
@@ -44,7 +44,7 @@ class ListCorrection:
             lowest = given.masked_fill(empty, torch.inf).amin(dim=1, keepdim=True)
             lowest = lowest.masked_fill(lowest.isinf(), 0)
             given = torch.where(empty, lowest, given)
-            summary = {name: _placed(values, given)[at] for name, values in self.summary.items()}
+            summary = {name: placed(values, given)[at] for name, values in self.summary.items()}
             values = self.correction.correct(summary, given).masked_fill(empty, -torch.inf)
             order = values.argsort(dim=1, descending=True, stable=True)
             result[rows] = ids[rows].gather(1, order)
@@ -113,7 +113,3 @@ def from_lists(
         first = ids[:, : getattr(correction, "activation_k", 1)].long()
         state["hubs"] = torch.zeros_like(state["hubs"]).index_fill(0, first[first >= 0], True)
     return ListCorrection(correction, correction.summary(state))
-
-
-def _placed(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like.device, like.dtype if values.is_floating_point() else values.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ascl_plugin.reranking import reranker_file
 from ascl_plugin.reranking.bank import Bank
 from ascl_plugin.reranking.bank_check import BankCheck, compare_occurrence
-from ascl_plugin.reranking.correction import BankMethod, Correction, State, fittable
+from ascl_plugin.reranking.correction import BankMethod, Correction, State, fittable, placed
 from ascl_plugin.reranking.methods import find_method
 from ascl_plugin.reranking.options import check_known
 from ascl_plugin.reranking.reorder import widened
@@ -151,7 +151,7 @@ class Reranker:
         self._check_gallery(scores.shape[1], "query_scores")
         check_scores(scores, "query_scores")
         scores = widened(scores)
-        summary = {name: _placed(values, scores) for name, values in self._summary.items()}
+        summary = {name: placed(values, scores) for name, values in self._summary.items()}
         if self._correction.additive():
             result = self._correction.correct(summary, scores)
         else:  # row by row: sums and exponentials may differ in the last bit by place in a matrix
@@ -183,7 +183,7 @@ class Reranker:
         vectors = as_tensor(gallery_vectors, "gallery_vectors", "(gallery, width)")
         self._check_gallery(len(vectors), "gallery_vectors")
         check_scores(vectors, "gallery_vectors")
-        return _with_column(vectors, _placed(bias, widened(vectors[:1]))[:, None], gallery_vectors)
+        return _with_column(vectors, placed(bias, widened(vectors[:1]))[:, None], gallery_vectors)
 
     @torch.no_grad()
     def augment_queries(self, query_vectors: Array) -> Array:
@@ -302,11 +302,6 @@ class Reranker:
                 f"it has no bias to export; use transform, or one of {', '.join(additive)}"
             )
         return self._summary["bias"]
-
-
-def _placed(values: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor of the summary on the device of `like`, floats in its width."""
-    return values.to(like.device, like.dtype if values.is_floating_point() else values.dtype)
 
 
 def _with_column(vectors: Tensor, column: Tensor, given: Array) -> Array:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,18 +95,20 @@ class Gallery:
         query, images = self.model.embed_texts([text]), self.features
         place = torch.arange(len(self))
         if len(self) > candidates and not self.model.wholes_only:
-            of = "regions" if query.pooled is None else "pooled"
-            near = self._vectors(of) @ text_embeddings(query, of)[0]
+            near = self._vectors @ text_embeddings(query, self._of)[0]
             place = near.topk(candidates).indices.sort().values
             images = images[place]
         ranked = best(self.model.score(images, query)[:, 0], k)
         found = [(int(place[hit["corpus_id"]]), hit["score"]) for hit in ranked]
         return [Hit(self.images[number], score, number) for number, score in found]
 
-    def _vectors(self, of: str) -> torch.Tensor:
-        if not hasattr(self, "_made"):
-            self._made = image_embeddings(self.features, of)
-        return self._made
+    @property
+    def _of(self) -> str:
+        return "regions" if self.model.text_pool is None else "pooled"
+
+    @cached_property
+    def _vectors(self) -> torch.Tensor:
+        return image_embeddings(self.features, self._of)
 
     def _encoded(self, file: Path | None, batch_size: int, progress: bool) -> ImageFeatures:
         if file is None:

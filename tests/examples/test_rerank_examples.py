@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import runpy
 import sys
 from pathlib import Path
 
@@ -18,21 +16,6 @@ LINE = re.compile(r"^(\S.*?)\s{2,}((?:[\d.]+\s*){6})$", re.MULTILINE)
 
 def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("rerank_*.py")} == set(NEEDS)
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """A function that loads an example's names, or skips."""
-
-    def load(name):
-        package, extra = NEEDS[name]
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f'{package} is not installed: pip install "ascl-plugin[{extra}]"')
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"))
-
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield load
-    sys.modules.pop("made_embeddings", None)
 
 
 @pytest.mark.parametrize("name", NEEDS)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +19,6 @@ NEEDS = {
 
 def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("reranker_*.py")} == set(NEEDS)
-
-
-@pytest.fixture
-def example(monkeypatch):
-    """A function that loads an example's names, or skips."""
-
-    def load(name):
-        package, extra = NEEDS[name]
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f'{package} is not installed: pip install "ascl-plugin[{extra}]"')
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"))
-
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield load
-    sys.modules.pop("made_embeddings", None)
 
 
 @pytest.mark.parametrize("name", ["reranker_faiss", "reranker_qdrant"])

@@ -1,4 +1,4 @@
-"""How far captions that do not name a thing tell that it is not there."""
+"""The chance that a thing is in an image although no caption names it."""
 
 from __future__ import annotations
 
