@@ -76,7 +76,7 @@ def watched(name: str, args: argparse.Namespace, limit: float, log: IO[str]) -> 
         code = child.wait(limit)
         return f"ended with {code}, see log.txt" if code else None
     except subprocess.TimeoutExpired:
-        return f"stopped after {limit:.0f} s"
+        return f"stopped after {limit:.3g} s"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # and what it started
@@ -129,7 +129,7 @@ def main() -> int:
         for name in args.parts:
             left = TOTAL * slower - (time.perf_counter() - started)
             limit = min(LIMITS[name] * slower, left)
-            wrong = watched(name, args, limit, log) if limit > 5 else "no time left"
+            wrong = watched(name, args, limit, log) if left > 5 else "no time left"
             if wrong is not None:
                 append(args.out, table="parts", row={"part": name, "error": wrong})
             tables, rows = report(args.out, about)
