@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from ascl_plugin.interfaces import Rows
     from ascl_plugin.retrieval.evaluator import Evaluator
 
+# suites of the captions of a split, and of files; None: no suite
+OF_SPLIT = (None, "variants", "balanced", "half_truths")
+OF_FILES = (
+    "sugarcrepe", "sugarcrepe_pp", "aro", "aro_order", "winoground", "negbench", "half_truths",
+)  # fmt: skip
+SUITES = (*OF_SPLIT[1:-1], *OF_FILES)
 _FAILED = "the audit of the scores failed, no number is printed: {}"
 
 
@@ -60,16 +66,16 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument(
         "--suite",
-        choices=["variants", "balanced", "sugarcrepe"],
+        choices=SUITES,
         help="contests of texts in place of recall, each beside its blind accuracy, with the mean "
-        "image for each image; variants: captions of the split against false ones; balanced: two "
-        "texts and two images of the split, which cannot be won blind; sugarcrepe: --path",
+        "image for each image; of the split's captions: variants, balanced, half_truths; of files "
+        "in --path: sugarcrepe, sugarcrepe_pp, aro, aro_order, winoground, negbench, half_truths",
     )
     command.add_argument(
         "--path",
         type=Path,
         metavar="DIR",
-        help="folder or file of SugarCrepe's layout; its images lie in --image_root",
+        help="folder or file of the suite; its images lie in --image_root, or else in the folder",
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write too")
     command.set_defaults(run=evaluate_command)
@@ -83,8 +89,11 @@ def evaluate_command(args: argparse.Namespace) -> int:
     from ascl_plugin.retrieval.evaluator import without_labels
 
     run = find_run(args.model)
-    if (args.path is None) == (args.suite == "sugarcrepe"):
-        raise ValueError("--suite sugarcrepe needs --path DIR, and nothing else takes --path")
+    if args.suite not in (OF_SPLIT if args.path is None else OF_FILES):
+        takes = "takes no" if args.suite in OF_SPLIT else "needs"
+        raise ValueError(
+            f"--suite {args.suite} {takes} --path DIR" if args.suite else "--path DIR needs --suite"
+        )
     if args.suite is not None:
         return _suite(args, run)
     wanted = args.rerank and run.rerank_options.get("k") != 0
@@ -104,35 +113,44 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
 def _suite(args: argparse.Namespace, run: SavedModel) -> int:
     """Print a benchmark of texts, and write it if the options say so."""
-    from ascl_plugin.data.sugarcrepe import read_sugarcrepe
+    from ascl_plugin.data.contests import LAYOUTS, read_contests
     from ascl_plugin.disk import write_json
-    from ascl_plugin.report.table import Cell, Table, markdown_table
-    from ascl_plugin.report.terminal import print_contests
-    from ascl_plugin.retrieval import asymmetry_benchmark as benchmarks
-    from ascl_plugin.retrieval.suites import balanced_of, variants_of
+    from ascl_plugin.report.terminal import print_balanced, print_contests
+    from ascl_plugin.retrieval import suites
+    from ascl_plugin.retrieval.asymmetry_benchmark import balanced_benchmark, variant_benchmark
+    from ascl_plugin.retrieval.contest_benchmark import contest_benchmark, twin_pairs
 
-    found: dict[str, dict[str, float]]
-    if args.suite == "sugarcrepe":
-        pairs = read_sugarcrepe(args.path, args.image_root)
-        found = benchmarks.sugarcrepe_benchmark(open_evaluator(args, run), pairs)
-        print(f"\nSugarCrepe of {args.path}")
-        print_contests(found)
+    contests: dict[str, dict[str, float]] = {}
+    balanced: dict[str, dict[str, float]] = {}
+    if args.path is not None:
+        kinds = read_contests(args.path, args.suite, args.image_root)
+        evaluator = open_evaluator(args, run)
+        print(f"\n{args.suite} of {args.path}")
+        if len(LAYOUTS[args.suite].images) == 2:
+            balanced = balanced_benchmark(evaluator, *twin_pairs(kinds))
+        else:
+            contests = contest_benchmark(evaluator, kinds)
     else:
         evaluator, rows = open_split(args, run)
         _audit(evaluator, rows)
         print(f"\n{args.suite} of {args.split}, {len(rows)} images")
         if args.suite == "variants":
-            found = benchmarks.variant_benchmark(evaluator, rows, variants_of(rows))["negatives"]
-            print_contests(found)
-        else:
-            found = benchmarks.balanced_benchmark(evaluator, rows, balanced_of(rows))
-            cells: list[dict[str, Cell]] = [
-                {"percent": kind, **one, "count": int(one["count"])} for kind, one in found.items()
-            ]
-            print(f"\n{markdown_table(Table('', cells, 1))}", flush=True)
+            contests = variant_benchmark(evaluator, rows, suites.variants_of(rows))["negatives"]
+        if args.suite == "half_truths":
+            contests = contest_benchmark(evaluator, suites.half_truths_of(rows))
+        if args.suite != "variants":
+            of = {"kinds": ("added",)} if args.suite == "half_truths" else {}
+            balanced = balanced_benchmark(evaluator, rows, suites.balanced_of(rows, **of))
+    if contests:
+        print_contests(contests)
+    if balanced:
+        print_balanced(balanced)
     if args.output is not None:
         about = {"split": args.split} if args.path is None else {"path": str(args.path)}
-        write_json(args.output, {"suite": args.suite, **about, "results": found})
+        found = {"contests": contests, "balanced": balanced}
+        write_json(
+            args.output, {"suite": args.suite, **about, **{k: v for k, v in found.items() if v}}
+        )
     return 0
 
 

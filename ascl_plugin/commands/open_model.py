@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from ascl_plugin.interfaces import NamedOptions
     from ascl_plugin.retrieval.evaluator import Evaluator
+    from ascl_plugin.retrieval.model import RetrievalModel
+
+TOWERS = ("open_clip:", "transformers:")  # models of other libraries, as they are
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
@@ -18,7 +21,8 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "model",
         metavar="RUN_DIR_OR_MODEL",
-        help="folder of a run, or a model as save_pretrained wrote it",
+        help="folder of a run, or a model as save_pretrained wrote it; or, as they are, the towers "
+        "of open_clip:MODEL,WEIGHTS or of transformers:ID_OR_FOLDER",
     )
     command.add_argument(
         "--data_root",
@@ -56,10 +60,35 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
 
 
 class SavedModel(NamedTuple):
-    """A folder with a trained model that is not loaded yet, and the options of its run, if any."""
+    """A trained model that is not loaded yet, and the options of its run, if any.
 
-    folder: Path
+    Attributes:
+        source: folder of the model; or ``open_clip:MODEL,WEIGHTS``, ``transformers:ID_OR_FOLDER``.
+        options: options of the run; empty without one.
+    """
+
+    source: Path | str
     options: NamedOptions
+
+    def load(self, allow_import: bool = False) -> RetrievalModel:
+        """Return the model, in evaluation mode; towers of other libraries score by their cosine.
+
+        Raises:
+            OSError, ImportError, ValueError: as `RetrievalModel.from_pretrained` and `attach`.
+        """
+        from ascl_plugin.retrieval.model import RetrievalModel
+
+        if isinstance(self.source, Path):
+            return RetrievalModel.from_pretrained(self.source, allow_import=allow_import)
+        library, _, name = self.source.partition(":")
+        if library == "transformers":
+            from ascl_plugin.adapters.towers import transformers_clip
+
+            return transformers_clip.attach(name, fusion={"name": "pooled"}).eval()
+        from ascl_plugin.adapters.towers import open_clip
+
+        model, _, weights = name.partition(",")
+        return open_clip.attach(model, weights or None, fusion={"name": "pooled"}).eval()
 
     @property
     def rerank_options(self) -> NamedOptions:
@@ -69,7 +98,10 @@ class SavedModel(NamedTuple):
 
 
 def find_run(model: str | Path) -> SavedModel:
-    """Return the run in a folder, or the model that `save_pretrained` wrote there.
+    """Return the run in a folder, the model that `save_pretrained` wrote there, or other towers.
+
+    Args:
+        model: folder; or ``open_clip:MODEL,WEIGHTS``, ``transformers:ID_OR_FOLDER``.
 
     Raises:
         FileNotFoundError: neither is there.
@@ -77,6 +109,8 @@ def find_run(model: str | Path) -> SavedModel:
     """
     from ascl_plugin.yaml_file import read_yaml
 
+    if str(model).startswith(TOWERS):
+        return SavedModel(str(model), {})
     path = Path(model)
     folder = path / "best" if (path / "best").is_dir() else path
     if not (folder / "config.json").is_file():
@@ -107,7 +141,6 @@ def open_evaluator(args: argparse.Namespace, run: SavedModel) -> Evaluator:
     """Return an evaluator of a run's model, as the options in `args` say."""
     from ascl_plugin.retrieval.evaluator import Evaluator
     from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
-    from ascl_plugin.retrieval.model import RetrievalModel
 
     region_files = args.region_files or run.options.get("region_files")
     pooled_files = args.pooled_files or run.options.get("pooled_files")
@@ -116,7 +149,7 @@ def open_evaluator(args: argparse.Namespace, run: SavedModel) -> Evaluator:
         average = run.options.get("average_views", False)
     if average and region_files is not None:
         raise ValueError("--average_views needs pictures: region files hold no mirror images")
-    model = RetrievalModel.from_pretrained(run.folder, allow_import=args.allow_import)
+    model = run.load(args.allow_import)
     return Evaluator(
         model,
         image_inputs(model.image_encoder, None, region_files, pooled_files),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ascl_plugin.interfaces import Row, Rows
 
@@ -27,13 +27,14 @@ def load_image(cell: Row | Image.Image, image_id: str) -> Image.Image:
 
     Args:
         cell: ``{"path": ..., "bytes": ...}`` as `datasets.Image(decode=False)` gives it, bytes
-            first where both are there; or a PIL image.
+            first where both are there, and, for a part of the picture, "box": its left, top, width
+            and height in pixels; or a PIL image.
         image_id: the row's id, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: neither path nor bytes; no image of `FORMATS`, a damaged or truncated one; too
-            many pixels; a path to a folder, pipe or device.
+            many pixels; a box outside the picture; a path to a folder, pipe or device.
     """
     if isinstance(cell, Image.Image):
         return _rgb(ImageOps.exif_transpose(cell))
@@ -52,7 +53,8 @@ def load_image(cell: Row | Image.Image, image_id: str) -> Image.Image:
                     f"{picture.width} x {picture.height} pixels, more than "
                     f"PIL.Image.MAX_IMAGE_PIXELS = {limit}"
                 )
-            return _rgb(ImageOps.exif_transpose(picture))
+            whole = _rgb(ImageOps.exif_transpose(picture))
+            return _part(whole, cell["box"]) if cell.get("box") else whole
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: no such file") from error
     # Pillow's decoders fail on damaged files in many ways: OSError, SyntaxError, struct.error, ...
@@ -79,6 +81,16 @@ def check_pictures(splits: Mapping[str, Rows]) -> None:
         raise FileNotFoundError(
             f"{len(lacking):,} of {count:,} pictures are not there: {', '.join(lacking[:3])}{more}"
         )
+
+
+def _part(picture: Image.Image, box: Sequence[int]) -> Image.Image:
+    """Return the part of a picture in a box; what lies outside is cut off."""
+    left, top, width, height = box
+    right, bottom = min(left + width, picture.width), min(top + height, picture.height)
+    left, top = max(left, 0), max(top, 0)
+    if left >= right or top >= bottom:
+        raise ValueError(f"box {list(box)} lies outside {picture.width} x {picture.height} pixels")
+    return picture.crop((left, top, right, bottom))
 
 
 Image.init()

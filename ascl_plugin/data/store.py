@@ -204,9 +204,11 @@ def image_key(cell: Row | None, image_id: str) -> str:
         FileNotFoundError: no such file; the message names it and the image.
         ValueError: a row with neither path nor bytes.
     """
-    data, path = (cell or {}).get("bytes"), (cell or {}).get("path")
+    cell = cell or {}
+    data, path = cell.get("bytes"), cell.get("path")
+    part = f"|{cell['box']}" if cell.get("box") else ""
     if data is not None:
-        return f"bytes:{hashlib.blake2b(data, digest_size=16).hexdigest()}"
+        return f"bytes:{hashlib.blake2b(data, digest_size=16).hexdigest()}{part}"
     if path is None:
         raise ValueError(
             f"image {image_id}: the row has neither a path nor bytes; where features are in files, "
@@ -216,7 +218,7 @@ def image_key(cell: Row | None, image_id: str) -> str:
         status = os.stat(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"image {image_id} ({path}): no such file") from error
-    return f"file:{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
+    return f"file:{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}{part}"
 
 
 def _digest(key: str) -> bytes:

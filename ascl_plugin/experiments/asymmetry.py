@@ -22,9 +22,9 @@ from ascl_plugin.report.table import Cell, Table, blind_beside, spread_cells, wi
 from ascl_plugin.retrieval.asymmetry_benchmark import (
     asymmetry_benchmark,
     balanced_benchmark,
-    sugarcrepe_benchmark,
     variant_benchmark,
 )
+from ascl_plugin.retrieval.contest_benchmark import contest_benchmark
 from ascl_plugin.retrieval.suites import balanced_of, variants_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def experiment(study: Study, settings: Settings) -> Section:
         settings: `models`, by default all; `rows`, the number of images whose captions are varied
             (1,000; each is ranked among all); `balanced`, pairs of images of each kind of balanced
             half-truths (by default one for each image, where there is one); `sugarcrepe`, a folder
-            or file of `read_sugarcrepe`, and `image_root` of its images.
+            or file of its layout, and `image_root` of its images.
 
     Raises:
         ImportError: real captions, and no tagger (extra `words`).
@@ -128,7 +128,7 @@ def measure(
     if pairs:
         images = [row for several in pairs.values() for row in several]
         evaluator.images.prepare(images, evaluator.batch_size, progress=True)
-        result["sugarcrepe"] = sugarcrepe_benchmark(evaluator, pairs)
+        result["sugarcrepe"] = contest_benchmark(evaluator, pairs)
     return result
 
 
@@ -152,9 +152,9 @@ def _balanced(study: Study, settings: Settings) -> list[BalancedPair]:
 def _pairs(settings: Settings) -> Mapping[str, Sequence[Row]]:
     if settings.get("sugarcrepe") is None:
         return {}
-    from ascl_plugin.data.sugarcrepe import read_sugarcrepe
+    from ascl_plugin.data.contests import read_contests
 
-    return read_sugarcrepe(settings["sugarcrepe"], settings.get("image_root"))
+    return read_contests(settings["sugarcrepe"], "sugarcrepe", settings.get("image_root"))
 
 
 def _counts(kinds: Mapping[str, Mapping[str, Cell]], of: str = "texts", name: str = "texts") -> str:

@@ -18,6 +18,8 @@ from ascl_plugin.report.table import (
     with_blind,
 )
 
+_MORE = ("balanced", "ordered")  # figures of contests that some have
+
 
 def print_results(results: SplitResults, title: str) -> None:
     """Print recalls and, if there are any, their intervals and the asymmetry benchmark.
@@ -56,9 +58,18 @@ def print_contests(contests: Mapping[str, Mapping[str, float]]) -> None:
     rows: list[dict[str, Cell]] = []
     for name, cells in with_blind(contests).items():
         row: dict[str, Cell] = {"percent": name, **cells}
+        row |= {more: contests[name].get(more) for more in _MORE if more in contests[name]}
         if "texts" in contests[name]:
             row["texts"] = int(contests[name]["texts"])
         rows.append(row)
+    print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
+
+
+def print_balanced(sets: Mapping[str, Mapping[str, float]]) -> None:
+    """Print figures of sets of two images and two texts, as `balanced_benchmark` returns them."""
+    rows: list[dict[str, Cell]] = [
+        {"percent": kind, **one, "count": int(one["count"])} for kind, one in sets.items()
+    ]
     print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
 
 

@@ -3,15 +3,15 @@
 It measures the claim of the papers' Figure 1. `asymmetry_benchmark` needs three variants of a
 caption, which scenes have: `negative` (an absent object added: Asymmetry-I), `richer` (a present
 one added: Asymmetry-II) and `shorter` (one object less: Asymmetry-III). `variant_benchmark` takes
-those of `asymmetry.captions.variants`, of any captions; `sugarcrepe_benchmark` takes pairs from
-files. Beside each accuracy stands `blind`, that of the same scorer with the mean image in place of
-the image (`retrieval.blind`): as much as the wording alone gives away. `balanced_benchmark`, of
-`asymmetry.captions.balanced`, cannot be won blind.
+those of `asymmetry.captions.variants`, of any captions. Beside each accuracy stands `blind`, that
+of the same scorer with the mean image in place of the image (`retrieval.blind`): as much as the
+wording alone gives away. `balanced_benchmark`, of `asymmetry.captions.balanced`, cannot be won
+blind. `retrieval.contest_benchmark` takes contests from files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ascl_plugin.asymmetry.captions.balanced import BalancedPair
 from ascl_plugin.asymmetry.captions.variants import AMOUNTS, TRUE_EDITS, Variants
-from ascl_plugin.interfaces import AnyRows, Row, Rows, SplitEvaluator
+from ascl_plugin.interfaces import AnyRows, Rows, SplitEvaluator
 from ascl_plugin.metrics.recall import text_ranks
 from ascl_plugin.retrieval.blind import blind_scores
 
@@ -141,8 +141,10 @@ def balanced_benchmark(
         * `pairs`: images that prefer their own text. A tie counts half, so that a scorer that does
           not look at the image gets exactly 50: it prefers the same text for both images.
         * `groups`: sets in which both images prefer their own; a tie counts against. Such a scorer
-          gets 0.
-        * `blind`, `blind_groups`: the same with the mean image in place of both.
+          gets 0. It is Winoground's text score.
+        * `images`: sets in which each text scores higher with its own image (Winoground's image
+          score); `all`: sets that count in both (its group score). Ties count against.
+        * `blind`, `blind_groups`: pairs and groups with the mean image in place of both.
     """
     asked = dict.fromkeys(
         (row, text) for one in pairs for row in (one.a, one.b) for text in (one.with_p, one.with_q)
@@ -159,9 +161,17 @@ def balanced_benchmark(
             )
             for o in some
         ]
+        across = [
+            score[o.a, o.with_p] > score[o.b, o.with_p]
+            and score[o.b, o.with_q] > score[o.a, o.with_q]
+            for o in some
+        ]
+        both = [min(gain) > 0 and won for gain, won in zip(gains, across, strict=True)]
         without = [blind[one.with_p] - blind[one.with_q] for one in some]
         result[kind] = {
             **_balanced(np.array(gains)),
+            "images": 100 * float(np.mean(across)),
+            "all": 100 * float(np.mean(both)),
             **{
                 {"pairs": "blind", "groups": "blind_groups"}[name]: value
                 for name, value in _balanced(np.array([(gain, -gain) for gain in without])).items()
@@ -194,30 +204,6 @@ def _blind(evaluator: SplitEvaluator, rows: AnyRows, texts: Sequence[str]) -> di
         return {}
     distinct = list(dict.fromkeys(texts))
     return dict(zip(distinct, blind_scores(evaluator, rows, distinct).tolist(), strict=True))
-
-
-def sugarcrepe_benchmark(
-    evaluator: SplitEvaluator, pairs: Mapping[str, Sequence[Row]]
-) -> dict[str, dict[str, float]]:
-    """Return `accuracy` of captions against negatives, and `blind`, by kind of `read_sugarcrepe`.
-
-    The gallery of the mean image are the pairs' own images.
-    """
-    images = {row["image_id"]: row for rows in pairs.values() for row in rows}
-    place = {image_id: number for number, image_id in enumerate(images)}
-    every = [row for rows in pairs.values() for row in rows]
-    texts = [row[name] for name in ("caption", "negative_caption") for row in every]
-    index = [place[row["image_id"]] for row in every]
-    gallery = list(images.values())
-    right, wrong = evaluator.pairs(gallery, texts, index * 2).chunk(2)
-    blind = _blind(evaluator, gallery, texts)
-    wins = (right > wrong).split([len(rows) for rows in pairs.values()])
-    return {
-        kind: accuracy(
-            won.tolist(), [blind[row["caption"]] > blind[row["negative_caption"]] for row in rows]
-        )
-        for (kind, rows), won in zip(pairs.items(), wins, strict=True)
-    }
 
 
 def accuracy(hits: Sequence[bool], blind: Sequence[bool]) -> dict[str, float]:

@@ -117,9 +117,10 @@ class Evaluator:
         self, rows: AnyRows, texts: Sequence[str], index: Sequence[int] | None = None
     ) -> Tensor:
         """Return S (T,) of text t with row index[t], by default row t; as in the matrix."""
-        words = self.encode_texts(texts)
-        columns = torch.arange(len(words))
-        of_text = columns if index is None else torch.as_tensor(index)
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        words = self.encode_texts(list(distinct))
+        columns = torch.tensor([distinct[text] for text in texts])
+        of_text = torch.arange(len(texts)) if index is None else torch.as_tensor(index)
         scores = [
             score_pairs(self.model, self.encode_images(view), words, of_text, columns)
             for view in self._views(rows)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ascl_plugin.asymmetry.captions.balanced import BalancedPair, balanced_pairs
+from ascl_plugin.asymmetry.captions.balanced import KINDS, BalancedPair, balanced_pairs
 from ascl_plugin.asymmetry.captions.objects import object_of
 from ascl_plugin.asymmetry.captions.reader import ObjectOf
 from ascl_plugin.asymmetry.captions.tagger import Phrase, Tagger
 from ascl_plugin.asymmetry.captions.variants import Variants, make_variants
-from ascl_plugin.interfaces import Rows
+from ascl_plugin.interfaces import Row, Rows
 
 
 class Reading(NamedTuple):
@@ -53,7 +53,33 @@ def variants_of(rows: Rows, chosen: Iterable[int] | None = None) -> list[Variant
     )
 
 
-def balanced_of(rows: Rows, count: int | None = None, seed: int = 0) -> list[BalancedPair]:
+def half_truths_of(rows: Rows) -> dict[str, list[Row]]:
+    """Return the half-truths of a split, for `contest_benchmark`; no language model makes them.
+
+    The contest of CS-CLIP (Kargi et al. 2026, arXiv 2602.23906): a true text against itself plus
+    one false detail. Here the text is the first caption, and the detail a noun phrase of another
+    image whose object no caption names (`make_variants`, "add"); `richer` has a phrase of another
+    caption of the image in the same place.
+    """
+    made = [one for one in variants_of(rows) if "add" in one.negatives]
+    if not made:
+        raise ValueError("no caption of the split takes a false phrase, thus no half-truths")
+    return {
+        "entity": [
+            {
+                **rows[one.row],
+                "true": [one.caption],
+                "false": [one.negatives["add"]],
+                "richer": one.positives.get("phrase added"),
+            }
+            for one in made
+        ]
+    }
+
+
+def balanced_of(
+    rows: Rows, count: int | None = None, seed: int = 0, kinds: Iterable[str] = KINDS
+) -> list[BalancedPair]:
     """Return balanced half-truths of a split, `count` pairs of images of each kind.
 
     See `BalancedBank.pairs`; by default each row is image A at most once.
@@ -64,6 +90,7 @@ def balanced_of(rows: Rows, count: int | None = None, seed: int = 0) -> list[Bal
         how.noun_phrases,
         seed,
         count,
+        kinds,
         is_true=how.is_true,
         object_of=how.object_of,
     )

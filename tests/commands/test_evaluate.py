@@ -9,8 +9,10 @@ import torch
 
 pytest.importorskip("yaml", reason="extra `recipes`")
 pytest.importorskip("datasets", reason="extra `recipes`")
+from ascl_plugin.commands.evaluate import OF_FILES
 from ascl_plugin.commands.main import main
 from ascl_plugin.data import scenes
+from ascl_plugin.data.contests import LAYOUTS
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.model import RetrievalModel
 
@@ -69,7 +71,7 @@ def test_an_unknown_split_prints_no_table(run, capsys):
     assert "no split 'tset'; they have train, val, test" in captured.err
 
 
-@pytest.mark.parametrize("suite", ["variants", "balanced"])
+@pytest.mark.parametrize("suite", ["variants", "balanced", "half_truths"])
 def test_suites_of_a_split(run, suite, tmp_path, capsys):
     """Six scenes, 20 texts of "added" at least: without the image half the pairs, no group."""
     output = tmp_path / "suite.json"
@@ -78,22 +80,36 @@ def test_suites_of_a_split(run, suite, tmp_path, capsys):
     assert f"{suite} of test, 6 images" in out and "| blind" in out
     written = json.loads(output.read_text())
     assert (written["suite"], written["split"]) == (suite, "test")
-    one = written["results"]["add" if suite == "variants" else "added"]
-    if suite == "balanced":
-        assert (one["blind"], one["blind_groups"]) == (50, 0) and one["count"] % 2 == 0
-    else:
+    if suite != "balanced":
+        one = written["contests"]["add" if suite == "variants" else "entity"]
         assert one["texts"] == 6 and 0 <= one["blind"] <= 100 and "| difference" in out
+        assert ("ordered" in one) == (suite == "half_truths")  # the full truth, the text, the lie
+    if suite != "variants":
+        one = written["balanced"]["added"]
+        assert (one["blind"], one["blind_groups"]) == (50, 0) and one["count"] % 2 == 0
+        assert len(written["balanced"]) == (1 if suite == "half_truths" else 3)
 
 
-def test_the_sugarcrepe_suite(run, tmp_path, capsys):
-    row = scenes.make("test", 1)[0]
-    (tmp_path / "1.png").write_bytes(row["image"]["bytes"])
-    entry = {"filename": "1.png", "caption": "a red car", "negative_caption": "a small car"}
-    (tmp_path / "swap_att.json").write_text(json.dumps({"0": entry}))
+def test_suites_of_files(run, tmp_path, capsys):
+    assert tuple(LAYOUTS) == OF_FILES
+    for number, row in enumerate(scenes.make("test", 2)):
+        (tmp_path / f"{number}.png").write_bytes(row["image"]["bytes"])
+    entry = {"caption": "a red car", "negative_caption": "a small car"}
+    entries = [{"filename": f"{number}.png", **entry} for number in range(2)]
+    (tmp_path / "swap_att.json").write_text(json.dumps(entries))
     words = ["evaluate", run, "--suite", "sugarcrepe"]
     assert main([*words, "--path", str(tmp_path), "--image_root", str(tmp_path)]) == 0
-    assert "| swap_att" in capsys.readouterr().out
-    assert main(words) == 2 and "--suite sugarcrepe needs --path" in capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "| swap_att" in out and "| balanced |" in out
+    pair = {"image_0": "0", "image_1": "1", "caption_0": "a red car", "caption_1": "a small car"}
+    (tmp_path / "examples.jsonl").write_text(json.dumps(pair))
+    words[-1] = "winoground"
+    assert main([*words, "--path", str(tmp_path / "examples.jsonl")]) == 0
+    assert "| examples" in capsys.readouterr().out
+    assert main(words) == 2 and "--suite winoground needs --path" in capsys.readouterr().err
+    words[-1] = "variants"
+    assert main([*words, "--path", str(tmp_path)]) == 2
+    assert "--suite variants takes no --path" in capsys.readouterr().err
     assert main(["evaluate", run, "--path", str(tmp_path)]) == 2
 
 

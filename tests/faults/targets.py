@@ -24,11 +24,11 @@ from valid_files import karpathy, picture
 from ascl_plugin.adapters.regions.region_files import open_regions
 from ascl_plugin.adapters.state_files import read_state
 from ascl_plugin.commands.score_files import read_array, read_caption_to_image, write_reranked
+from ascl_plugin.data.contests import read_contests
 from ascl_plugin.data.images import FORMATS, load_image
 from ascl_plugin.data.readers import caption_to_image, read, read_table
 from ascl_plugin.data.shards import Shards
 from ascl_plugin.data.store import FeatureStore
-from ascl_plugin.data.sugarcrepe import read_sugarcrepe
 from ascl_plugin.experiments.plan import read_plan
 from ascl_plugin.report.read import read_folders
 from ascl_plugin.retrieval.model import RetrievalModel
@@ -52,6 +52,8 @@ class Target(NamedTuple):
     read: Callable
     spoil: Callable
 
+
+read_sugarcrepe = partial(read_contests, layout="sugarcrepe")
 
 # captions and pictures
 

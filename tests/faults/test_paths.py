@@ -10,8 +10,8 @@ import pytest
 from valid_files import karpathy, picture
 
 from ascl_plugin.adapters.regions.region_files import open_regions
+from ascl_plugin.data.contests import read_contests
 from ascl_plugin.data.readers import read, read_table
-from ascl_plugin.data.sugarcrepe import read_sugarcrepe
 
 
 def test_a_link_out_of_the_data_root_is_refused(tmp_path):
@@ -25,7 +25,7 @@ def test_a_link_out_of_the_data_root_is_refused(tmp_path):
         json.dumps({"0": {"filename": "a.png", "caption": "a", "negative_caption": "b"}})
     )
     with pytest.raises(ValueError, match=r"entry '0': path 'a.png' leaves .* by a link"):
-        read_sugarcrepe(root / "add_obj.json")
+        read_contests(root / "add_obj.json", "sugarcrepe")
     karpathy(root, ("sub/a.png",))
     (root / "images" / "sub").symlink_to(secret.parent)
     with pytest.raises(ValueError, match="leaves"):

@@ -15,7 +15,6 @@ from ascl_plugin.data.readers import caption_to_image
 from ascl_plugin.retrieval.asymmetry_benchmark import (
     asymmetry_benchmark,
     balanced_benchmark,
-    sugarcrepe_benchmark,
     variant_benchmark,
 )
 
@@ -123,30 +122,13 @@ def test_variants_by_hand():
     assert twice == {"amount": 2, "texts": 1, "mean": -3, "deviation": None, "falls": 100}
 
 
-def test_sugarcrepe_by_kind():
-    """Two entries of one image, one of another: 2 > 1 is right, 1 > 1 and 0 > 5 are not."""
-    pairs = {
-        "add_obj": [
-            {"image_id": "a", "caption": "2", "negative_caption": "1"},
-            {"image_id": "b", "caption": "0", "negative_caption": "5"},
-        ],
-        "swap_att": [{"image_id": "a", "caption": "1", "negative_caption": "1"}],
-    }
-    assert sugarcrepe_benchmark(Pairs(lambda row, text: text), pairs) == {
-        "add_obj": {"accuracy": 50, "blind": 50, "texts": 2},
-        "swap_att": {"accuracy": 0, "blind": 0, "texts": 1},
-    }
-    of_image = Pairs(lambda row, text: int(text) if row["image_id"] == "a" else -int(text))
-    assert sugarcrepe_benchmark(of_image, pairs)["add_obj"] == {
-        "accuracy": 100, "blind": 0, "texts": 2,
-    }  # fmt: skip
-
-
 def test_balanced_by_hand():
     """Scores of "x" and "y": image 0 (3, 1), image 1 (2, 2), image 2 (5, 4).
 
     With image 1 as B: A right, B a tie, half. With image 2 as B: A right, B wrong; that is 2.5 of
     4. With 2 as A, 0 as B and the texts exchanged: A wrong, B right. z is for 0 alone: (9, 9, 2).
+    Across images: x is 3 > 2 with 0, y 2 > 1 with 1, the first set holds; x is 3 < 5, the second
+    fails; y is 4 > 1 with 2, x 3 < 5, the third fails; z is 9 > 2 with 0, y 4 > 1 with 2.
     """
     sets = [
         BalancedPair("added", 0, 1, "", "x", "y"),
@@ -159,10 +141,12 @@ def test_balanced_by_hand():
     found = balanced_benchmark(scorer, [{"number": n} for n in range(3)], sets)
     blind = {"blind": 50, "blind_groups": 0}
     assert found == {
-        "added": {"pairs": 62.5, "groups": 0, **blind, "count": 2},
-        "swapped": {"pairs": 50, "groups": 0, **blind, "count": 1},
-        "replaced noun": {"pairs": 100, "groups": 100, **blind, "count": 1},
-    }
+        "added": {"pairs": 62.5, "groups": 0, "images": 50, "all": 0, **blind, "count": 2},
+        "swapped": {"pairs": 50, "groups": 0, "images": 0, "all": 0, **blind, "count": 1},
+        "replaced noun": {
+            "pairs": 100, "groups": 100, "images": 100, "all": 100, **blind, "count": 1,
+        },
+    }  # fmt: skip
 
 
 @given(st.lists(st.integers(0, 2), min_size=6, max_size=6), st.integers(0, 2**20))
