@@ -18,6 +18,8 @@ from ascl_plugin.commands.open_model import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ascl_plugin.interfaces import Rows
     from ascl_plugin.retrieval.evaluator import Evaluator
 
@@ -77,17 +79,34 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="folder or file of the suite; its images lie in --image_root, or else in the folder",
     )
+    command.add_argument(
+        "--run_file",
+        type=Path,
+        metavar="NAME",
+        help="also write the first 100 of every query in TREC's layout, and the right answers, to "
+        "NAME.i2t.run, NAME.i2t.qrels, NAME.t2i.run and NAME.t2i.qrels; before re-ranking",
+    )
+    command.add_argument(
+        "--qrels",
+        type=Path,
+        metavar="FILE",
+        help="right answers of a TREC run, anybody's, which is given in the place of the model: "
+        "recall, nDCG@10 and MRR of it are printed",
+    )
     command.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write too")
     command.set_defaults(run=evaluate_command)
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
     """Evaluate a saved model on a split of its own data, or of another data root."""
+    from ascl_plugin.data.rows import caption_to_image
     from ascl_plugin.disk import write_json
     from ascl_plugin.report.terminal import print_results
     from ascl_plugin.retrieval.audit import AuditError
     from ascl_plugin.retrieval.evaluator import without_labels
 
+    if args.qrels is not None:
+        return _run_metrics(args)
     run = find_run(args.model)
     if args.suite not in (OF_SPLIT if args.path is None else OF_FILES):
         takes = "takes no" if args.suite in OF_SPLIT else "needs"
@@ -99,15 +118,54 @@ def evaluate_command(args: argparse.Namespace) -> int:
     wanted = args.rerank and run.rerank_options.get("k") != 0
     rerank_options = without_labels(run.rerank_options, args.oracle) if wanted else None
     evaluator, rows = open_split(args, run)
+    sim = None if args.run_file is None else evaluator.score(rows, caption_to_image(rows)[0])
     try:
         results = evaluator.evaluate(
-            rows, rerank_options, args.oracle, args.protocol, args.ci, audited=True
+            rows, rerank_options, args.oracle, args.protocol, args.ci, sim, audited=True
         )
     except AuditError as error:
         raise ValueError(_FAILED.format(error)) from None
     print_results(results, f"{args.split}, {len(rows)} images, protocol {args.protocol}")
+    if sim is not None:
+        _write_runs(args.run_file, sim, rows)
     if args.output is not None:
         write_json(args.output, {"split": args.split, **results.to_dict()})
+    return 0
+
+
+def _write_runs(name: Path, sim: Tensor, rows: Rows) -> None:
+    """Write run and qrels files of both directions beside each other."""
+    from ascl_plugin.metrics.trec import write_qrels, write_run
+
+    images = rows["image_id"][:]
+    captions = [text for several in rows["caption_ids"][:] for text in several]
+    if len(set(captions)) < len(captions):  # numbers within their image
+        counts = map(len, rows["caption_ids"][:])
+        captions = [f"{i}#{k}" for i, n in zip(images, counts, strict=True) for k in range(n)]
+    of = [i for i, own in zip(images, rows["captions"][:], strict=True) for _ in own]
+    write_run(Path(f"{name}.i2t.run"), sim, images, captions)
+    write_run(Path(f"{name}.t2i.run"), sim.T, captions, images)
+    write_qrels(Path(f"{name}.i2t.qrels"), zip(of, captions, strict=True))
+    write_qrels(Path(f"{name}.t2i.qrels"), zip(captions, of, strict=True))
+
+
+def _run_metrics(args: argparse.Namespace) -> int:
+    """Print the metrics of a run file, and write them if the options say so."""
+    from ascl_plugin.disk import write_json
+    from ascl_plugin.metrics.trec import read_qrels, read_run, run_metrics
+    from ascl_plugin.report.table import Table, markdown_table
+
+    if not Path(args.model).is_file():
+        raise ValueError(
+            f"--qrels goes with a run file in the place of the model, got {args.model}"
+        )
+    qrels = read_qrels(args.qrels)
+    found = run_metrics(read_run(args.model), qrels)
+    titles = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "ndcg10": "nDCG@10", "mrr": "MRR"}
+    row = {"queries": len(qrels), **{titles[name]: value for name, value in found.items()}}
+    print(f"\n{args.model}, percent\n\n{markdown_table(Table('', [row], 1))}\n", flush=True)
+    if args.output is not None:
+        write_json(args.output, {"run": str(args.model), "qrels": str(args.qrels), **found})
     return 0
 
 

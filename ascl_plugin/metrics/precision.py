@@ -1,4 +1,4 @@
-"""mAP@R and R-precision: the share of an image's own captions at the top of its list."""
+"""mAP@R, R-precision and nDCG@10: an image's own captions at the top of its list."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import Tensor
 from ascl_plugin.scores import row_chunks
 
 
-def precision_at_r(scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Return average precision at R and R-precision of every image with R captions.
+def precision_at_r(scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return average precision at R, R-precision and nDCG@10 of every image with R captions.
 
         map_at_r = 1/R sum_{r <= R} [the r-th text is right] (right texts among the first r) / r
         r_precision = (right texts among the first R) / R
+        ndcg = sum_{right texts, r <= 10} 1 / log2(r + 1)  /  sum_{r <= min(R, 10)} 1 / log2(r + 1)
 
     Musgrave et al., "A Metric Learning Reality Check", 2020; ECCV Caption reports both. Unlike
     recall they reward more than the first right answer. Ties count against the model: of equal
@@ -36,7 +37,14 @@ def precision_at_r(scores: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
             better[rows, j] = wrong + j
     hit = (better < counts[:, None]) & (place < counts[:, None])
     average = (hit * (place + 1) / (better + 1).double()).sum(dim=1) / counts
-    return average, hit.sum(dim=1) / counts.double()
+    gain = discounted_gain(better + 1).masked_fill(place >= counts[:, None], 0).sum(dim=1)
+    best = discounted_gain(place + 1).cumsum(0)[counts - 1]
+    return average, hit.sum(dim=1) / counts.double(), gain / best
+
+
+def discounted_gain(ranks: Tensor, k: int = 10) -> Tensor:
+    """Return 1 / log2(r + 1) of each rank r <= k, and 0 beyond: float64."""
+    return (ranks <= k) / (ranks + 1).double().log2()
 
 
 def _own_scores(scores: Tensor, owners: Tensor, counts: Tensor) -> Tensor:

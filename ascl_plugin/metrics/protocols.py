@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ascl_plugin.metrics.precision import precision_at_r
+from ascl_plugin.metrics.precision import discounted_gain, precision_at_r
 from ascl_plugin.metrics.recall import (
     Owners,
     checked,
@@ -31,7 +32,8 @@ class QueryResults:
     Args:
         i2t_rank: (I,) int64, of the best placed caption of each image, 1 the best.
         t2i_rank: (T,) int64, of each caption's image.
-        map_at_r, r_precision: (I,) float64, 0 to 1, of image queries; see `precision_at_r`.
+        map_at_r, r_precision, ndcg10: (I,) float64, 0 to 1, of image queries; see
+            `precision_at_r`.
         caption_to_image: (T,) int64.
         fold: (I,) int64, from 0; the gallery of a query is its fold.
     """
@@ -40,20 +42,29 @@ class QueryResults:
     t2i_rank: np.ndarray
     map_at_r: np.ndarray
     r_precision: np.ndarray
+    ndcg10: np.ndarray
     caption_to_image: np.ndarray
     fold: np.ndarray
+
+    @property
+    def t2i_ndcg10(self) -> np.ndarray:
+        """nDCG@10 of each caption as a query, (T,) float64: it has one right image."""
+        return discounted_gain(torch.from_numpy(self.t2i_rank)).numpy()
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of `protocol_metrics`, the means over the folds."""
         found = []
         for fold in range(int(self.fold.max()) + 1):
             image = self.fold == fold
-            one = metrics_of_ranks(
-                self.i2t_rank[image], self.t2i_rank[image[self.caption_to_image]]
-            )
+            text = image[self.caption_to_image]
+            one = metrics_of_ranks(self.i2t_rank[image], self.t2i_rank[text])
             one["i2t_map_at_r"] = 100 * float(self.map_at_r[image].mean())
             one["i2t_r_precision"] = 100 * float(self.r_precision[image].mean())
             one["t2i_map_at_r"] = one["t2i_r_precision"] = one["t2i_r1"]
+            one["i2t_ndcg10"] = 100 * float(self.ndcg10[image].mean())
+            one["t2i_ndcg10"] = 100 * float(self.t2i_ndcg10[text].mean())
+            one["i2t_mrr"] = 100 * float((1 / self.i2t_rank[image]).mean())
+            one["t2i_mrr"] = 100 * float((1 / self.t2i_rank[text]).mean())
             found.append(one)
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
@@ -73,7 +84,8 @@ def protocol_metrics(
     Returns:
         The metrics of `retrieval_metrics`, and in percent ``i2t_map_at_r, t2i_map_at_r,
         i2t_r_precision, t2i_r_precision`` (see `precision_at_r`). A caption has one image, so those
-        of T2I are ``t2i_r1``.
+        of T2I are ``t2i_r1``. Also ``i2t_ndcg10, t2i_ndcg10`` (nDCG@10), and ``i2t_mrr, t2i_mrr``:
+        the mean of 100 / rank.
 
     Raises:
         TypeError, ValueError: as `retrieval_metrics`; an unknown protocol; "coco_1k" with another
@@ -98,20 +110,21 @@ def query_results(
     images, texts = scores.shape
     i2t_rank, fold = np.empty(images, np.int64), np.empty(images, np.int64)
     t2i_rank = np.empty(texts, np.int64)
-    map_at_r, r_precision = np.empty(images), np.empty(images)
+    map_at_r, r_precision, ndcg = np.empty(images), np.empty(images), np.empty(images)
     for number, (rows, columns) in enumerate(folds(owners, images, protocol)):
         fold[rows] = number
         own = owners[columns] - rows.start
         scored = block(scores, rows, columns)
         i2t_rank[rows] = image_ranks(scored, own).cpu()
-        average, precision = precision_at_r(scored, own)
-        map_at_r[rows], r_precision[rows] = average.cpu(), precision.cpu()
+        found = (values.cpu() for values in precision_at_r(scored, own))
+        map_at_r[rows], r_precision[rows], ndcg[rows] = found
         if t2i is not None:
             columns = columns.to(text_scores.device)
             own = text_owners[columns] - rows.start
             scored = block(text_scores, rows, columns)
         t2i_rank[columns.cpu()] = text_ranks(scored, own).cpu()
-    return QueryResults(i2t_rank, t2i_rank, map_at_r, r_precision, owners.cpu().numpy(), fold)
+    of = owners.cpu().numpy()
+    return QueryResults(i2t_rank, t2i_rank, map_at_r, r_precision, ndcg, of, fold)
 
 
 def folds(owners: Tensor, images: int, protocol: str) -> Iterator[tuple[slice, Tensor]]:

@@ -170,35 +170,40 @@ def chance_interval(queries: int, chance: float, level: float = 0.99) -> tuple[f
 
 
 # Metrics of image queries, then of caption queries, summed over an image and its captions.
-_I2T = ("i2t_r1", "i2t_r5", "i2t_r10", "i2t_map_at_r", "i2t_r_precision", "i2t_meanr")
-_T2I = ("t2i_r1", "t2i_r5", "t2i_r10", "t2i_meanr")
+_I2T = (
+    "i2t_r1", "i2t_r5", "i2t_r10", "i2t_map_at_r", "i2t_r_precision", "i2t_meanr", "i2t_ndcg10",
+    "i2t_mrr",
+)  # fmt: skip
+_T2I = ("t2i_r1", "t2i_r5", "t2i_r10", "t2i_meanr", "t2i_ndcg10", "t2i_mrr")
 
 
 def _contributions(queries: QueryResults) -> np.ndarray:
-    """Return what each image adds to the sums, (I, 10) float64, in the units of the metrics."""
+    """Return what each image adds to the sums, (I, M) float64, in the units of the metrics."""
     i2t, t2i, owners = queries.i2t_rank, queries.t2i_rank, queries.caption_to_image
     images = len(i2t)
     columns = [100.0 * (i2t <= k) for k in (1, 5, 10)]
     columns += [100 * queries.map_at_r, 100 * queries.r_precision, i2t.astype(float)]
+    columns += [100 * queries.ndcg10, 100 / i2t]
     columns += [100.0 * np.bincount(owners, t2i <= k, images) for k in (1, 5, 10)]
-    return np.stack([*columns, np.bincount(owners, t2i, images)], axis=1)
+    of_texts = (t2i, 100 * queries.t2i_ndcg10, 100 / t2i)
+    return np.stack([*columns, *(np.bincount(owners, x, images) for x in of_texts)], axis=1)
 
 
 def _sizes(queries: QueryResults) -> np.ndarray:
-    """Return the number of queries behind each contribution, (I, 10)."""
+    """Return the number of queries behind each contribution, (I, M)."""
     captions = np.bincount(queries.caption_to_image)
     both = np.stack([np.ones_like(captions), captions], axis=1).astype(float)
     return both.repeat((len(_I2T), len(_T2I)), axis=1)
 
 
 def _fold_sizes(queries: QueryResults) -> np.ndarray:
-    """Return the number of queries in each fold, (folds, 10)."""
+    """Return the number of queries in each fold, (folds, M)."""
     sizes = _sizes(queries)
     return np.stack([sizes[queries.fold == f].sum(axis=0) for f in np.unique(queries.fold)])
 
 
 def _resampled(queries: QueryResults, values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return (resamples, 10): means of values (I, 10) over each fold, then over the folds."""
+    """Return (resamples, M): means of values (I, M) over each fold, then over the folds."""
     rng = np.random.default_rng(seed)
     sizes = _sizes(queries)
     inside = [np.flatnonzero(queries.fold == f) for f in np.unique(queries.fold)]
@@ -221,7 +226,7 @@ def _times_drawn(rng: np.random.Generator, resamples: int, images: int) -> np.nd
 
 
 def _named(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the columns (B, 10) by name, and the metrics that are sums of them."""
+    """Return the columns (B, M) by name, and the metrics that are sums of them."""
     found = dict(zip((*_I2T, *_T2I), values.T, strict=True))
     recalls = [found[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)]
     return found | {

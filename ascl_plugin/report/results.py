@@ -18,6 +18,10 @@ _FURTHER = {
     "t2i_meanr": "T2I meanR",
     "i2t_map_at_r": "I2T mAP@R",
     "i2t_r_precision": "I2T R-precision",
+    "i2t_ndcg10": "I2T nDCG@10",
+    "t2i_ndcg10": "T2I nDCG@10",
+    "i2t_mrr": "I2T MRR",
+    "t2i_mrr": "T2I MRR",
 }
 _ASYMMETRY = {
     "asym1_caption": "caption > negative",

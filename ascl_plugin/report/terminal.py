@@ -18,6 +18,10 @@ from ascl_plugin.report.table import (
     with_blind,
 )
 
+_RANKING = {
+    "i2t_ndcg10": "I2T nDCG@10", "i2t_mrr": "I2T MRR", "t2i_ndcg10": "T2I nDCG@10",
+    "t2i_mrr": "T2I MRR",
+}  # fmt: skip
 _MORE = ("balanced", "ordered")  # figures of contests that some have
 
 
@@ -34,14 +38,17 @@ def print_results(results: SplitResults, title: str) -> None:
         )
     recalls = results_table(results.rows)
     print(_colored(recalls))
+    cells = [{"": row.name} | _named(row.metrics) for row in results.rows]
+    if any(len(one) > 1 for one in cells):
+        print(f"\n{_colored(Table('', cells, 1, leaks=recalls.leaks))}")
     for reason in dict.fromkeys(row.leaks for row in results.rows if row.leaks):
         print(f"\nLEAK: {reason}")
     if any(row.intervals for row in results.rows):
-        cells = [
+        bounds = [
             {"": row.name} | result_cells(interval_cells(row.intervals)) for row in results.rows
         ]
         print("\n95% intervals, bootstrap over images\n")
-        print(_colored(Table("", cells, leaks=recalls.leaks)))
+        print(_colored(Table("", bounds, leaks=recalls.leaks)))
     if results.asymmetry:
         contests = blind_beside(results.asymmetry)
         if contests:
@@ -71,6 +78,10 @@ def print_balanced(sets: Mapping[str, Mapping[str, float]]) -> None:
         {"percent": kind, **one, "count": int(one["count"])} for kind, one in sets.items()
     ]
     print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
+
+
+def _named(metrics: Mapping[str, float]) -> dict[str, Cell]:
+    return {title: metrics[name] for name, title in _RANKING.items() if name in metrics}
 
 
 def _colored(table: Table) -> str:

@@ -56,12 +56,29 @@ def test_paired_stands_beside_the_honest_row(run, tmp_path, capsys):
     assert main(argv) == 0
     out = capsys.readouterr().out
     for row in ("| initial ", "| reranked ", "| paired (leaks) "):
-        assert out.count(row) == 2  # recalls and intervals
+        assert out.count(row) == 3  # recalls, nDCG@10 and MRR, intervals
     written = json.loads(output.read_text())
     assert written["protocol"] == "paired"
     initial, _, paired = written["rows"]
     assert paired["metrics"] != initial["metrics"] and not initial["leaks"]
     assert "leaks: each text attends to its own image" in paired["leaks"]
+
+
+def test_run_files_out_and_in(run, tmp_path, capsys):
+    """Six scenes and 30 captions fit into the files whole: their metrics are those of the table."""
+    name, output = tmp_path / "scores", tmp_path / "metrics.json"
+    words = ["evaluate", run, "--no-rerank", "--output", str(output), "--run_file", str(name)]
+    assert main(words) == 0
+    (initial,) = json.loads(output.read_text())["rows"]
+    for way in ("i2t", "t2i"):
+        words = ["evaluate", f"{name}.{way}.run", "--qrels", f"{name}.{way}.qrels"]
+        assert main([*words, "--output", str(output)]) == 0
+        assert "| queries |" in capsys.readouterr().out
+        found = json.loads(output.read_text())
+        for metric in ("r1", "r5", "r10", "ndcg10", "mrr"):
+            assert found[metric] == pytest.approx(initial["metrics"][f"{way}_{metric}"])
+    assert main(["evaluate", run, "--qrels", words[3]]) == 2
+    assert "--qrels goes with a run file in the place of the model" in capsys.readouterr().err
 
 
 def test_an_unknown_split_prints_no_table(run, capsys):

@@ -25,13 +25,15 @@ def test_precision_worked_by_hand():
     """Image 0 owns captions 0, 2, 3 (R = 3), which stand first, third and fifth in its list: the
     third and the first count, mAP@R = (1/1 + 2/3) / 3, R-precision = 2/3. Image 1 owns caption 1
     (R = 1), second in its list: both are 0. Image 2 owns caption 4, first: both are 1.
+    nDCG: 1/log2(2) + 1/log2(4) + 1/log2(6) = 1 + 0.5 + 0.3869 of 1 + 0.6309 + 0.5; 0.6309; 1.
     """
     sim = torch.tensor(
         [[0.9, 0.8, 0.7, 0.1, 0.3], [0.5, 0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5]]
     )
-    average, precision = precision_at_r(sim, torch.tensor([0, 1, 0, 0, 2]))
+    average, precision, ndcg = precision_at_r(sim, torch.tensor([0, 1, 0, 0, 2]))
     assert average.tolist() == pytest.approx([(1 + 2 / 3) / 3, 0, 1])
     assert precision.tolist() == pytest.approx([2 / 3, 0, 1])
+    assert ndcg.tolist() == pytest.approx([1.8869 / 2.1309, 0.6309, 1], abs=1e-4)
 
 
 def test_the_same_as_torchmetrics():
@@ -47,6 +49,10 @@ def test_the_same_as_torchmetrics():
         for k in (1, 5, 10):
             hits = [functional.retrieval_hit_rate(*query, top_k=k) for query in queries]
             assert found[f"{way}_r{k}"] == pytest.approx(100 * np.mean(hits))
+        gain = [functional.retrieval_normalized_dcg(*query, top_k=10) for query in queries]
+        assert found[f"{way}_ndcg10"] == pytest.approx(100 * np.mean(gain))
+        reciprocal = [functional.retrieval_reciprocal_rank(*query) for query in queries]
+        assert found[f"{way}_mrr"] == pytest.approx(100 * np.mean(reciprocal))
         precision = [functional.retrieval_r_precision(*query) for query in queries]
         assert found[f"{way}_r_precision"] == pytest.approx(100 * np.mean(precision))
         # its average precision at R is divided by the right answers found, ours by R

@@ -29,7 +29,7 @@ def run(images=60, captions=3, seed=0, folds=1, uneven=False):
     average = rng.random(images)
     return QueryResults(
         rng.integers(1, 15, images), rng.integers(1, 15, len(owners)), average, average**2,
-        owners, np.arange(images) * folds // images,
+        average**3, owners, np.arange(images) * folds // images,
     )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def test_resamples_are_the_metrics_of_images_drawn(monkeypatch, folds, uneven):
         np.concatenate([queries.t2i_rank[of_image[i]] for i in chosen]),
         queries.map_at_r[chosen],
         queries.r_precision[chosen],
+        queries.ndcg10[chosen],
         np.repeat(np.arange(60), [len(of_image[i]) for i in chosen]),
         queries.fold,
     )
@@ -107,6 +108,7 @@ def test_p_values_are_those_of_all_swaps(folds, uneven):
                     np.where(text, other.t2i_rank, one.t2i_rank),
                     np.where(image, other.map_at_r, one.map_at_r),
                     np.where(image, other.r_precision, one.r_precision),
+                    np.where(image, other.ndcg10, one.ndcg10),
                     first.caption_to_image,
                     first.fold,
                 ).metrics()
@@ -134,7 +136,9 @@ def test_means_of_seeds_are_compared():
     owners, zeros = np.arange(4), np.zeros(4)
 
     def seed(i2t):
-        return QueryResults(np.array(i2t), np.full(4, 99), zeros, zeros, owners, zeros.astype(int))
+        return QueryResults(
+            np.array(i2t), np.full(4, 99), zeros, zeros, zeros, owners, zeros.astype(int)
+        )
 
     first = [seed([1, 1, 20, 20]), seed([1, 20, 20, 20])]
     second = [seed([1, 1, 1, 20]), seed([1, 20, 20, 20])]
