@@ -1,0 +1,1 @@
+"""Homes of other projects' evaluations: MTEB, CLIP_benchmark, torchmetrics."""
