@@ -149,7 +149,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
             fed_images = ImageInputs(model.image_encoder, memory=0)
     collator = AsymmetryCollator(
         fed_texts, fed_images, loss.positives, loss.negatives, train.seed, edits,
-        data.captions_per_image, data.mirror_views,
+        data.captions_per_image, data.mirror_views, loss.text_draws,
     )  # fmt: skip
     evaluator = Evaluator(
         model, images, texts, train.eval_batch_size, accelerator.is_main_process,

@@ -183,6 +183,11 @@ class LossArguments:
     noise_strength: float | None = _option(
         None, "strength of the negatives' noise (default: each noise's own)"
     )
+    text_draws: int = _option(
+        0,
+        "epochs after which the generated texts of a caption come again, encoded once if the text "
+        "encoder is frozen and cached (0: never)",
+    )
     hard_pairs: int = _option(
         0,
         "with a fusion of a plain and a local score: all pairs of a batch are scored by the plain "
