@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from ascl_plugin.metrics.result_row import SplitResults
+from ascl_plugin.report.names import ASYMMETRY, BLIND, RECALLS
 from ascl_plugin.report.table import (
     Cell,
     Table,
@@ -41,6 +42,7 @@ def print_results(results: SplitResults, title: str) -> None:
     cells = [{"": row.name} | _named(row.metrics) for row in results.rows]
     if any(len(one) > 1 for one in cells):
         print(f"\n{_colored(Table('', cells, 1, leaks=recalls.leaks))}")
+    print(f"\n{RECALLS}")
     for reason in dict.fromkeys(row.leaks for row in results.rows if row.leaks):
         print(f"\nLEAK: {reason}")
     if any(row.intervals for row in results.rows):
@@ -54,7 +56,11 @@ def print_results(results: SplitResults, title: str) -> None:
         if contests:
             print_contests(contests)
         told = {*contests, *(f"{name}_blind" for name in contests)}
-        rest = {name: value for name, value in results.asymmetry.items() if name not in told}
+        rest = {
+            ASYMMETRY.get(name, name): value
+            for name, value in results.asymmetry.items()
+            if name not in told
+        }
         if rest:
             print(f"\n{markdown_table(Table('', [rest], 1))}")
     print(flush=True)
@@ -64,12 +70,12 @@ def print_contests(contests: Mapping[str, Mapping[str, float]]) -> None:
     """Print accuracies of contests of texts, and blind: with the mean image for each image."""
     rows: list[dict[str, Cell]] = []
     for name, cells in with_blind(contests).items():
-        row: dict[str, Cell] = {"percent": name, **cells}
+        row: dict[str, Cell] = {"percent": ASYMMETRY.get(name, name), **cells}
         row |= {more: contests[name].get(more) for more in _MORE if more in contests[name]}
         if "texts" in contests[name]:
             row["texts"] = int(contests[name]["texts"])
         rows.append(row)
-    print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
+    print(f"\n{markdown_table(Table('', rows, 1))}\n\n{BLIND}", flush=True)
 
 
 def print_balanced(sets: Mapping[str, Mapping[str, float]]) -> None:

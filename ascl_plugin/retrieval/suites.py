@@ -11,6 +11,7 @@ from ascl_plugin.asymmetry.captions.reader import ObjectOf
 from ascl_plugin.asymmetry.captions.tagger import Phrase, Tagger
 from ascl_plugin.asymmetry.captions.variants import Variants, make_variants
 from ascl_plugin.interfaces import Row, Rows
+from ascl_plugin.retrieval.asymmetry_benchmark import CONTESTS
 
 
 class Reading(NamedTuple):
@@ -57,24 +58,31 @@ def half_truths_of(rows: Rows) -> dict[str, list[Row]]:
     """Return the half-truths of a split, for `contest_benchmark`; no language model makes them.
 
     The contest of CS-CLIP (Kargi et al. 2026, arXiv 2602.23906): a true text against itself plus
-    one false detail. Here the text is the first caption, and the detail a noun phrase of another
-    image whose object no caption names (`make_variants`, "add"); `richer` has a phrase of another
-    caption of the image in the same place.
+    one false detail, here a noun phrase of another image whose object no caption names. "add": the
+    text is the first caption; `richer` has a phrase of another caption of the image in the same
+    place. "add, shorter": the caption less a phrase, against the same false text; names are those
+    of `variant_benchmark`.
+
+    Raises:
+        ValueError: no caption takes a false phrase.
     """
     made = [one for one in variants_of(rows) if "add" in one.negatives]
     if not made:
         raise ValueError("no caption of the split takes a false phrase, thus no half-truths")
-    return {
-        "entity": [
+    found: dict[str, list[Row]] = {}
+    for name in ("add", "add, shorter"):
+        true, false = CONTESTS[name]
+        found[name] = [
             {
                 **rows[one.row],
-                "true": [one.caption],
-                "false": [one.negatives["add"]],
-                "richer": one.positives.get("phrase added"),
+                "true": [one.positives[true]],
+                "false": [one.negatives[false]],
+                "richer": one.positives.get("phrase added") if name == "add" else None,
             }
             for one in made
+            if true in one.positives
         ]
-    }
+    return {name: some for name, some in found.items() if some}
 
 
 def balanced_of(
