@@ -201,9 +201,8 @@ def _image(
     if isinstance(value, str):
         value = PurePosixPath(value).name if layout.bare else value
         value += "" if value.endswith(layout.ending) else layout.ending
-    image = {"path": paths.find(value, layout.folders, where), "bytes": None}
+    image: dict[str, object] = {"path": paths.find(value, layout.folders, where), "bytes": None}
     if not layout.box:
         return {"image_id": value, "image": image}
     box = [field(entry, side, where, int) for side in layout.box]
-    image["box"] = box
-    return {"image_id": f"{value} {','.join(map(str, box))}", "image": image}
+    return {"image_id": f"{value} {','.join(map(str, box))}", "image": image | {"box": box}}

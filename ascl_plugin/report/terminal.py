@@ -39,7 +39,7 @@ def print_results(results: SplitResults, title: str) -> None:
         )
     recalls = results_table(results.rows)
     print(_colored(recalls))
-    cells = [{"": row.name} | _named(row.metrics) for row in results.rows]
+    cells: list[dict[str, Cell]] = [{"": row.name, **_named(row.metrics)} for row in results.rows]
     if any(len(one) > 1 for one in cells):
         print(f"\n{_colored(Table('', cells, 1, leaks=recalls.leaks))}")
     print(f"\n{RECALLS}")
