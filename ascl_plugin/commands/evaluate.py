@@ -171,6 +171,7 @@ def _run_metrics(args: argparse.Namespace) -> int:
 
 def _suite(args: argparse.Namespace, run: SavedModel) -> int:
     """Print a benchmark of texts, and write it if the options say so."""
+    from ascl_plugin.asymmetry.captions.balanced import KINDS
     from ascl_plugin.data.contests import LAYOUTS, read_contests
     from ascl_plugin.disk import write_json
     from ascl_plugin.report.terminal import print_balanced, print_contests
@@ -197,8 +198,8 @@ def _suite(args: argparse.Namespace, run: SavedModel) -> int:
         if args.suite == "half_truths":
             contests = contest_benchmark(evaluator, suites.half_truths_of(rows))
         if args.suite != "variants":
-            of = {"kinds": ("added",)} if args.suite == "half_truths" else {}
-            balanced = balanced_benchmark(evaluator, rows, suites.balanced_of(rows, **of))
+            some = ("added",) if args.suite == "half_truths" else KINDS
+            balanced = balanced_benchmark(evaluator, rows, suites.balanced_of(rows, kinds=some))
     if contests:
         print_contests(contests)
     if balanced:

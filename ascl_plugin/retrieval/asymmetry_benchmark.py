@@ -126,7 +126,7 @@ def variant_benchmark(
 
 
 def balanced_benchmark(
-    evaluator: SplitEvaluator, rows: Rows, pairs: Sequence[BalancedPair]
+    evaluator: SplitEvaluator, rows: AnyRows, pairs: Sequence[BalancedPair]
 ) -> dict[str, dict[str, float]]:
     """Return how often a scorer gives each of two images the text that is truer of it.
 
@@ -188,7 +188,7 @@ def _balanced(gains: np.ndarray) -> dict[str, float]:
 
 
 def _scores(
-    evaluator: SplitEvaluator, rows: Rows, asked: Sequence[tuple[int, str]]
+    evaluator: SplitEvaluator, rows: AnyRows, asked: Sequence[tuple[int, str]]
 ) -> dict[tuple[int, str], float]:
     """Return the score of each (row, text)."""
     used = sorted({row for row, _ in asked})
