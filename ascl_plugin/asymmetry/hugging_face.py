@@ -1,4 +1,4 @@
-"""Tokenizers and processors of Hugging Face as functions of the collator; rows of their datasets."""
+"""Tokenizers and image processors of Hugging Face as functions of the collator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class HuggingFace(Protocol):
 
     model_input_names: Sequence[str]
 
-    def __call__(self, *args: Any, **options: Any) -> Mapping[str, Any]: ...
+    def __call__(self, *args: Any, **options: Any) -> Mapping[str, Any]:
+        """Return tensors by name."""
+        ...
 
 
 def tokenized_by(tokenizer: HuggingFace) -> Callable[[list[str]], dict[str, Tensor]]:

@@ -35,7 +35,7 @@ def test_the_loss_falls(name, monkeypatch, capsys):
     """
     for package in NEEDS[name]:
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f'{package} is not installed: pip install "ascl-plugin[examples]"')
+            pytest.skip(f'{package} is not installed: pip install "ascl-plugin[all]"')
     steps = []
 
     def look(optimizer, *_):
