@@ -311,7 +311,7 @@ class Processor:
 
 
 def test_a_dataset_tokenizer_and_processor_of_hugging_face():
-    """The batch is what a model's forward takes, and the prefixed blocks; captions may be strings."""
+    """The batch is what a model takes, and the prefixed blocks; captions may be strings."""
     pillow = pytest.importorskip("PIL.Image", reason="extra `recipes`")
     picture = pillow.new("L", (2, 1))
     picture.putpixel((1, 0), 200)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-hub_mixin = pytest.importorskip("huggingface_hub.hub_mixin", reason="extra `recipes`")
+pytest.importorskip("huggingface_hub", reason="extra `recipes`")
+from huggingface_hub import hub_mixin
 
 from ascl_plugin import RetrievalModel
 

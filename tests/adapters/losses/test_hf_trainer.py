@@ -12,6 +12,8 @@ import torch
 if __name__ != "__main__":
     pytest.importorskip("transformers", reason="extra `recipes`")
     pytest.importorskip("accelerate", reason="extra `recipes`")
+import transformers
+from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 from torch.utils.data import SequentialSampler
@@ -103,12 +105,31 @@ def test_two_processes_are_one_with_the_whole_batch(run_ranks, tmp_path):
 
 def test_without_generated_texts_it_is_the_loss_of_clip(tmp_path):
     trainer = trainer_of(tmp_path, rows(), 8, generate=False)
-    batch = trainer.data_collator(rows()[:8])
+    batch = trainer.data_collator(trainer.train_dataset[:8])
     tokens = {k: batch[k] for k in ("input_ids", "attention_mask", "pixel_values")}
     theirs = trainer.model(**tokens, return_loss=True).loss
     assert_close(trainer.compute_loss(trainer.model, batch), theirs)
-    found = trainer.evaluate([{**row, "epoch": 0} for row in rows()[:8]])
+    found = trainer.evaluate(trainer.train_dataset[:8])
     assert found["eval_loss"] == pytest.approx(theirs.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "blip"])
+def test_other_dual_encoders_and_the_collator_of_their_own_files(dual_encoder, tmp_path, kind):
+    """Every parameter gets a gradient; captions and richer texts are padded to one length."""
+    folder = dual_encoder(kind)
+    collator = AsymmetryCollator(
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
+        images=transformers.AutoImageProcessor.from_pretrained(folder),
+        positives="concatenate",
+        negatives="gaussian",
+    )
+    pictures = [Image.new("RGB", (40, 50), colour) for colour in ("red", "blue")]
+    data = [{"image": p, "captions": ["a dog", "a cat sleeps"]} for p in pictures]
+    model = transformers.AutoModel.from_pretrained(folder)
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    trainer = AsymmetryTrainer(model, arguments, data_collator=collator, train_dataset=data)
+    trainer.compute_loss(trainer.model, collator(data)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_texts_that_cannot_be_padded_are_refused(tmp_path):
