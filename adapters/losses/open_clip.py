@@ -190,7 +190,10 @@ def install(trainer: ModuleType, **options: Any) -> None:
         def built(*args: Any, **kwargs: Any) -> Any:
             made = build(*args, **kwargs)
             task = hasattr(made, "trainable_module")
-            loss = _in_place_of(made.loss if task else made, options)
+            theirs = getattr(made, "loss", None) if task else made
+            if theirs is None:  # a task that evaluates alone
+                return made
+            loss = _in_place_of(theirs, options)
             loss.register_forward_pre_hook(lambda *_: called.add(True))
             if not task:
                 return loss
