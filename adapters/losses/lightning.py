@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss, text_blocks
 
+_DEFAULT = EmbeddingLoss()
+
 
 class AsymmetryMixin:
     """Mixin of a LightningModule: the training step, over the pairs of all processes.
@@ -19,7 +21,8 @@ class AsymmetryMixin:
     generated, with their tokens under the names of the captions'. Terms are logged.
 
     Attributes:
-        asymmetry: the loss; set another in ``__init__``, with a learned temperature, for instance.
+        asymmetry: an `EmbeddingLoss` to set in ``__init__``, with a learned temperature, for
+            instance; without it, one with its defaults is taken.
 
     Example:
         >>> class Retrieval(AsymmetryMixin, lightning.LightningModule):  # doctest: +SKIP
@@ -30,9 +33,8 @@ class AsymmetryMixin:
         ...         return self.model.encode_text(batch["input_ids"], batch["attention_mask"])
     """
 
-    asymmetry = EmbeddingLoss()
-
     if TYPE_CHECKING:
+        asymmetry: EmbeddingLoss
         log_dict: Any
 
     def encode_image(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -47,7 +49,8 @@ class AsymmetryMixin:
         """Return the terms of a batch; their sum is the loss."""
         whole = (blocks := text_blocks(batch))[""]
         texts = {prefix: self.encode_text({**whole, **block}) for prefix, block in blocks.items()}
-        return self.asymmetry.of_batch(self.encode_image(whole), texts, batch)
+        loss = getattr(self, "asymmetry", _DEFAULT)
+        return loss.of_batch(self.encode_image(whole), texts, batch)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch; log it and its terms."""

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -55,8 +56,8 @@ def export_onnx(model: RetrievalModel, folder: str | os.PathLike[str]) -> None:
     Raises:
         TypeError: encoders that give no embeddings.
     """
-    images, words = model.image_encoder, model.text_encoder
-    if not hasattr(words, "embed"):
+    images, words = model.image_encoder, cast(Any, model.text_encoder)
+    if not hasattr(words, "context"):
         raise TypeError(f"ONNX export needs the encoders of attach(), got {type(words).__name__}")
     pixels = images.preprocess(Image.new("RGB", (64, 64))).expand(2, -1, -1, -1)
     ids = torch.zeros(2, words.context, dtype=torch.long)
