@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ class EmbeddingLoss(nn.Module):
         if not positives:
             return {"asymmetry_loss": captions}
         generated = torch.stack([half(p, positive_negatives) for p in positives]).mean()
-        balance = self.loss.balance
+        balance: Any = self.loss.balance
         return {"asymmetry_loss": balance * captions, "positive_loss": (1 - balance) * generated}
 
     if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,8 @@ class AsymmetryTrainer(Trainer):
             )
         filler = 0
         if key == "input_ids":
-            filler = self.model.config.get_text_config().pad_token_id or 0
+            config = cast(Any, self.model).config
+            filler = config.get_text_config().pad_token_id or 0
         return torch.cat(
             [pad(b[key], (0, longest - b[key].shape[1]), value=filler) for b in blocks]
         )

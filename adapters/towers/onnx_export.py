@@ -56,7 +56,7 @@ def export_onnx(model: RetrievalModel, folder: str | os.PathLike[str]) -> None:
     Raises:
         TypeError: encoders that give no embeddings.
     """
-    images, words = model.image_encoder, cast(Any, model.text_encoder)
+    images, words = cast(Any, model.image_encoder), cast(Any, model.text_encoder)
     if not hasattr(words, "context"):
         raise TypeError(f"ONNX export needs the encoders of attach(), got {type(words).__name__}")
     pixels = images.preprocess(Image.new("RGB", (64, 64))).expand(2, -1, -1, -1)

@@ -93,8 +93,6 @@ class AsymmetryCollator:
         caption_column: str = "captions",
         image_column: str = "image",
     ) -> None:
-        if (texts is None) == (tokenizer is None):
-            raise ValueError("give texts=, a function, or tokenizer=, of transformers: one of them")
         if positives not in POSITIVES:
             raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
         if negatives not in NEGATIVES:
@@ -111,10 +109,15 @@ class AsymmetryCollator:
             raise ValueError(f"text_draws must be 0 or more, got {text_draws}")
         if positives == "join" and captions_per_image == 1:
             raise ValueError('positives "join" needs captions_per_image of at least 2')
-        self.texts = texts if tokenizer is None else tokenized_by(tokenizer)
-        if hasattr(images, "model_input_names"):
-            images = processed_by(images, image_column)
-        self.images = images
+        if texts is not None and tokenizer is None:
+            self.texts = texts
+        elif tokenizer is not None and texts is None:
+            self.texts = tokenized_by(tokenizer)
+        else:
+            raise ValueError("give texts=, a function, or tokenizer=, of transformers: one of them")
+        self.images = (
+            processed_by(images, image_column) if isinstance(images, HuggingFace) else images
+        )
         self.caption_column = caption_column
         self.positives = positives
         self.negatives = negatives

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ascl_plugin.interfaces import Row
 
 
+@runtime_checkable
 class HuggingFace(Protocol):
     """A tokenizer, image processor or processor of transformers."""
 
