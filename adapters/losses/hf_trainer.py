@@ -32,7 +32,8 @@ class AsymmetryTrainer(Trainer):
             (``reduction="clip"``), at the model's learned `logit_scale`.
 
     Relations:
-        The model returns `image_embeds` and `text_embeds`, as `CLIPModel` and `SiglipModel` do. Its `logit_scale` and `logit_bias` stay as they are if `loss` is given.
+        The model returns `image_embeds` and `text_embeds`, as `CLIPModel` and `SiglipModel`
+        do. Its `logit_scale` and `logit_bias` stay as they are if `loss` is given.
 
     Example:
         >>> trainer = AsymmetryTrainer(  # doctest: +SKIP
