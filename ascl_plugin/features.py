@@ -73,7 +73,7 @@ class ImageFeatures(Items):
 
     Args:
         regions: (I, K, D) region features.
-        mask: (I, K) bool, True where a region is real; None if all are.
+        mask: (I, K) bool, or integers, True where a region is real; None if all are.
         pooled: (I, D) whole-image feature; None if the scorer needs none.
     """
 
@@ -82,7 +82,7 @@ class ImageFeatures(Items):
     pooled: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check("ImageFeatures", "regions", self.regions, self.mask)
+        _check("ImageFeatures", "regions", self.regions, _with_bools(self))
         _check_pooled("ImageFeatures", "images", self.pooled, len(self.regions))
 
     def __len__(self) -> int:
@@ -95,7 +95,8 @@ class TextFeatures(Items):
 
     Args:
         words: (T, L, D) word features.
-        mask: (T, L) bool, True where a word is real; None if all are.
+        mask: (T, L) bool, or integers as a tokenizer gives them, True where a word is real; None if
+            all are.
         pooled: (T, D) whole-text feature; None: the mean word stands in (`whole_texts`).
     """
 
@@ -104,7 +105,7 @@ class TextFeatures(Items):
     pooled: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check("TextFeatures", "words", self.words, self.mask)
+        _check("TextFeatures", "words", self.words, _with_bools(self))
         _check_pooled("TextFeatures", "texts", self.pooled, len(self.words))
 
     def __len__(self) -> int:
@@ -130,6 +131,13 @@ def check_features(images: object, texts: object) -> None:
     """Raise TypeError unless the arguments `images` and `texts` are features."""
     check_kind("images", images, ImageFeatures)
     check_kind("texts", texts, TextFeatures)
+
+
+def _with_bools(items: ImageFeatures | TextFeatures) -> Tensor | None:
+    """Return the mask, made bool if it came as integers."""
+    if isinstance(items.mask, Tensor) and items.mask.dtype in (torch.int64, torch.int32):
+        object.__setattr__(items, "mask", items.mask != 0)
+    return items.mask
 
 
 def _check(owner: str, name: str, values: Tensor, mask: Tensor | None) -> None:

@@ -3,13 +3,9 @@
     pip install "ascl-plugin[recipes]"
     python examples/loss_hf_trainer.py
 
-A CLIP of random weights, so that nothing is fetched; `CLIPModel.from_pretrained` takes its place.
-Lines marked `# +` are what changes for a Trainer of CLIP, whose own loss is InfoNCE. Two things use
-what a `compute_loss_func` is handed: CLIP scores any number of texts, so the generated positives
-are N more texts; and `labels` carry the seeds of the noise. The Trainer does not divide the loss of
-a `compute_loss_func` by the steps of gradient accumulation: the function does, by the number of
-pairs in all of them. Noise acts on the texts' embeddings,
-each a text of one word. With several processes the loss sees the pairs of its own.
+A CLIP of random weights, so that nothing is fetched; `CLIPModel.from_pretrained` takes its place,
+and its tokenizer and image processor that of the functions here: `AsymmetryCollator(tokenizer=...,
+images=...)`. Lines marked `# +` are what changes for a Trainer of CLIP, whose own loss is InfoNCE.
 """
 
 from __future__ import annotations
@@ -17,10 +13,11 @@ from __future__ import annotations
 import tempfile
 
 import torch
-from transformers import CLIPConfig, CLIPModel, Trainer, TrainingArguments
+from transformers import CLIPConfig, CLIPModel, TrainingArguments
 from two_colours import WORDS, pictures, rows, tokenize
 
-from ascl_plugin import AsymmetryCollator, AsymmetryLoss, TextFeatures, generate_negatives  # +
+from ascl_plugin import AsymmetryCollator  # +
+from ascl_plugin.adapters.losses.hf_trainer import AsymmetryTrainer  # +
 
 
 def tiny_clip() -> CLIPModel:
@@ -37,40 +34,19 @@ def tiny_clip() -> CLIPModel:
     )
 
 
-def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
-    """Return pictures, N captions, N generated positives, and seeds."""
-    drawn = [AsymmetryCollator(tokenize).draw(row) for row in batch]  # +
-    texts = tokenize([d["caption"] for d in drawn] + [d["positive"] for d in drawn])  # +
-    return {
-        **texts,
-        **pictures(batch),
-        "labels": torch.tensor([d["noise_seed"] for d in drawn]),
-    }  # +
-
-
-def compute_loss(outputs, labels, num_items_in_batch=None):  # +
-    """Return the loss of CLIP's outputs."""
-    image, (text, richer) = outputs.image_embeds, outputs.text_embeds.chunk(2)  # +
-    noisy = generate_negatives(TextFeatures(text[:, None]), labels, "gaussian").words[:, 0]  # +
-    loss = AsymmetryLoss(temperature=0.05)(image @ text.T, image @ noisy.T, image @ richer.T)  # +
-    return loss * (len(labels) / num_items_in_batch if num_items_in_batch is not None else 1)  # +
-
-
 def main(epochs: int = 40) -> list[float]:
     """Train; print and return the losses."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, num_train_epochs=epochs, per_device_train_batch_size=28, learning_rate=1e-3,
-            logging_steps=2, report_to="none", save_strategy="no", remove_unused_columns=False,
-            use_cpu=True, disable_tqdm=True,
+            logging_steps=2, report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True,
         )  # fmt: skip
-        trainer = Trainer(
+        trainer = AsymmetryTrainer(  # +
             tiny_clip(),
             arguments,
-            data_collator=collate,
+            data_collator=AsymmetryCollator(tokenize, pictures, negatives="gaussian"),  # +
             train_dataset=rows(),
-            compute_loss_func=compute_loss,  # +
         )
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

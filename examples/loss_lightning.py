@@ -1,11 +1,10 @@
 """The loss in a LightningModule.
 
-    pip install "ascl-plugin[examples]"
+    pip install "ascl-plugin[lightning]"
     python examples/loss_lightning.py
 
-Lines marked `# +` are what changes in a module that trained with InfoNCE. The loss sees the pairs
-of its own process; on several, gather features first: `ascl_plugin.distributed.gather` keeps
-gradients.
+Lines marked `# +` are what changes in a module that trained with InfoNCE: the mixin has its
+training step, over the pairs of all processes.
 """
 
 from __future__ import annotations
@@ -14,42 +13,43 @@ from itertools import islice
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from two_colours import DualEncoder, batches, pictures, tokenize
 
-from ascl_plugin import AsymmetryCollator, AsymmetryLoss, TextFeatures  # +
-from ascl_plugin.asymmetry import generate_negatives  # +
+from ascl_plugin import AsymmetryCollator  # +
+from ascl_plugin.adapters.losses.lightning import AsymmetryMixin  # +
 
 
-class Retrieval(lightning.LightningModule):
+class Retrieval(AsymmetryMixin, lightning.LightningModule):  # +
     """A dual encoder and its objective."""
 
     def __init__(self) -> None:
         super().__init__()
         self.model = DualEncoder()
-        self.loss_fn = AsymmetryLoss(temperature=0.05)  # +
-        self.losses: list[float] = []
 
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
-        """The loss of a batch of the collator."""
-        model, mask = self.model, batch["attention_mask"].bool()
-        image = model.encode_image(batch["pixel_values"])
-        words = model.words(batch["input_ids"])
-        noisy = generate_negatives(TextFeatures(words, mask), batch["noise_seed"], "gaussian")  # +
-        richer = model.encode_text(
-            batch["positive_input_ids"], batch["positive_attention_mask"]
-        )  # +
-        loss = self.loss_fn(
-            image @ model.pool(words, mask).T,
-            negative_sim=image @ model.pool(noisy.words, mask).T,  # +
-            positive_sim=image @ richer.T,  # +
-        )
-        self.losses.append(loss.item())
-        return loss
+    def encode_image(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Embeddings of a batch's images."""
+        return self.model.encode_image(batch["pixel_values"])  # +
+
+    def encode_text(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Embeddings of a batch's texts."""
+        return self.model.encode_text(batch["input_ids"], batch["attention_mask"])  # +
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
         return torch.optim.Adam(self.parameters(), lr=3e-3)
+
+
+class Losses(Callback):
+    """The logged losses in a list."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Keep the loss of a step."""
+        self.values.append(float(trainer.callback_metrics["loss"]))
 
 
 def main(steps: int = 60) -> list[float]:
@@ -57,14 +57,14 @@ def main(steps: int = 60) -> list[float]:
     lightning.seed_everything(0, verbose=False)
     collate = AsymmetryCollator(tokenize, pictures, positives="mixed", negatives="gaussian")  # +
     loader = DataLoader(list(islice(batches(), steps)), batch_size=None, collate_fn=collate)
-    module = Retrieval()
+    losses = Losses()
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[losses],
     )  # fmt: skip
-    trainer.fit(module, loader)
-    print(f"loss {module.losses[0]:.3f} -> {module.losses[-1]:.3f}")
-    return module.losses
+    trainer.fit(Retrieval(), loader)
+    print(f"loss {losses.values[0]:.3f} -> {losses.values[-1]:.3f}")
+    return losses.values
 
 
 if __name__ == "__main__":

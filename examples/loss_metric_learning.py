@@ -1,6 +1,6 @@
 """The loss under the interface of pytorch-metric-learning.
 
-    pip install "ascl-plugin[examples]"
+    pip install "ascl-plugin[metric-learning]"
     python examples/loss_metric_learning.py
 
 Images are the embeddings, texts the reference; generated negatives are rows of the reference whose

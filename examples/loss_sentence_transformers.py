@@ -1,12 +1,11 @@
 """The loss in the trainer of sentence-transformers, on pairs of texts.
 
-    pip install "ascl-plugin[examples]"
+    pip install "ascl-plugin[sentence-transformers]"
     python examples/loss_sentence_transformers.py
 
 Columns: a query, a text that answers it, and that text made richer (the generated positive). Where
-the model is a CLIP, the first column holds pictures. The loss takes the place, and the members, of
-`MultipleNegativesRankingLoss`: lines marked `# +` are what changes. Noise acts on the texts'
-embeddings, each a text of one word. The loss sees the pairs of its own process.
+the model is a CLIP, the first column holds pictures. Lines marked `# +` are what changes for
+`MultipleNegativesRankingLoss`. Noise acts on the texts' embeddings.
 """
 
 from __future__ import annotations
@@ -21,26 +20,10 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from torch.nn.functional import normalize
 from two_colours import WORDS, rows
 
-from ascl_plugin import AsymmetryLoss, TextFeatures  # +
-from ascl_plugin.asymmetry import generate_negatives  # +
-
-
-class AsymmetryRankingLoss(MultipleNegativesRankingLoss):  # +
-    """`AsymmetryLoss` over the columns (query, text, richer text)."""
-
-    def compute_loss_from_embeddings(self, embeddings, labels):  # +
-        """The loss of a batch."""
-        query, text, richer = (normalize(column, dim=-1) for column in embeddings)  # +
-        seeds = torch.randint(2**62, (len(text),))  # +
-        noisy = generate_negatives(TextFeatures(text[:, None]), seeds, "gaussian").words[:, 0]  # +
-        return AsymmetryLoss(temperature=0.05)(
-            query @ text.T, query @ noisy.T, query @ richer.T
-        )  # +
+from ascl_plugin.adapters.losses.sentence_transformers import AsymmetryRankingLoss  # +
 
 
 def tiny_model(folder: str) -> SentenceTransformer:
@@ -81,7 +64,7 @@ def main(epochs: int = 40) -> list[float]:
             model,
             arguments,
             train_dataset=table,
-            loss=AsymmetryRankingLoss(model),  # +
+            loss=AsymmetryRankingLoss(model, further_positives=1, noise="gaussian"),  # +
         )
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,4 +1,4 @@
-"""open_clip's own trainer, with the asymmetry loss in place of `ClipLoss`.
+"""open_clip's own trainer, 3 or 4, with the asymmetry loss in place of `ClipLoss`.
 
     python examples/open_clip_training.py --model ViT-B-32 --train-data pairs.csv \
         --csv-separator , --batch-size 256 --precision amp_bf16 --epochs 5
@@ -12,20 +12,9 @@ import sys
 
 from open_clip_train import main as trainer
 
-from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
+from ascl_plugin.adapters.losses.open_clip import install
 
-
-def create_loss(args):
-    """Return the loss; the trainer calls this in place of `open_clip.create_loss`."""
-    return OpenClipAsymmetryLoss(
-        rank=args.rank,
-        world_size=args.world_size,
-        local_loss=args.local_loss,
-        gather_with_grad=args.gather_with_grad,
-    )
-
-
-trainer.create_loss = create_loss
+install(trainer)
 
 if __name__ == "__main__":
     trainer.main(sys.argv[1:])

@@ -41,6 +41,12 @@ def test_shapes_that_do_not_fit_are_named(owner):
 
 
 @pytest.mark.parametrize("owner", [ImageFeatures, TextFeatures])
+def test_integer_masks_of_a_tokenizer_are_taken(owner):
+    found = owner(torch.zeros(1, 3, 5), torch.tensor([[1, 2, 0]]))
+    assert found.mask.tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize("owner", [ImageFeatures, TextFeatures])
 def test_arrays_are_refused(owner):
     name = "regions" if owner is ImageFeatures else "words"
     with pytest.raises(TypeError, match=rf"{name} must be Tensor, got ndarray of shape \(2, 3"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from ascl_plugin.adapters.missing import needs
 from ascl_plugin.losses import AsymmetryLoss
 
-with needs("pytorch_metric_learning", "examples"):
+with needs("pytorch_metric_learning", "metric-learning"):
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.losses import BaseMetricLossFunction
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ascl_plugin.asymmetry.embedding import STRENGTH
+from ascl_plugin.adapters.losses.embeddings import NOISES, noisy
 from ascl_plugin.distributed import gather
 from ascl_plugin.features import wide
 from ascl_plugin.losses.functional import pair_terms
 from ascl_plugin.losses.options import check_options
 
-EMBEDDING_NOISES = ("gaussian", "dropout", "none")
+#: Functions of open_clip's trainers that make the loss, or the task around it.
+BUILDERS = ("create_task", "create_loss", "create_loss_from_args")
 
 
 class OpenClipAsymmetryLoss(nn.Module):
@@ -36,15 +39,17 @@ class OpenClipAsymmetryLoss(nn.Module):
         rank, world_size, local_loss, gather_with_grad: as in `ClipLoss`, and with its gradients:
             `gather_with_grad` makes them those of one rank with the global batch; `local_loss`
             compares a rank's own pairs with all, in world_size times less memory.
+        reduction: "clip" averages the two directions, as `ClipLoss` does; "mean" adds them, as the
+            papers do.
 
     Inputs:
         The keys of open_clip's model output: ``image_features``, ``text_features`` (N, D), unit
         length, ``logit_scale``, and, where a model has them, ``logit_bias`` and the two named
-        above. ``output_dict=True`` gives ``{"asymmetry_loss": scalar}``, else the scalar.
+        above. ``output_dict=True`` gives ``{"asymmetry_loss": scalar}`` and, with positives,
+        ``"positive_loss"``, whose sum the trainer takes; else the scalar.
 
     Relations:
-        Without negatives and positives it is twice `ClipLoss`, which averages the two directions
-        where the papers add them.
+        Without negatives and positives it is `ClipLoss`.
 
     Example:
         >>> import torch
@@ -52,7 +57,7 @@ class OpenClipAsymmetryLoss(nn.Module):
         >>> loss = OpenClipAsymmetryLoss(negatives="none")
         >>> out = {"image_features": torch.eye(4), "text_features": torch.eye(4)}
         >>> round(loss(**out, logit_scale=torch.tensor(10.0)).item(), 5)
-        0.00027
+        0.00014
 
     References:
         AsCL, equations 3-5; ACF-R+, equations 16-18.
@@ -68,15 +73,16 @@ class OpenClipAsymmetryLoss(nn.Module):
         world_size: int = 1,
         local_loss: bool = False,
         gather_with_grad: bool = False,
+        reduction: str = "clip",
     ) -> None:
         super().__init__()
-        if negatives not in EMBEDDING_NOISES:
-            raise ValueError(
-                f"negatives must be one of {', '.join(EMBEDDING_NOISES)}, got {negatives!r}"
-            )
+        if negatives not in NOISES:
+            raise ValueError(f"negatives must be one of {', '.join(NOISES)}, got {negatives!r}")
+        if reduction not in ("mean", "clip"):
+            raise ValueError(f"reduction must be 'mean' or 'clip', got {reduction!r}")
         check_options(temperature=1.0 if temperature is None else temperature, balance=balance)
         self.temperature, self.negatives, self.balance = temperature, negatives, balance
-        self.strength = STRENGTH.get(negatives, 0.0) if strength is None else strength
+        self.strength, self.reduction = strength, reduction
         self.rank, self.world_size = rank, world_size
         self.local_loss, self.gather_with_grad = local_loss, gather_with_grad
 
@@ -94,36 +100,33 @@ class OpenClipAsymmetryLoss(nn.Module):
         temperature = 1 / wide(logit_scale) if self.temperature is None else self.temperature
         images = self._gather(image_features)
         half = self._half(images, text_features, negative_text_features, temperature)
-        if positive_text_features is not None:
-            positive = self._half(images, positive_text_features, None, temperature)
-            half = self.balance * half + (1 - self.balance) * positive
         # a parameter without gradient stops distributed training
         for unused in (None if self.temperature is None else logit_scale, logit_bias):
             if unused is not None:
                 half = half + 0 * unused.sum()
-        return {"asymmetry_loss": half} if output_dict else half
+        terms = {"asymmetry_loss": half}
+        if positive_text_features is not None:
+            positive = self._half(images, positive_text_features, None, temperature)
+            terms = {
+                "asymmetry_loss": self.balance * half,
+                "positive_loss": (1 - self.balance) * positive,
+            }
+        return terms if output_dict else sum(terms.values())
 
     def _half(
         self, images: Tensor, texts: Tensor, negatives: Tensor | None, temperature: Tensor | float
     ) -> Tensor:
         """Return the mean of `pair_terms` over the pairs of this rank or of all."""
         if negatives is None and self.negatives != "none" and self.training:
-            negatives = self._noisy(texts)
+            negatives = noisy(texts, self.negatives, self.strength)
         all_texts = self._gather(texts)
         own = torch.arange(len(all_texts), device=texts.device)
         if self.local_loss:
             own = own[self.rank * len(texts) : (self.rank + 1) * len(texts)]
         by_text, by_image = images[own] @ all_texts.T, all_texts[own] @ images.T
         extra = None if negatives is None else images[own] @ self._gather(negatives).T
-        return pair_terms(by_text, by_image, own, extra, temperature).mean()
-
-    def _noisy(self, texts: Tensor) -> Tensor:
-        if self.negatives == "gaussian":
-            rms = texts.detach().square().mean(1, keepdim=True).sqrt()
-            noisy = texts + self.strength * rms * torch.randn_like(texts)
-        else:
-            noisy = texts * (torch.rand_like(texts) >= self.strength)
-        return functional.normalize(noisy, dim=1)
+        terms = pair_terms(by_text, by_image, own, extra, temperature)
+        return terms.mean() if self.reduction == "mean" else terms.mean() / 2
 
     def _gather(self, local: Tensor) -> Tensor:
         """Return (N, D), the (n, D) of all ranks in their order."""
@@ -148,5 +151,78 @@ class OpenClipAsymmetryLoss(nn.Module):
         return (
             f"temperature={self.temperature}, negatives={self.negatives!r}, "
             f"strength={self.strength}, balance={self.balance}, local_loss={self.local_loss}, "
-            f"gather_with_grad={self.gather_with_grad}"
+            f"gather_with_grad={self.gather_with_grad}, reduction={self.reduction!r}"
         )
+
+
+def install(trainer: ModuleType, **options: Any) -> None:
+    """Make a trainer of open_clip, 3 or 4, train with `OpenClipAsymmetryLoss` for `ClipLoss`.
+
+    The functions that make the loss (`create_loss`) or the task that owns it (`create_task`) are
+    replaced in the module. The rank and the choices of `--local-loss` and `--gather-with-grad` are
+    those that the trainer made for its own loss. If an optimizer is about to step and the loss was
+    never called, the trainer builds its loss elsewhere: training stops with an error.
+
+    Args:
+        trainer: module with the trainer's `main`: `open_clip_train.main`.
+        **options: options of `OpenClipAsymmetryLoss`.
+
+    Raises:
+        ValueError: a module without such a function. In training, a trainer whose own loss is not
+            `ClipLoss`, as with `--siglip`, a CoCa or distillation.
+        RuntimeError: in training, an optimizer step without the loss.
+
+    Example:
+        >>> from open_clip_train import main as trainer  # doctest: +SKIP
+        >>> install(trainer)  # doctest: +SKIP
+        >>> trainer.main(["--model", "ViT-B-32", "--train-data", "pairs.csv"])  # doctest: +SKIP
+    """
+    OpenClipAsymmetryLoss(**options)  # errors of options now
+    found = [name for name in BUILDERS if hasattr(trainer, name)]
+    if not found:
+        raise ValueError(
+            f"{trainer.__name__} has none of {', '.join(BUILDERS)}: pass the module with the "
+            "trainer's main, open_clip_train.main"
+        )
+    called: set[bool] = set()
+
+    def replaced(build: Callable[..., Any]) -> Callable[..., Any]:
+        def built(*args: Any, **kwargs: Any) -> Any:
+            made = build(*args, **kwargs)
+            task = hasattr(made, "trainable_module")
+            theirs = getattr(made, "loss", None) if task else made
+            if theirs is None:  # a task that evaluates alone
+                return made
+            loss = _in_place_of(theirs, options)
+            loss.register_forward_pre_hook(lambda *_: called.add(True))
+            if not task:
+                return loss
+            made.loss = loss
+            return made
+
+        return built
+
+    for name in found:
+        setattr(trainer, name, replaced(getattr(trainer, name)))
+
+    def check(*_: object) -> None:
+        guard.remove()
+        if not called:
+            raise RuntimeError(
+                f"an optimizer steps, and OpenClipAsymmetryLoss was never called: "
+                f"{trainer.__name__} does not make its loss by {' or '.join(found)}, so another "
+                "loss would have been trained"
+            )
+
+    guard = register_optimizer_step_pre_hook(check)
+
+
+def _in_place_of(theirs: nn.Module, options: dict[str, Any]) -> OpenClipAsymmetryLoss:
+    """Return the loss with the rank and the distributed choices of a `ClipLoss`."""
+    if type(theirs).__name__ != "ClipLoss":
+        raise ValueError(
+            f"the trainer made a {type(theirs).__name__}: OpenClipAsymmetryLoss takes the place of "
+            "ClipLoss alone, without --siglip, CoCa or distillation"
+        )
+    shared = ("rank", "world_size", "local_loss", "gather_with_grad")
+    return OpenClipAsymmetryLoss(**{name: getattr(theirs, name) for name in shared}, **options)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ascl_plugin.asymmetry.captions.text_edits import NEGATIVE_EDITS, POSITIVE_EDITS, TextEdits
 from ascl_plugin.asymmetry.embedding import NEGATIVES
+from ascl_plugin.asymmetry.hugging_face import HuggingFace, processed_by, tokenized_by
 from ascl_plugin.asymmetry.text import POSITIVES, generate_positive
 from ascl_plugin.interfaces import Row
 
@@ -34,8 +35,9 @@ class AsymmetryCollator:
     Args:
         texts: list of T strings -> dict of tensors with T rows each (a tokenizer's
             `input_ids`, `attention_mask`; or `words`, `word_mask` looked up in a cache).
-        images: list of rows -> dict of tensors (`pixel_values`, or `regions` and `pooled`);
-            None leaves images out.
+        images: list of rows -> dict of tensors (`pixel_values`, or `regions` and `pooled`); or an
+            image processor of transformers, for the pictures in `image_column`; None leaves images
+            out.
         positives: one of `ascl_plugin.asymmetry.POSITIVES`. "join", with several captions an image:
             T+ is a caption and another one of the image, each encoded alone; the batch says which.
         negatives: one of `ascl_plugin.asymmetry.NEGATIVES`; "none" leaves the seeds out.
@@ -46,6 +48,8 @@ class AsymmetryCollator:
         mirror_views: mirror half of the images, drawn for each (seed, epoch, row).
         text_draws: number of epochs after which the generated texts of a caption come again (0:
             never), so that a frozen encoder has few of them to encode. Noises are new each epoch.
+        tokenizer: a tokenizer of transformers, in place of `texts`.
+        caption_column, image_column: columns of captions, a list or one string, and of pictures.
 
     A row has `captions` (list of str) and may have `row` (index in the data; default: known by its
     `image_id` and captions), `epoch` (default: as `set_epoch` said), `caption_index` (one or, with
@@ -63,13 +67,21 @@ class AsymmetryCollator:
 
     Raises:
         ValueError: an unknown strategy; one that needs `edits`; "join" with one caption an image; a
-            row without captions or with an empty one; `captions_per_image` below 1.
+            row without captions or with an empty one; `captions_per_image` below 1; neither `texts`
+            nor `tokenizer`, or both.
+
+    Example:
+        >>> collate = AsymmetryCollator(  # doctest: +SKIP
+        ...     tokenizer=AutoTokenizer.from_pretrained(name),
+        ...     images=AutoImageProcessor.from_pretrained(name),
+        ...     caption_column="caption",
+        ... )
     """
 
     def __init__(
         self,
-        texts: Callable[[list[str]], dict[str, Tensor]],
-        images: Callable[[Sequence[Row]], dict[str, Tensor]] | None = None,
+        texts: Callable[[list[str]], dict[str, Tensor]] | None = None,
+        images: Callable[[Sequence[Row]], dict[str, Tensor]] | HuggingFace | None = None,
         positives: str = "mixed",
         negatives: str = "mixture",
         seed: int = 0,
@@ -77,6 +89,9 @@ class AsymmetryCollator:
         captions_per_image: int = 1,
         mirror_views: bool = False,
         text_draws: int = 0,
+        tokenizer: HuggingFace | None = None,
+        caption_column: str = "captions",
+        image_column: str = "image",
     ) -> None:
         if positives not in POSITIVES:
             raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
@@ -94,8 +109,16 @@ class AsymmetryCollator:
             raise ValueError(f"text_draws must be 0 or more, got {text_draws}")
         if positives == "join" and captions_per_image == 1:
             raise ValueError('positives "join" needs captions_per_image of at least 2')
-        self.texts = texts
-        self.images = images
+        if texts is not None and tokenizer is None:
+            self.texts = texts
+        elif tokenizer is not None and texts is None:
+            self.texts = tokenized_by(tokenizer)
+        else:
+            raise ValueError("give texts=, a function, or tokenizer=, of transformers: one of them")
+        self.images = (
+            processed_by(images, image_column) if isinstance(images, HuggingFace) else images
+        )
+        self.caption_column = caption_column
         self.positives = positives
         self.negatives = negatives
         self.seed = seed
@@ -114,13 +137,14 @@ class AsymmetryCollator:
         """Return the collator that draws the same captions and views, and generates nothing."""
         found = AsymmetryCollator(
             self.texts, self.images, "none", "none", self.seed, None, self.captions_per_image,
-            self.mirror_views,
+            self.mirror_views, caption_column=self.caption_column,
         )  # fmt: skip
         found._epoch = self._epoch
         return found
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the batch of N rows; see the class."""
+        rows = [self._with_captions(row) for row in rows]
         of_images = [self.draws(row, place) for place, row in enumerate(rows)]
         drawn = [draw for draws in of_images for draw in draws]
         batch = dict(self.texts([d["caption"] for d in drawn]))
@@ -140,6 +164,13 @@ class AsymmetryCollator:
         if self.positives == "join":
             batch["partner"] = self._partners(rows, [len(draws) for draws in of_images])
         return batch
+
+    def _with_captions(self, row: Row) -> Row:
+        """Return the row with its captions as a list under `captions`."""
+        if self.caption_column not in row:
+            raise ValueError(f"a row has no column {self.caption_column!r}, but {', '.join(row)}")
+        captions = row[self.caption_column]
+        return {**row, "captions": [captions] if isinstance(captions, str) else captions}
 
     def draw(self, row: Row, place: int = 0) -> dict[str, Any]:
         """Return the first of `draws`."""

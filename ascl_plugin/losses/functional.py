@@ -91,7 +91,8 @@ def asymmetry_loss(
         focal: exponent, in [0, inf); mode "pairwise" alone.
         negative_weight: g, in [0, inf).
         reduction: "none" returns the terms of each of the P right pairs, in the order of texts, or
-            of `targets.nonzero()` for a matrix; "mean" their mean, the loss; "sum" their sum.
+            of `targets.nonzero()` for a matrix; "mean" their mean, the loss; "sum" their sum;
+            "clip" half of the mean: directions are averaged, not added, as in CLIP.
 
     Returns:
         A scalar, or (P,); computed in fp32 or wider.
@@ -146,6 +147,8 @@ def asymmetry_loss(
         return terms
 
     terms = balanced(half, balance, blocks)
+    if reduction == "clip":
+        return terms.mean() / 2
     return terms if reduction == "none" else terms.mean() if reduction == "mean" else terms.sum()
 
 

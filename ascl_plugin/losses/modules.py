@@ -68,7 +68,8 @@ class AsymmetryLoss(_BlockLoss):
         margin: what a negative should stay behind by, in units of the score, 0 or more.
         focal: exponent of the focal factor of mode "pairwise", 0 or more.
         negative_weight: weight of the generated negatives, 0 or more.
-        reduction: "mean", "sum", or "none" for the terms of each right pair.
+        reduction: "mean", "sum", "none" for the terms of each right pair, or "clip": the mean,
+            with directions averaged, as in CLIP, where the papers add them.
         learn_temperature: True makes `temperature` the first value of a `LearnedTemperature`.
         min_temperature: lowest value of a learned temperature.
 
@@ -92,7 +93,8 @@ class AsymmetryLoss(_BlockLoss):
         ValueError: an option outside its range; in a call, a shape that does not fit.
 
     Relations:
-        With `sim` alone it is InfoNCE in both directions, their sum. `TripletLoss` takes the same
+        With `sim` alone it is InfoNCE in both directions, their sum; with
+        ``reduction="clip"`` it is the loss of CLIP and of open_clip. `TripletLoss` takes the same
         four blocks and is the papers' ablation. `contrast_loss` is mode "pairwise" on any scores.
         A temperature or bias that is learned belongs into the optimizer:
         ``[*model.parameters(), *loss.parameters()]``. The recipes train the model's weights alone

@@ -10,7 +10,7 @@ CHOICES = {
     "form": ("nll", "ratio", "sigmoid"),
     "negative_mode": ("sum", "own", "pairwise"),
     "violations": ("drop", "keep"),
-    "reduction": ("mean", "sum", "none"),
+    "reduction": ("mean", "sum", "none", "clip"),
 }
 
 
@@ -42,5 +42,7 @@ def check_options(
         if choice not in CHOICES[name]:
             *others, last = map(repr, CHOICES[name])
             raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {choice!r}")
+    if choices.get("reduction") == "clip" and choices.get("form") == "sigmoid":
+        raise ValueError("reduction='clip' halves two directions, form='sigmoid' has none")
     if focal and choices.get("negative_mode", "pairwise") != "pairwise":
         raise ValueError("focal weighs pairs of scores: it needs negative_mode='pairwise'")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError('RetrievalModel needs `pip install "ascl-plugin[recipes]"`') from error
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # of a download
 
 
@@ -30,10 +32,16 @@ class SavedModel(
     tags=["image-text-retrieval"],
     license="apache-2.0",
 ):
-    """A model of two encoders that saves its options, and all weights but frozen encoders'."""
+    """A model of two encoders that saves its options, and all weights but frozen encoders'.
+
+    Attributes:
+        source: folder it was loaded from. Saved or pushed with the same weights, it keeps the card
+            that lies there.
+    """
 
     image_encoder: ImageEncoder
     text_encoder: TextEncoder
+    source: Path | None = None
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the state dict without frozen encoders. Collective under FSDP2."""
@@ -64,6 +72,11 @@ class SavedModel(
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {k: v.detach().cpu().contiguous() for k, v in self.trained_state().items()}
         save_file(state, Path(save_directory) / WEIGHTS, metadata={"format": "pt"})
+        card = None if self.source is None else self.source / CARD
+        if card and card.is_file() and not (save_directory / CARD).exists():
+            own, theirs = save_directory / WEIGHTS, card.with_name(WEIGHTS)
+            if theirs.is_file() and filecmp.cmp(own, theirs, shallow=False):
+                shutil.copyfile(card, save_directory / CARD)
 
     @classmethod
     def from_pretrained(
@@ -128,6 +141,7 @@ class SavedModel(
         with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
             model = cls(**options)
         local = Path(model_id).is_dir()
+        model.source = Path(model_id) if local else None
         file = Path(model_id, WEIGHTS) if local else hf_hub_download(model_id, WEIGHTS, **download)
         model.load_trained_state(load_file(file, device=str(map_location)))
         return model.eval()

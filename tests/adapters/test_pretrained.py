@@ -162,7 +162,10 @@ FRAMEWORKS = [
     ("towers/open_clip_half", "open_clip", "open-clip"),
     ("detectors/faster_rcnn", "torchvision", "detection"),
     ("detectors/bottom_up", "torchvision", "detection"),
-    ("losses/metric_learning", "pytorch_metric_learning", "examples"),
+    ("losses/metric_learning", "pytorch_metric_learning", "metric-learning"),
+    ("losses/hf_trainer", "transformers", "recipes"),
+    ("losses/sentence_transformers", "sentence_transformers", "sentence-transformers"),
+    ("towers/onnx_export", "onnx", "onnx"),
     ("regions/hdf5", "h5py", "regions"),
 ]
 

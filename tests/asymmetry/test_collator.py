@@ -294,3 +294,64 @@ def test_views_and_partners_without_an_epoch_differ_too():
     one, other = collator(rows), collator(rows)
     for key in ("mirrored", "partner", "caption_index"):
         assert not torch.equal(one[key], other[key])
+
+
+# ---------------------------------------------------------------- Hugging Face
+
+
+class Tokenizer:
+    """A tokenizer as transformers' are called: letters are tokens, 0 is padding."""
+
+    def __init__(self, masks=True):
+        self.model_input_names = ["input_ids", "attention_mask"][: 1 + masks]
+
+    def __call__(self, texts, padding, truncation, return_tensors):
+        assert truncation and return_tensors == "pt"
+        found = tokenize(texts)
+        if padding == "max_length":
+            found["input_ids"] = torch.nn.functional.pad(found["input_ids"], (0, 9))
+        masks = {"attention_mask": found["attention_mask"].long()}
+        return {
+            "input_ids": found["input_ids"],
+            **(masks if len(self.model_input_names) > 1 else {}),
+        }
+
+
+class Processor:
+    """An image processor as transformers' are called: the corner of a picture."""
+
+    model_input_names = ("pixel_values",)
+
+    def __call__(self, images, return_tensors):
+        assert return_tensors == "pt"
+        return {"pixel_values": torch.tensor([image.getpixel((0, 0)) for image in images])}
+
+
+def test_a_dataset_tokenizer_and_processor_of_hugging_face():
+    """The batch is what a model takes, and the prefixed blocks; captions may be strings."""
+    pillow = pytest.importorskip("PIL.Image", reason="extra `recipes`")
+    picture = pillow.new("L", (2, 1))
+    picture.putpixel((1, 0), 200)
+    data = [{"text": "one", "photo": picture}, {"text": ["two", "three"], "photo": picture}]
+    columns = {"caption_column": "text", "image_column": "photo"}
+    collate = AsymmetryCollator(
+        tokenizer=Tokenizer(),
+        images=Processor(),
+        negatives="none",
+        positives="concatenate",
+        **columns,
+    )
+    batch = collate(data)
+    assert read(batch["input_ids"])[0] == "one" and read(batch["positive_input_ids"])[0] == "one"
+    assert {"attention_mask", "positive_attention_mask"} <= set(batch)
+    assert batch["pixel_values"].tolist() == [[0, 0, 0]] * 2
+    mirrored = AsymmetryCollator(
+        tokenizer=Tokenizer(False), images=Processor(), mirror_views=True, **columns
+    )
+    seen = {tuple(x) for _ in range(20) for x in mirrored(data)["pixel_values"].tolist()}
+    assert seen == {(0, 0, 0), (200, 200, 200)}
+    assert (mirrored(data)["input_ids"][:, -9:] == 0).all()  # padded to the longest it takes
+    with pytest.raises(ValueError, match="no column 'text', but captions, row, epoch"):
+        collate(rows())
+    with pytest.raises(ValueError, match="texts=, a function, or tokenizer="):
+        AsymmetryCollator()

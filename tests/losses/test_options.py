@@ -199,6 +199,9 @@ def test_reductions(form):
     assert loss["none"].shape == (4,)
     torch.testing.assert_close(loss["none"].mean(), loss["mean"])
     torch.testing.assert_close(loss["none"].sum(), loss["sum"])
+    if form == "nll":
+        halved = AsymmetryLoss(reduction="clip", negative_mode="pairwise")
+        torch.testing.assert_close(halved(sim, negative, targets=targets), loss["mean"] / 2)
     plain = asymmetry_loss(torch.rand(3, 3), reduction="none")
     assert plain.shape == (3,)
 
@@ -274,7 +277,8 @@ def test_what_does_not_fit_is_refused_in_a_call(arguments, message):
     [
         ({"negative_mode": "mine"}, "negative_mode must be 'sum', 'own' or 'pairwise', got 'mine'"),
         ({"violations": "ignore"}, "violations must be 'drop' or 'keep', got 'ignore'"),
-        ({"reduction": None}, "reduction must be 'mean', 'sum' or 'none', got None"),
+        ({"reduction": None}, "reduction must be 'mean', 'sum', 'none' or 'clip', got None"),
+        ({"reduction": "clip", "form": "sigmoid"}, "'clip' halves two directions"),
         ({"margin": -1}, "margin must be in"),
         ({"negative_weight": math.inf}, "negative_weight must be in"),
         ({"focal": -1, "negative_mode": "pairwise"}, "focal must be in"),

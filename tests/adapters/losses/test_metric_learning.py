@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 
 if __name__ != "__main__":
-    pytest.importorskip("pytorch_metric_learning", reason="extra `examples`")
+    pytest.importorskip("pytorch_metric_learning", reason="extra `metric-learning`")
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import CrossBatchMemory, SelfSupervisedLoss
 from pytorch_metric_learning.regularizers import LpRegularizer

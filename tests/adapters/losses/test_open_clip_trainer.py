@@ -32,7 +32,7 @@ CONFIG = {
 def test_the_trainer_trains_with_our_loss(tmp_path):
     """Eight colours and their names: sixty steps of eight pairs bring the loss down.
 
-    Without knowledge it is 2 ln 8 = 4.2 and more, since generated negatives compete. The checkpoint
+    Without knowledge it is ln 8 = 2.1 and more, since generated negatives compete. The checkpoint
     is open_clip's and loads there.
     """
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}))
@@ -59,7 +59,7 @@ def test_the_trainer_trains_with_our_loss(tmp_path):
     losses = [float(x) for x in re.findall(r"Asymmetry_loss: ([\d.]+)", printed)]
     totals = [float(x) for x in re.findall(r" Loss: ([\d.]+)", printed)]
     assert losses and losses == totals  # what the trainer sums is what we gave it
-    assert losses[0] > 4 and losses[-1] < 0.5 * losses[0]
+    assert losses[0] > 2 and losses[-1] < 0.5 * losses[0]
     checkpoint = tmp_path / "run" / "checkpoints" / "epoch_60.pt"
     model = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False)
     open_clip.load_checkpoint(model, str(checkpoint), weights_only=True)
