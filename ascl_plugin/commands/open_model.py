@@ -30,6 +30,12 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         "--image_root", type=Path, help="folder of the image files, if not the data's own"
     )
     command.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="leave out samples of tar files without picture or captions, and count them "
+        "(default: as the run)",
+    )
+    command.add_argument(
         "--region_files",
         type=Path,
         metavar="PATH",
@@ -145,5 +151,6 @@ def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> da
         pictures,
         options.get("val_fraction", 0.0) if own else 0.0,
         options.get("test_fraction", 0.0) if own else 0.0,
+        args.skip_bad or (own and bool(options.get("skip_bad"))),
     )
     return require_splits(splits, [args.split], data_root)[args.split]

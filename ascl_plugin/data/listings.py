@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ascl_plugin.data.image_paths import USUAL_FOLDERS, ImagePaths
 from ascl_plugin.data.json_file import load_json
-from ascl_plugin.data.rows import SPLITS, clean_captions, split_named, text_id, to_dataset
+from ascl_plugin.data.rows import SPLITS, clean_captions, split_in, split_named, text_id, to_dataset
 from ascl_plugin.interfaces import Row
 
 #: Usual names of a column; the first that is present is taken.
@@ -34,10 +34,8 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".token", ".txt", ".parquet")
 _NUMBERED = re.compile(r"(?:captions?|sentences?|texts?)_?(\d+)")
 _TOKEN = re.compile(r"([^\t]+?)#[a-z]*(\d+)\t(.*)")
 _LISTED = re.compile(r"(train|val|dev|test)\w*images\.txt$", re.IGNORECASE)  # Flickr_8k.devImages
-_SPLIT = re.compile(r"(?<![a-z])(train|training|restval|val|valid|validation|dev|test)(?![a-z])")
 _FLOAT = re.compile(r"-?\d+\.0+")
 _UNCUT = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog": a line of Flickr30k's table lacks its bar
-MOST = 100  # files that may list pictures in a folder, at most
 MOST = 100  # files of a folder that may list pictures
 _HEAD = 2**16  # bytes that tell a file's columns
 
@@ -111,16 +109,14 @@ def read_listings(
     found: dict[str, dict[str, _Listed]] = {}
     for path in paths:
         lists = _split_lists(path.parent)
-        named = _SPLIT.search(path.stem.lower()) or _SPLIT.search(
-            path.parent.name.lower() if path.parent != root else ""
-        )
+        named = split_in(path.stem) or split_in(path.parent.name if path.parent != root else "")
         below = os.path.relpath(path.parent, root) if path.is_relative_to(root) else ""
         below = "" if below == "." else below
         finders = [ImagePaths(r if pictures else None) for r in _roots(path, image_root, root)]
         for number, row in enumerate(_rows(path)):
             where = f"{path}: row {number}"
             name = _picture_name(row, where)
-            split = row.get("split") or lists.get(name) or (named[1] if named else "train")
+            split = row.get("split") or lists.get(name) or named or "train"
             split = split_named(str(split), where)
             key = next((k for k in IMAGE_ID if k in row), None)
             # of metadata.csv in train/, as of one in test/: names are those below the data root

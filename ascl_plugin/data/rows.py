@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -39,6 +39,20 @@ SPLITS = {
     "val": ("val", "validation", "dev", "valid"),
     "test": ("test", "testing"),
 }
+
+_SPLIT = re.compile(
+    r"(?<![a-z])(train|training|restval|val|valid|validation|dev|test|testing)(?![a-z])"
+)
+
+
+def split_in(name: str) -> str | None:
+    """Return the split that the name of a file or folder tells, None if it tells none.
+
+    >>> split_in("coco_val2014-00003"), split_in("evaluation")
+    ('val', None)
+    """
+    found = _SPLIT.search(name.lower())
+    return split_named(found[1], name) if found else None
 
 
 def split_named(name: str, where: str) -> str:
@@ -156,8 +170,15 @@ def refuse_link(folder: str | Path, name: str, where: str) -> str:
     return name
 
 
-def refuse_duplicates(image_ids: Iterable[str], where: str) -> None:
+def refuse_duplicates(
+    image_ids: Iterable[str], where: str, place: Callable[[int], str] = "entry {}".format
+) -> None:
     """Check that all ids differ.
+
+    Args:
+        image_ids: ids.
+        where: file, for the error.
+        place: name of a position in it.
 
     Raises:
         ValueError: an id that occurs twice; the message has both positions.
@@ -167,7 +188,7 @@ def refuse_duplicates(image_ids: Iterable[str], where: str) -> None:
         if first.setdefault(image_id, position) != position:
             raise ValueError(
                 f"{where}: image id {image_id!r} occurs twice, "
-                f"in entries {first[image_id]} and {position}"
+                f"in {place(first[image_id])} and {place(position)}"
             )
 
 

@@ -153,10 +153,7 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     """Return one table in our columns; embedded images stay in the file that brought them."""
     where = f"{source}, split {theirs}"
     image = _column(table, IMAGE, where, "images")
-    table = _with_captions(table)
-    column = _column(table, CAPTIONS, where, "captions")
-    one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
-    captions = [[c] if one_a_row else c or [] for c in table[column][:]]
+    captions, one_a_row = _captions(table, where)
     images = _images(table.select_columns([image]), image, source, where)
     ids = _image_ids(table, images, theirs, source)
 
@@ -198,15 +195,25 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     return datasets.concatenate_datasets([images, words], axis=1).select_columns(kept)
 
 
-def _with_captions(table: datasets.Dataset) -> datasets.Dataset:
-    """Return the table with `captions` of columns caption_0, caption_1, ..., if it has these."""
-    names = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
-    if not names or any(name in table.column_names for name in CAPTIONS):
-        return table
-    names.sort(key=lambda name: int(name.rpartition("_")[2]))
-    columns = [table[name][:] for name in names]
-    captions = [[c for c in row if c not in (None, "")] for row in zip(*columns, strict=True)]
-    return table.remove_columns(names).add_column("captions", captions)
+def _captions(table: datasets.Dataset, where: str) -> tuple[list[list[object]], bool]:
+    """Return the captions of each row, and True if the table has one a row.
+
+    They are in a column of `CAPTIONS`; else in caption_0, caption_1, ..., of which a row may have
+    fewer.
+    """
+    numbered = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
+    if numbered and not any(name in table.column_names for name in CAPTIONS):
+        numbered.sort(key=lambda name: int(name.rpartition("_")[2]))
+        columns = [table[name][:] for name in numbered]
+        return [
+            [c for c in row if c not in (None, "")] for row in zip(*columns, strict=True)
+        ], False
+    column = _column(
+        table, CAPTIONS, where, "captions",
+        "; `ascl demo MODEL --image_root DIR` and `Gallery` take pictures without captions",
+    )  # fmt: skip
+    one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
+    return [[c] if one_a_row else c or [] for c in table[column][:]], one_a_row
 
 
 def _refuse_other_images(
@@ -237,13 +244,15 @@ def _refuse_other_images(
             )
 
 
-def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str) -> str:
+def _column(
+    table: datasets.Dataset, names: Sequence[str], where: str, what: str, cure: str = ""
+) -> str:
     for name in names:
         if name in table.column_names:
             return name
     raise KeyError(
         f"{where}: no column for {what}; it has {', '.join(table.column_names)}, "
-        f"expected one of {', '.join(names)}"
+        f"expected one of {', '.join(names)}{cure}"
     )
 
 
