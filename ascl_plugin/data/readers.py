@@ -11,7 +11,13 @@ from pathlib import Path
 import datasets
 
 from ascl_plugin.data.annotations import is_karpathy, read_coco_captions, read_karpathy
-from ascl_plugin.data.listings import SUFFIXES, find_listings, is_listing, read_listings
+from ascl_plugin.data.listings import (
+    SUFFIXES,
+    find_listings,
+    is_listing,
+    read_listings,
+    refuse_lists,
+)
 from ascl_plugin.data.rows import ROW, SPLITS, caption_to_image, divided, require_splits
 from ascl_plugin.data.scan import read_scan
 from ascl_plugin.data.scan_layout import CAPTIONS
@@ -113,7 +119,7 @@ def _read(
         if listings := find_listings(root, lists):
             return read_listings(listings, lists, root, pictures)
         if tars := tars_below(root):
-            return read_shards(by_split(tars), skip_bad)
+            return read_shards(by_split(tars, root), skip_bad)
     return read_table(name)
 
 
@@ -136,6 +142,7 @@ def _read_file(
         return _read_coco([path], image_root, pictures)
     if path.suffix.lower() == ".parquet":
         return read_table(path)
+    refuse_lists(path)
     raise ValueError(f"{path}: no column for pictures or captions in its first row")
 
 

@@ -61,7 +61,7 @@ class Shards:
         self.name = ", ".join(map(str, source)) if isinstance(source, list) else str(source)
         files = tar_files(source)
         if files is None and (below := tars_below(Path(self.name))):
-            splits = by_split(below)
+            splits = by_split(below, Path(self.name))
             if split not in splits:
                 raise ValueError(f"{self.name}: no tar files of {split}; there are {[*splits]}")
             files = splits[split]

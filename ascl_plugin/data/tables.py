@@ -15,6 +15,7 @@ from datasets.config import HF_DATASETS_CACHE as DATASETS_CACHE
 from huggingface_hub.constants import HF_HUB_CACHE as HUB_CACHE
 
 from ascl_plugin.data.dense_captions import DENSE, dense_texts
+from ascl_plugin.data.listings import refuse_lists
 from ascl_plugin.data.rows import (
     ROW,
     SPLITS,
@@ -92,8 +93,12 @@ def _load(source: str | Path) -> datasets.DatasetDict:
         if files := _parquet_of_clone(Path(source)):
             return datasets.load_dataset("parquet", data_files=files)
         builder = _builder(source)
+        if Path(source).is_dir():
+            _refuse_texts(builder, Path(source))
         builder.download_and_prepare()
         return builder.as_dataset()
+    except KeyError:
+        raise
     except OSError as error:  # not found, nothing in it, or the hub out of reach
         raise FileNotFoundError(
             f"{source}: neither a folder or Parquet file with data in it, nor a data set that the "
@@ -115,6 +120,19 @@ def _parquet_of_clone(root: Path) -> dict[str, list[str]]:
             known = any(name.lower() in theirs for theirs in SPLITS.values())
             found.setdefault(name if known else "train", []).append(str(path))
     return found
+
+
+def _refuse_texts(builder: datasets.DatasetBuilder, root: Path) -> None:
+    """Refuse what `datasets` would read of text files that are no list of pictures and captions.
+
+    It takes the first cell of a row that has one too many for an index, and shifts the others.
+    """
+    if type(builder).__name__ in ("Csv", "Json", "Text"):
+        refuse_lists(root)
+        raise ValueError(
+            "its text files list no pictures and captions; where KEY.txt lies beside KEY.jpg, "
+            f"`tar --sort=name -cf train.tar -C {root} .` makes a data root of them"
+        )
 
 
 def _builder(source: str | Path) -> datasets.DatasetBuilder:

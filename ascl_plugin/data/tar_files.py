@@ -38,6 +38,7 @@ MAX_BYTES = 2**28  # of one member; a sparse one may claim any size
 MAX_RATIO = 100  # of a compressed file: pictures hardly shrink, zeros to a thousandth
 _BLOCK = 512  # bytes of a header; the end of a tar is one of zeros
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes
+_PACKED = re.compile(r"\.tar\.(bz2|xz|zst|lz4|lzma|br)$|\.(tbz2?|txz)$", re.IGNORECASE)
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:")  # of two letters at least: `C:` is a drive
 
 
@@ -65,6 +66,8 @@ def tar_files(source: str | Path | list[str]) -> list[str] | None:
     for pattern in patterns:
         if _ADDRESS.match(pattern):
             raise ValueError(f"{pattern}: addresses are not opened; give the path of a local file")
+        if _PACKED.search(pattern):
+            raise ValueError(f"{pattern}: of compressed tar files gzip alone is read; pack it anew")
     if not all(map(is_tar, patterns)):
         return None
     found = {pattern: glob(pattern) for pattern in patterns}
@@ -79,14 +82,13 @@ def tars_below(root: Path) -> list[str]:
     return sorted(str(p) for p in paths if is_tar(p) and p.name[0] != "." and p.is_file())
 
 
-def by_split(files: Iterable[str]) -> dict[str, list[str]]:
-    """Return tar files by split: of folders named after one, or by their names; else "train"."""
-    files = list(files)
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+def by_split(files: Iterable[str], root: Path | None = None) -> dict[str, list[str]]:
+    """Return tar files by split: of a folder below `root`, or by their names; else "train"."""
     found: dict[str, list[str]] = {}
     for file in files:
-        folder = os.path.relpath(os.path.dirname(os.path.abspath(file)), root)
-        split = split_in(folder) or split_in(os.path.basename(file)) or "train"
+        path = Path(os.path.abspath(file))
+        below = root is None or path.parent != Path(os.path.abspath(root))
+        split = (split_in(path.parent.name) if below else None) or split_in(path.name) or "train"
         found.setdefault(split, []).append(file)
     return found
 

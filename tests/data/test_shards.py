@@ -273,6 +273,8 @@ def test_a_data_root_of_tar_files_is_what_a_stream_is(spoilt, tmp_path, write_ta
         assert ids(rows) == [*EVERY[:4], "a", "e", *EVERY[8:]]
     with pytest.raises(KeyError, match=r"row 1 \(b\): no captions"):
         read(spoilt)
+    with pytest.raises(ValueError, match=r"no tar files of val; there are \['train'\]"):
+        Shards(spoilt, "val")
     (tmp_path / "wds" / "test").mkdir(parents=True)
     sample = {"x": {"png": png(1), "txt": b"one"}}
     for name in ("coco_val2014-0.tar", "train-0.tar", "test/0.tar"):
@@ -282,8 +284,6 @@ def test_a_data_root_of_tar_files_is_what_a_stream_is(spoilt, tmp_path, write_ta
     }
     assert [*read(f"{tmp_path}/wds/*val*.tar")] == ["val"]
     assert Shards(tmp_path / "wds", "val").names == [f"{tmp_path}/wds/coco_val2014-0.tar"]
-    with pytest.raises(ValueError, match=r"no tar files of val; there are \['train'\]"):
-        Shards(spoilt, "val")
 
 
 def test_a_key_in_two_shards_is_named_with_both(tars, write_tar, png):
