@@ -33,6 +33,13 @@ def read_yaml(path: str | Path) -> Any:
     return parse_yaml(text, str(path))
 
 
+def named(path: str | Path, folder: Path) -> Path:
+    """Return the path of a file, or that of the yaml file of this name in `folder`."""
+    path = Path(path)
+    inside = folder / (path.name if path.suffix == ".yaml" else f"{path.name}.yaml")
+    return inside if not path.exists() and path.parent == Path() and inside.exists() else path
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Return the value of a yaml text.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from ascl_coco import main
+from ascl_plugin.training.recipe import main
 
 if __name__ == "__main__":
     sys.exit(main(name="ascl_flickr30k"))

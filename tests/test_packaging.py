@@ -43,7 +43,7 @@ def wheel(tmp_path_factory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    for name in ("ascl_plugin", "adapters"):
+    for name in ("ascl_plugin", "adapters", "recipes"):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
     # a source distribution, and the wheel from that
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
@@ -101,9 +101,12 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {"ascl_plugin/py.typed", "ascl_plugin/demo/templates/base.html"} <= set(names)
+    configs = {p.relative_to(ROOT) for p in (ROOT / "recipes").rglob("*.yaml")}
+    assert len(configs) > 10 and {f"ascl_plugin/{path}" for path in configs} <= set(names)
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"ascl_plugin"}
     code = {str(p.relative_to(ROOT)) for p in (ROOT / "ascl_plugin").rglob("*.py")}
-    code |= {f"ascl_plugin/{p.relative_to(ROOT)}" for p in (ROOT / "adapters").rglob("*.py")}
+    for linked in ("adapters", "recipes"):
+        code |= {f"ascl_plugin/{p.relative_to(ROOT)}" for p in (ROOT / linked).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == code
 
 
@@ -120,6 +123,27 @@ def test_the_installed_wheel_imports_from_its_own_environment(environment, tmp_p
     for file in files:
         assert Path(file).is_relative_to(environment)
     assert files[1].endswith("ascl_plugin/adapters/__init__.py")
+
+
+@pytest.mark.recipe
+def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
+    """From an empty folder: the recipe by its name for others, and commands on what it leaves."""
+    pytest.importorskip("accelerate", reason="extra `recipes`")
+    ascl = environment / "bin" / "ascl"
+    sizes = [f"--scenes_{split}=12" for split in ("train", "val", "test")]
+    small = ["--cpu", "--num_threads=1", "--batch_size=4", "--log_with=none", "--balanced_pairs=2"]
+    told = run(ascl, "train", *sizes, *small, "--max_steps=3", "--output_dir=run", cwd=tmp_path)
+    assert "results and model in run" in told
+    run(ascl, "report", "run", "--output", "page.html", cwd=tmp_path)
+    assert "Rsum" in (tmp_path / "page.html").read_text()
+    study = {
+        "config": "scenes", "models": {"small": {}}, "seeds": [0], "experiments": {"main": {}},
+        "options": dict(word.lstrip("-").split("=") for word in (*sizes, *small) if "=" in word),
+    }  # fmt: skip
+    study["options"] |= {"max_steps": 3, "cpu": True}
+    (tmp_path / "study.yaml").write_text(json.dumps(study))
+    told = run(ascl, "experiment", "all", "--config", "study.yaml", "--output_dir=s", cwd=tmp_path)
+    assert "small, reranked" in told
 
 
 @pytest.mark.recipe
@@ -180,6 +204,7 @@ def test_a_users_script_is_type_checked(environment, tmp_path):
 COMMANDS = ("rerank", "report", "evaluate", "convert", "demo", "experiment", "components")
 TRIED = [
     "rerank sims.npy --captions_per_image 1",
+    "train --max_steps 1",
     "evaluate run",
     "demo run",
     "report run",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.parsing import parse_options
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
 

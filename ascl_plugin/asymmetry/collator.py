@@ -44,6 +44,8 @@ class AsymmetryCollator:
         captions_per_image: captions of an image in a batch; an image that has fewer brings each
             once.
         mirror_views: mirror half of the images, drawn for each (seed, epoch, row).
+        text_draws: number of epochs after which the generated texts of a caption come again (0:
+            never), so that a frozen encoder has few of them to encode. Noises are new each epoch.
 
     A row has `captions` (list of str) and may have `row` (index in the data; default: known by its
     `image_id` and captions), `epoch` (default: as `set_epoch` said), `caption_index` (one or, with
@@ -74,6 +76,7 @@ class AsymmetryCollator:
         edits: TextEdits | None = None,
         captions_per_image: int = 1,
         mirror_views: bool = False,
+        text_draws: int = 0,
     ) -> None:
         if positives not in POSITIVES:
             raise ValueError(f"positives must be one of {', '.join(POSITIVES)}, got {positives!r}")
@@ -87,6 +90,8 @@ class AsymmetryCollator:
             )
         if captions_per_image < 1:
             raise ValueError(f"captions_per_image must be at least 1, got {captions_per_image}")
+        if text_draws < 0:
+            raise ValueError(f"text_draws must be 0 or more, got {text_draws}")
         if positives == "join" and captions_per_image == 1:
             raise ValueError('positives "join" needs captions_per_image of at least 2')
         self.texts = texts
@@ -97,6 +102,7 @@ class AsymmetryCollator:
         self.edits = edits
         self.captions_per_image = captions_per_image
         self.mirror_views = mirror_views
+        self.text_draws = text_draws
         self._epoch = torch.tensor(_UNKNOWN).share_memory_()  # workers see it change
 
     def set_epoch(self, epoch: int) -> None:
@@ -170,6 +176,13 @@ class AsymmetryCollator:
         name = repr((row.get("image_id"), list(row["captions"]))).encode()
         return [self.seed, epoch, int.from_bytes(blake2b(name, digest_size=8).digest(), "little")]
 
+    def _repeated(self, origin: list[int]) -> list[int]:
+        """Return the numbers that generated texts start from; see `text_draws`."""
+        if not self.text_draws or len(origin) < 3:  # without an epoch there is nothing to repeat
+            return origin
+        seed, epoch, row = origin
+        return [seed, epoch % self.text_draws, row]
+
     def _draw(
         self,
         captions: Sequence[str],
@@ -180,24 +193,25 @@ class AsymmetryCollator:
         drawn: dict[str, Any] = {"caption_index": chosen, "caption": captions[chosen]}
         if self.positives in ("join", "none") and self.negatives == "none":
             return drawn
-        generator = np.random.default_rng([*origin, chosen])
         # drawn for all strategies, so that one switched off leaves the others unchanged
-        seeds = generator.integers(2**62, size=2)
+        seeds = np.random.default_rng([*origin, chosen]).integers(2**62, size=2)
+        generator = np.random.default_rng([*self._repeated(origin), chosen])
+        text_seeds = generator.integers(2**62, size=2)
         if self.positives not in ("join", "none"):
             drawn["positive"] = self._positive(captions, chosen, generator, dense)
-        for text, prefix, seed in (("caption", "", seeds[0]), ("positive", "positive_", seeds[1])):
+        for place, (text, prefix) in enumerate((("caption", ""), ("positive", "positive_"))):
             joined = self.positives == "join" and prefix == "positive_"
             if self.negatives == "none" or (text not in drawn and not joined):
                 continue
             if self.edits is not None and self.negatives in NEGATIVE_EDITS:
                 if joined:  # by the model: the caption's negative and its partner
                     continue
-                chance = np.random.default_rng(int(seed))
+                chance = np.random.default_rng(int(text_seeds[place]))
                 drawn[f"{prefix}negative"] = self.edits.negative(
                     drawn[text], captions, self.negatives, chance
                 )
             else:
-                drawn[f"{prefix}noise_seed"] = int(seed)
+                drawn[f"{prefix}noise_seed"] = int(seeds[place])
         return drawn
 
     def _positive(

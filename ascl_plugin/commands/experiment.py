@@ -23,7 +23,13 @@ def add_experiment(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "names", nargs="+", metavar="NAME", choices=["all", *EXPERIMENTS],
         help=f"all (every experiment that the study lists), or any of: {', '.join(EXPERIMENTS)}",
     )  # fmt: skip
-    command.add_argument("--config", type=Path, required=True, metavar="STUDY.yaml")
+    command.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="STUDY.yaml",
+        help="or the name of one that comes along: scenes, flickr8k",
+    )
     command.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     command.add_argument(
         "--jobs", type=int, default=1, help="runs trained at the same time (default: %(default)s)"
@@ -44,9 +50,10 @@ def _experiment(args: argparse.Namespace) -> int:
 
     from ascl_plugin.experiments.plan import read_plan
     from ascl_plugin.experiments.study import Study
-    from ascl_plugin.yaml_file import parse_yaml
+    from ascl_plugin.training.parsing import CONFIGS
+    from ascl_plugin.yaml_file import named, parse_yaml
 
-    plan = read_plan(args.config)
+    plan = read_plan(named(args.config, CONFIGS.parent / "experiments"))
     given = {}
     for word in args.set:
         name, equals, value = word.partition("=")

@@ -30,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 after a user's error, which is printed to stderr in one line. A wrong option raises
         SystemExit(2), as argparse does.
     """
-    args = _parser().parse_args(argv)
-    args.words = list(sys.argv[1:] if argv is None else argv)  # results record their command
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    if words[:1] == ["train"]:
+        return _train(words[1:])
+    args = parser.parse_args(words)
+    args.words = words  # results record their command
     try:
         return args.run(args)
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
@@ -61,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ascl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train a model on your data, or on drawn scenes")
     for add in (add_rerank, add_evaluate, add_report, add_demo, add_experiment, add_convert):
         add(commands)
     components = commands.add_parser(
@@ -70,6 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     components.set_defaults(run=_components)
     return parser
+
+
+def _train(words: list[str]) -> int:
+    """Run the recipe, which reads its own options."""
+    try:
+        from ascl_plugin.training.recipe import main as train
+    except ImportError as error:
+        print(f"ascl: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return train(words)
 
 
 def _components(args: argparse.Namespace) -> int:

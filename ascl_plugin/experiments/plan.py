@@ -37,7 +37,8 @@ class Plan:
     Attributes:
         models: name -> options of the recipe, beyond `options`. A model with `start_from: none`
             does not start from the weights of `start`.
-        config: yaml file of the recipe that `options` add to; None: the recipe's default.
+        config: yaml file of the recipe that `options` add to, or the name of one in
+            `recipes/configs`; None: the recipe's default.
         options: options of every run.
         start: options of a run for each seed whose weights the models start from; empty: none.
         launch: the command that starts a run; `python` is the interpreter at work.
@@ -50,7 +51,7 @@ class Plan:
     config: str | None = None
     options: Settings = field(default_factory=dict)
     start: Settings = field(default_factory=dict)
-    launch: str = "python recipes/ascl_coco.py"
+    launch: str = "python -m ascl_plugin.training.recipe"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     split: str = "test"
     experiments: dict[str, Settings] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from ascl_plugin.disk import write_text
 from ascl_plugin.experiments.plan import START, Plan, Settings
-from ascl_plugin.yaml_file import read_yaml
+from ascl_plugin.training.parsing import CONFIGS
+from ascl_plugin.yaml_file import named, read_yaml
 
 
 class Runs:
@@ -66,7 +67,7 @@ class Runs:
         asked = {**start, **(self.plan.start if model == START else self.plan.models[model])}
         if asked.get("start_from") == "none":
             del asked["start_from"]
-        config = {} if self.plan.config is None else read_yaml(self.plan.config)
+        config = {} if self.plan.config is None else read_yaml(named(self.plan.config, CONFIGS))
         own = {"seed": seed, "log_with": "none", "save_scores": True}
         return {**config, **self.plan.options, **asked, **own}
 

@@ -27,7 +27,7 @@ from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import TextInputs, image_inputs
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.retrieval.views import MirroredRows
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.setup import load_splits
 from ascl_plugin.yaml_file import read_yaml

@@ -181,6 +181,23 @@ def test_switching_one_strategy_off_leaves_the_others_as_they_were():
             assert torch.equal(value, whole[key])
 
 
+def test_generated_texts_come_again_and_noises_do_not():
+    def drawn(epoch, text_draws):
+        fixed = [{**row, "caption_index": 1} for row in rows(epoch)]
+        return AsymmetryCollator(tokenize, text_draws=text_draws)(fixed)
+
+    def texts(batch):
+        return read(batch["positive_input_ids"])
+
+    first, second, third = (drawn(epoch, 2) for epoch in range(3))
+    assert texts(first) == texts(third) != texts(second)
+    assert texts(first) == texts(drawn(0, 0)) and texts(drawn(2, 0)) != texts(third)
+    assert not set(first["noise_seed"].tolist()) & set(third["noise_seed"].tolist())
+    assert torch.equal(third["noise_seed"], drawn(2, 0)["noise_seed"])
+    with pytest.raises(ValueError, match="text_draws must be 0 or more, got -1"):
+        AsymmetryCollator(tokenize, text_draws=-1)
+
+
 def test_images_are_read_from_the_rows():
     collator = AsymmetryCollator(
         tokenize, lambda rows: {"pixel_values": torch.tensor([r["colour"] for r in rows])}

@@ -61,7 +61,7 @@ def test_our_studies_are_whole(name):
 @pytest.mark.parametrize("name", ["scenes", "flickr8k"])
 def test_every_model_has_options_of_the_recipe(name):
     pytest.importorskip("transformers", reason="extra `recipes`")
-    from ascl_plugin.training.arguments import parse_options
+    from ascl_plugin.training.parsing import parse_options
 
     plan = read_plan(STUDIES / f"{name}.yaml")
     config = read_yaml(STUDIES.parents[1] / plan.config)

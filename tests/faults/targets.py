@@ -33,8 +33,8 @@ from ascl_plugin.experiments.plan import read_plan
 from ascl_plugin.report.read import read_folders
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.scoring import matrix_file
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import load_checkpoint, save_checkpoint
+from ascl_plugin.training.parsing import parse_options
 
 
 class Target(NamedTuple):

@@ -19,7 +19,7 @@ from ascl_plugin.adapters.regions.region_files import open_regions
 from ascl_plugin.commands.score_files import read_array
 from ascl_plugin.data.images import load_image
 from ascl_plugin.experiments.plan import read_plan
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.yaml_file import MAX_BYTES, parse_yaml, read_yaml
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from ascl_plugin.metrics.result_row import SplitResults
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.training.recipe import default_config
 
 pytestmark = pytest.mark.recipe
 
@@ -81,7 +81,7 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     assert (
         "images grid, texts transformer, fusion cross_modal" in card and "train 32 images" in card
     )
-    assert "| initial" in output and "| reranked" in output and "asym1_richer" in output
+    assert "| initial" in output and "| reranked" in output and "richer > negative" in output
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and scenes.yaml's
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -112,7 +112,7 @@ def test_the_best_model_loads_and_scores_what_the_run_says(on_scenes):
 
 
 def test_drawn_scenes_and_given_data_have_defaults_of_their_own():
-    chosen = runpy.run_path(str(RECIPES / "ascl_coco.py"))["default_config"]
+    chosen = default_config
     assert chosen(["--seed=1", "--scenes_train", "9"]).name == "scenes.yaml"
     for flags in (["--data_root", "x"], ["--seed=1", "--train_stream=x.tar"]):
         assert chosen(flags).name == "small.yaml"
@@ -120,7 +120,7 @@ def test_drawn_scenes_and_given_data_have_defaults_of_their_own():
 
 def test_the_flickr_recipe_is_the_same_under_its_own_name():
     output = run(RECIPES / "ascl_flickr30k.py", "--help")
-    assert "ascl_flickr30k.py" in output and "--data_root" in output
+    assert "--data_root none" in output and len(output.splitlines()) < 80
 
 
 @pytest.fixture

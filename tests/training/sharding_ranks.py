@@ -19,9 +19,9 @@ from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data import scenes
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs, TextInputs
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.trainer import Trainer
 

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("transformers", reason="extra `recipes`")
 import yaml
 
-from ascl_plugin.training.arguments import COMPONENTS, parse_options
+from ascl_plugin.training.arguments import COMPONENTS
+from ascl_plugin.training.parsing import parse_options
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 
@@ -94,6 +95,37 @@ def test_an_unknown_option_suggests_the_nearest(capsys, config):
     assert expected in told and path in told
     far = refused(capsys, "--qqqq", "1")
     assert "unknown option 'qqqq'" in far and "did you mean" not in far
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("lr", "learning_rate"), ("workers", "num_workers"), ("Dim", "dim")]
+)
+def test_usual_short_names_are_understood_as_what_they_mean(capsys, given, meant):
+    told = refused(capsys, f"--{given}", "1")
+    assert told == f"error: unknown option {given!r}; did you mean {meant!r}? See --help"
+
+
+def test_help_has_the_values_of_the_run(capsys, config):
+    def printed(*argv):
+        with pytest.raises(SystemExit) as stop:
+            parse_options([*argv, f"--config={config('dim: 48')}"], description="Trains.")
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    usual = printed("--help", "--epochs", "7")
+    assert usual.startswith("Trains.\n") and len(usual.splitlines()) < 80
+    assert "  --dim 48  " in usual and "  --epochs 7  " in usual and "lexical" not in usual
+    every = printed("--help-all")
+    assert "  --epochs 20  " in every and "one of none, bag, lsa" in " ".join(every.split())
+    assert max(map(len, usual.splitlines())) <= 100
+
+
+def test_a_configuration_that_comes_along_has_a_name(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_options(["--config", "coco_acf"]) == parse_options(["--config", "coco_acf.yaml"])
+    (tmp_path / "coco_acf.yaml").write_text("dim: 3\n")  # a file that is there is what is meant
+    assert parse_options(["--config", "coco_acf.yaml"]).model.dim == 3
+    assert "--config coco: no such file" in refused(capsys, "--config", "coco")
 
 
 def test_no_prefix_of_an_option_is_taken_for_it(capsys):

@@ -10,10 +10,10 @@ pytest.importorskip("accelerate", reason="extra `recipes`")
 import processes_ranks as program
 from safetensors.torch import load_file
 
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.average import WeightAverage
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.models import make_model
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.setup import load_splits, training_captions
 from ascl_plugin.training.wise_ft import WiseFT

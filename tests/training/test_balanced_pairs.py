@@ -11,8 +11,8 @@ import torch
 pytest.importorskip("accelerate", reason="extra `recipes`")
 from ascl_plugin.asymmetry.collator import AsymmetryCollator
 from ascl_plugin.data import scenes
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.balanced_pairs import BalancedPairs, PairCollator
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 
 

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs
 from ascl_plugin.retrieval.views import MirroredRows
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.models import check_targets
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 
 SEVERAL = [

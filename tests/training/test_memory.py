@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from sharding_ranks import build
 
 from ascl_plugin.data import scenes
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.trainer import Trainer
 

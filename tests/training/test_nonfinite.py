@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from ascl_plugin import AsymmetryLoss, registry
 from ascl_plugin.training import batches as order
 from ascl_plugin.training import step as loop
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.checkpoint import checkpoints, load_checkpoint
 from ascl_plugin.training.nonfinite import BadBatches, finite_gradients
+from ascl_plugin.training.parsing import parse_options
 
 CONFIG = Path(__file__).parents[2] / "recipes" / "configs" / "small.yaml"
 # an epoch of 5 steps

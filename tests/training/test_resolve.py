@@ -12,7 +12,7 @@ from ascl_plugin import registry
 from ascl_plugin.experiments import study as studies
 from ascl_plugin.experiments.plan import Plan
 from ascl_plugin.retrieval.encoders import GridEncoder
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 
 

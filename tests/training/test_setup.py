@@ -15,8 +15,9 @@ from accelerate import Accelerator
 
 from ascl_plugin import registry
 from ascl_plugin.retrieval.encoders import GridEncoder, WordTransformer
-from ascl_plugin.training.arguments import Component, parse_options
+from ascl_plugin.training.arguments import Component
 from ascl_plugin.training.models import make_loss, make_model
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.setup import LOCK, locked, make_accelerator, occupied
 

@@ -14,7 +14,7 @@ from ascl_plugin.asymmetry import AsymmetryCollator
 from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.shares import Shares
 from ascl_plugin.training import stream_feed
-from ascl_plugin.training.arguments import parse_options
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.stream_feed import StreamFeed
 

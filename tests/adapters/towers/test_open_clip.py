@@ -15,8 +15,8 @@ import open_clip
 from ascl_plugin import AsymmetryCollator, AsymmetryLoss
 from ascl_plugin.adapters.towers.open_clip import OpenClipImages, OpenClipWords, attach, export
 from ascl_plugin.retrieval.model import RetrievalModel
-from ascl_plugin.training.arguments import parse_options
 from ascl_plugin.training.models import make_model
+from ascl_plugin.training.parsing import parse_options
 from ascl_plugin.training.resolve import resolve
 from ascl_plugin.training.wise_ft import WiseFT
 

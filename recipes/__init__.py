@@ -1,0 +1,1 @@
+"""Recipes, their configurations and studies; installed as `ascl_plugin.recipes`."""
