@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -87,18 +88,24 @@ def _opened(
 
 
 def _load(source: str | Path) -> datasets.DatasetDict:
-    try:
+    with _named(source):
         if Path(source).is_file():
             return datasets.load_dataset("parquet", data_files=str(source))
         if files := _parquet_of_clone(Path(source)):
             return datasets.load_dataset("parquet", data_files=files)
         builder = _builder(source)
-        if Path(source).is_dir():
-            _refuse_texts(builder, Path(source))
+    if Path(source).is_dir():
+        _refuse_texts(builder, Path(source))
+    with _named(source):
         builder.download_and_prepare()
         return builder.as_dataset()
-    except KeyError:
-        raise
+
+
+@contextmanager
+def _named(source: str | Path) -> Iterator[None]:
+    """Raise errors of `datasets` with the name of the source."""
+    try:
+        yield
     except OSError as error:  # not found, nothing in it, or the hub out of reach
         raise FileNotFoundError(
             f"{source}: neither a folder or Parquet file with data in it, nor a data set that the "
@@ -127,8 +134,10 @@ def _refuse_texts(builder: datasets.DatasetBuilder, root: Path) -> None:
 
     It takes the first cell of a row that has one too many for an index, and shifts the others.
     """
-    if type(builder).__name__ in ("Csv", "Json", "Text"):
+    kinds = {kind.__name__ for kind in type(builder).__mro__}
+    if kinds & {"Csv", "Json", "Text", "ImageFolder"}:
         refuse_lists(root)
+    if kinds & {"Csv", "Json", "Text"}:
         raise ValueError(
             "its text files list no pictures and captions; where KEY.txt lies beside KEY.jpg, "
             f"`tar --sort=name -cf train.tar -C {root} .` makes a data root of them"
