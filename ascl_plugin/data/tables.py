@@ -139,7 +139,7 @@ def _refuse_texts(builder: datasets.DatasetBuilder, root: Path) -> None:
         refuse_lists(root)
     if kinds & {"Csv", "Json", "Text"}:
         raise ValueError(
-            f"{root}: its text files list no pictures and captions; where KEY.txt lies beside KEY.jpg, "
+            f"{root}: its texts list no pictures and captions; where KEY.txt lies beside KEY.jpg, "
             f"`tar --sort=name -cf train.tar -C {root} .` makes a data root of them"
         )
 
