@@ -9,8 +9,8 @@ name: one file for each image, as `--region_files` and `--pooled_files` read the
 makes one HDF5 file of each.
 
 DIR holds anything `ascl_plugin.data.readers` reads; all its splits are taken. Without captions:
-`--image_root DIR --output_dir OUT` takes all pictures below DIR, called by their names. Pairs that
-no disk holds: `--stream 'shards/*.tar' --output_dir OUT` (webdataset's layout) or `--stream
+`--image_root DIR --output_dir OUT` takes all pictures below DIR, called by their paths there. Pairs
+that no disk holds: `--stream 'shards/*.tar' --output_dir OUT` (webdataset's layout) or `--stream
 user/name` reads them as they come, and writes captions into OUT/captions beside the features; then
 train with `--data_root OUT/captions --region_files OUT/regions`.
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,17 @@ from tqdm import tqdm
 
 from ascl_plugin import registry
 from ascl_plugin.adapters.regions.extraction import DTYPES, FeatureFolder, extract
+from ascl_plugin.adapters.regions.reader import normal_id
 from ascl_plugin.data.caption_table import caption_table
+from ascl_plugin.data.picture_folder import read_pictures
 from ascl_plugin.data.readers import read
-from ascl_plugin.data.rows import refuse_duplicates, to_dataset
-from ascl_plugin.data.shards import Shards, windows
+from ascl_plugin.data.rows import refuse_duplicates
+from ascl_plugin.data.shards import Shards, StreamRow, windows
 from ascl_plugin.disk import write_text
+from ascl_plugin.training.resolve import option_names
 from ascl_plugin.yaml_file import mapping
 
 WINDOW = 1024  # rows of a stream in memory at once
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,7 +98,9 @@ def run_stream(
         raise ValueError("--stream needs --output_dir")
     rank, world = accelerator.process_index, accelerator.num_processes
     out = Path(args.output_dir)
-    rows = Shards(args.stream, args.split).share(rank, world)
+    shards = Shards(args.stream, args.split, args.skip_bad is not None)
+    seen: dict[str, str] = {}
+    rows = _of_one_key(shards.share(rank, world), seen)
     folders = make_folders(args, out, accelerator.device)
     accelerator.wait_for_everyone()  # all ranks look before the first writes
     bad = []
@@ -109,12 +114,32 @@ def run_stream(
             )
             append(r for r in window if all(r["image_id"] in f for f in folders))
             bar.update(len(window))
-    accelerator.wait_for_everyone()
+    if world > 1:  # ranks know their own rows alone
+        everyone: dict[str, str] = {}
+        for image_id, path in gather_object(list(seen.items())):
+            _refuse_other(everyone, image_id, path)
     if accelerator.is_main_process:  # of an earlier run with other processes
         for path in (out / "captions").glob(f"{args.split}-*-of-*.parquet"):
             if not path.stem.endswith(f"-of-{world:05d}"):
                 path.unlink()
-    return bad, folders
+    return [*shards.skipped, *bad], folders
+
+
+def _of_one_key(rows: Iterator[StreamRow], seen: dict[str, str]) -> Iterator[StreamRow]:
+    """Yield rows, each of an id of its own: features are kept by id. `seen` takes its places."""
+    for row in rows:
+        _refuse_other(seen, row["image_id"], row["image"]["path"] or "a picture without a name")
+        yield row
+
+
+def _refuse_other(seen: dict[str, str], image_id: str, path: str) -> None:
+    name = normal_id(image_id)
+    if name in seen:
+        raise ValueError(
+            f"image id {image_id!r} is of two pictures, {seen[name]} and {path}: features are kept "
+            "by id; rename one of the keys"
+        )
+    seen[name] = path
 
 
 def finish(
@@ -122,7 +147,7 @@ def finish(
 ) -> int:
     """Report the skipped pictures of all ranks and the folders of the features."""
     main_process = accelerator.is_main_process
-    bad = gather_object(bad)
+    bad = list(dict.fromkeys(gather_object(bad)))  # each rank may read all shards
     if main_process and args.skip_bad is not None:
         write_text(Path(args.skip_bad), "".join(f"{line}\n" for line in bad))
         print(f"{len(bad)} pictures skipped, listed in {args.skip_bad}")
@@ -134,23 +159,19 @@ def finish(
 def find_rows(args: argparse.Namespace) -> tuple[datasets.Dataset, Path]:
     """Return `image_id` and `image` of every picture, and the parent of the folders."""
     if args.data_root is not None:
-        splits = read(args.data_root, args.annotations, args.image_root)
+        bad = args.skip_bad is not None
+        splits = read(args.data_root, args.annotations, args.image_root, skip_bad=bad)
         rows = datasets.concatenate_datasets(
             [split.select_columns(["image_id", "image"]) for split in splits.values()]
         )
         out = args.output_dir or args.data_root
     elif args.image_root is not None and args.output_dir is not None:
-        found = sorted(p for p in args.image_root.rglob("*") if p.suffix.lower() in PICTURES)
-        if not found:
-            raise FileNotFoundError(f"{args.image_root}: no pictures below it")
-        empty: dict[str, Any] = {"captions": [], "caption_ids": [], "split": "test"}
-        rows = to_dataset(
-            [{"image_id": p.stem, "image": {"path": str(p)}, **empty} for p in found]
-        ).select_columns(["image_id", "image"])
+        rows = read_pictures(args.image_root).select_columns(["image_id", "image"])
         out = args.output_dir
     else:
         raise ValueError("give --data_root, or --image_root and --output_dir")
-    refuse_duplicates(rows["image_id"][:], str(args.data_root or args.image_root))
+    ids = rows["image_id"][:]  # features are found by names that are alike but for a suffix
+    refuse_duplicates(map(normal_id, ids), str(args.data_root or args.image_root), ids.__getitem__)
     return rows, Path(out)
 
 
@@ -158,7 +179,10 @@ def make_folders(args: argparse.Namespace, out: Path, device: torch.device) -> l
     """Return the folders to fill, each with its encoder."""
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     if args.detector is not None:
-        options = {"num_regions": args.num_regions, **mapping(args.detector_options)}
+        options = mapping(args.detector_options)
+        names = option_names(registry.resolve("image_encoder", args.detector))
+        if names is None or "num_regions" in names:
+            options = {"num_regions": args.num_regions, **options}
         wanted.append(("regions", args.detector, options))
     if args.pooled_model is not None:
         options = {"model": args.pooled_model, **mapping(args.pooled_options)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ascl_plugin.adapters.regions.npy import record_name, save_record
+from ascl_plugin.adapters.regions.npy import array_names, record_name, save_record
 from ascl_plugin.adapters.regions.reader import RegionRecord, refuse_as_name
 from ascl_plugin.data.images import load_image
 from ascl_plugin.disk import write_text, written
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 SPEC = "extraction.json"
 DTYPES = ("float32", "float16")
-SUFFIXES = (".npy", ".npz")
 
 
 @runtime_checkable
@@ -44,7 +42,8 @@ class FeatureFolder:
     """A folder that `open_regions` reads, filled by one frozen image encoder.
 
     Regions with boxes are `ID.npz` (`features`, `bbox`), others `ID.npy`; whole-image features are
-    `ID.npy` of one axis. Files are written aside and moved into place. `extraction.json` names the
+    `ID.npy` of one axis; an id with a slash is a file in a
+    folder. Files are written aside and moved into place. `extraction.json` names the
     encoder, and no other encoder may continue in the folder.
 
     Args:
@@ -69,7 +68,8 @@ class FeatureFolder:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         if not encoder.frozen or not isinstance(encoder, Fingerprinted):
             raise ValueError(
-                f"{folder}: {type(encoder).__name__} is not frozen, so its features change"
+                f"{folder}: {type(encoder).__name__} is not frozen, it learns with the model, so "
+                "there are no features to keep; timm_grid is a pretrained grid"
             )
         self.folder, self.encoder = Path(folder), encoder
         self.pooled, self.dtype = pooled, dtype
@@ -78,7 +78,7 @@ class FeatureFolder:
         self._claim(
             json.dumps({**spec, "encoder": encoder.fingerprint()}, indent=2, sort_keys=True)
         )
-        self._done = {n[:-4] for n in self._files() if not n.startswith(".")}
+        self._done = {name[:-4] for name in array_names(self.folder)}
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._done
@@ -126,9 +126,6 @@ class FeatureFolder:
             )
         return values
 
-    def _files(self) -> list[str]:
-        return [name for name in os.listdir(self.folder) if name.endswith(SUFFIXES)]
-
     def _claim(self, spec: str) -> None:
         """Write the encoder's name into the folder, or refuse a folder of another encoder."""
         note = self.folder / SPEC
@@ -138,7 +135,7 @@ class FeatureFolder:
                     f"{self.folder} holds features of another encoder or with other options "
                     f"({SPEC} names it); choose another --output_dir or remove it"
                 )
-        elif self._files():
+        elif any(array_names(self.folder)):
             raise FileExistsError(f"{self.folder} holds features without {SPEC}: made by another")
         else:
             write_text(note, spec, shared=True)  # every process writes the same

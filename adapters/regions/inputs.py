@@ -89,7 +89,7 @@ class RegionInputs:
                 "stored the other way round? There are no boxes to tell by",
                 stacklevel=2,
             )
-        self._owners: dict[tuple[str, int], str] = {}  # (file, entry) -> image id
+        self._owners: dict[tuple[str, int], tuple[str, str]] = {}  # (file, entry) -> id, picture
         self.region_dim = self.regions.dim
         self.pooled_dim = (self.pooled or self.regions).dim
 
@@ -129,7 +129,7 @@ class RegionInputs:
                 raise KeyError(
                     f"{reader.path}: no features of image {lacking[0]['image_id']!r}, and of "
                     f"{len(lacking) - 1} more of {len(rows)}; it has {len(reader)} images, the "
-                    f"first {reader.ids[0]!r}"
+                    f"first {reader.ids[0]!r}{reader.note}"
                 )
 
     def _features(self, reader: RegionReader, row: Row, limit: int | None) -> Tensor:
@@ -153,11 +153,12 @@ class RegionInputs:
                 f"id and {reader.ids[others[0][0]]!r} by its file name; give it an id that is no "
                 "other image's"
             )
-        owner = self._owners.setdefault((str(reader.path), entry), image_id)
-        if owner != image_id:
+        owner = self._owners.setdefault((str(reader.path), entry), (image_id, path))
+        if owner != (image_id, path):
+            others = image_id if owner[0] != image_id else path
             raise ValueError(
-                f"{reader.path}: images {owner!r} and {image_id!r} are both entry "
-                f"{reader.ids[entry]!r}, found by a name without folder, suffix, COCO's prefix and "
-                "leading zeros; name features by whole image ids"
+                f"{reader.path}: images {owner[owner[0] == image_id]!r} and {others!r} are both "
+                f"entry {reader.ids[entry]!r}, found by a name without suffix, COCO's prefix and "
+                "leading zeros, or without folder; name features by whole image ids"
             )
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,20 @@ class ScanArray(RegionReader):
         return RegionRecord(self.array.row(row, count))
 
 
+def array_names(folder: Path) -> Iterator[str]:
+    """Yield the names of .npy and .npz files below a folder, with slashes; hidden ones left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        below = Path(place).relative_to(folder)
+        for name in names:
+            if name.endswith((".npy", ".npz")) and name[0] != ".":
+                yield (below / name).as_posix()
+
+
 class RegionFolder(RegionReader):
     """A folder of `ID.npy` (K, D) or (D,), and `ID.npz` with `features` and `bbox`.
+
+    An id with a slash, ``train/0``, is a file in a folder of it.
 
     The arrays of an .npz may be called `features`, `feat` or `x` (or have no name), `bbox` or
     `boxes`, and `num_bbox`, the number of real regions; others in it, pickles among them, and
@@ -57,14 +70,10 @@ class RegionFolder(RegionReader):
     """
 
     def __init__(self, path: Path) -> None:
-        names = sorted(n for n in os.listdir(path) if n.endswith((".npy", ".npz")))
-        there = set(names)
-        self.names = [
-            n
-            for n in names
-            if not n.startswith(".")
-            and not (n.endswith(_INFO) and n.removesuffix(_INFO) + ".npy" in there)
-        ]
+        there = set(array_names(path))
+        self.names = sorted(
+            n for n in there if not (n.endswith(_INFO) and n.removesuffix(_INFO) + ".npy" in there)
+        )
         if not self.names:
             raise ValueError(f"{path}: no .npy or .npz files in it")
         self.path = path

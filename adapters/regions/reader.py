@@ -67,6 +67,7 @@ class RegionReader(ABC):
         ValueError: no images; two ids that are looked up under one name.
     """
 
+    note = ""  # what of the file was left out, for errors
     _said = False
 
     def __init__(
@@ -98,7 +99,7 @@ class RegionReader(ABC):
         """
         entry = self._entries.get(normal_id(image_id))
         if entry is None:
-            raise KeyError(f"{self.path}: no features of image {image_id!r}")
+            raise KeyError(f"{self.path}: no features of image {image_id!r}{self.note}")
         return entry
 
     def regions(self, image_id: str, limit: int | None = None) -> RegionRecord:
@@ -187,6 +188,7 @@ def _check_shape(values: np.ndarray, expected: tuple[int, int], what: str) -> No
 
 
 def refuse_as_name(image_id: str, where: str) -> None:
-    """Raise ValueError if an id would leave the folder as a file's name, or is no name at all."""
-    if not image_id or image_id.startswith(".") or re.search(r"[/\\\x00-\x1f:]", image_id):
+    """Raise ValueError if an id, or a part of it between slashes, cannot name a file below."""
+    hidden = any(not part or part.startswith(".") for part in image_id.split("/"))
+    if hidden or re.search(r"[\\\x00-\x1f:]", image_id):
         raise ValueError(f"{where}: image id {image_id!r} cannot be the name of a file")

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
-from ascl_plugin.adapters.regions.npy import RegionFolder, ScanArray
+from ascl_plugin.adapters.regions.npy import RegionFolder, ScanArray, array_names
 from ascl_plugin.adapters.regions.reader import RegionReader, RegionRecord
 from ascl_plugin.adapters.regions.tsv import RegionTsv
 from ascl_plugin.data.scan_layout import IMAGES, split_names
@@ -43,7 +43,7 @@ def open_regions(path: str | Path) -> RegionReader:
     if parts:
         readers = [_open_file(path / name) for name in parts]
         return readers[0] if len(readers) == 1 else SeveralFiles(path, readers)
-    if any(name.endswith((".npy", ".npz")) for name in names):
+    if any(array_names(path)):
         return RegionFolder(path)
     raise FileNotFoundError(
         f"{path}: no region features, neither *{IMAGES}, *.tsv, *.h5, *.hdf5, *.npy nor *.npz"
@@ -77,6 +77,7 @@ class SeveralFiles(RegionReader):
                     f"{part.path}: features of {part.dtype}, width {part.dim}; {first.path} has "
                     f"{first.dtype}, width {first.dim}"
                 )
+        self.note = "".join(part.note for part in parts)
         self.parts, self.ends = parts, list(accumulate(map(len, parts)))
         ids = [image_id for part in parts for image_id in part.ids]
         super().__init__(path, ids, first.dim, first.dtype, all(p.has_boxes for p in parts))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -27,18 +29,25 @@ class RegionTsv(RegionReader):
 
     `ascl convert` packs it into a file that opens at once.
 
-    An image whose line occurs twice, word for word, is one image.
+    An image whose line occurs twice, word for word, is one image. Lines that are torn, and images
+    of no boxes, are left out with a warning; an error for an image that is not there names them.
 
     Raises:
-        ValueError: a line that is too long or has other columns; the message has its number.
+        ValueError: no line that is whole; a line that is too long; an image twice with other
+            features. The message has the line's number.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        ids, self.offsets, self.counts = _index(path)
+        ids, self.offsets, self.counts, left_out = _index(path)
         self.ids = ids
+        if left_out:
+            more = ", ..." if len(left_out) > 3 else ""
+            self.note = f"; {len(left_out)} line(s) left out: {', '.join(left_out[:3])}{more}"
         if not ids:
-            raise ValueError(f"{path}: no images in it")
+            raise ValueError(f"{path}: no images in it{self.note}")
+        if left_out:
+            warnings.warn(f"{path}{self.note}", stacklevel=4)
         first = self._parse(0)
         super().__init__(path, ids, first.features.shape[1], _FLOAT, first.boxes is not None)
 
@@ -63,22 +72,29 @@ class RegionTsv(RegionReader):
         )
 
 
+class TornLine(ValueError):
+    """A line that holds no image: cut short, run into the next, or of no boxes."""
+
+
 def _fields(line: bytes, where: str) -> tuple[str, int, bytes, bytes]:
     """Return id, count, boxes and features of a line."""
     if len(line) > MAX_LINE:
         raise ValueError(f"{where}: the line is longer than {MAX_LINE >> 20} MB")
     columns = line.rstrip(b"\r\n").split(b"\t")
     if len(columns) not in _LAYOUTS:
-        raise ValueError(f"{where}: {len(columns)} columns, expected 6 or 10")
+        raise TornLine(f"{where}: {len(columns)} columns, expected 6 or 10")
     image_id, count, boxes, features = (columns[i] for i in _LAYOUTS[len(columns)])
     if not 0 < len(image_id) <= MAX_ID:
-        raise ValueError(f"{where}: an image id of {len(image_id)} bytes, expected 1 to {MAX_ID}")
+        raise TornLine(f"{where}: an image id of {len(image_id)} bytes, expected 1 to {MAX_ID}")
     if not (count.isdigit() and len(count) < 7 and int(count)):
-        raise ValueError(f"{where}: num_boxes is {count[:20]!r}, expected a number from 1")
+        raise TornLine(f"{where}: num_boxes is {count[:20]!r}, expected a number from 1")
+    size = len(features) // 4 * 3 - features[-2:].count(b"=")
+    if not size or len(features) % 4 or size % (int(count) * _FLOAT.itemsize):
+        raise TornLine(f"{where}: {size} bytes are no float32 features of {count.decode()} boxes")
     try:
         return image_id.decode(), int(count), boxes, features
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: the image id is no UTF-8") from error
+        raise TornLine(f"{where}: the image id is no UTF-8") from error
 
 
 def _decode(text: bytes, count: int, where: str) -> np.ndarray:
@@ -92,9 +108,10 @@ def _decode(text: bytes, count: int, where: str) -> np.ndarray:
     return np.frombuffer(data, _FLOAT).reshape(count, -1)
 
 
-def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return ids, byte offsets and counts of all lines."""
+def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Return ids, byte offsets and counts of all lines, and what is wrong with lines left out."""
     found: dict[str, tuple[int, int]] = {}
+    left_out = []
     bar = tqdm(
         total=os.stat(path).st_size,
         unit="B",
@@ -107,18 +124,24 @@ def _index(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         while line := file.readline(MAX_LINE + 1):
             number += 1
             if line.strip():
-                image_id, count, _, _ = _fields(line, f"{path}, line {number}")
-                if image_id not in found:
-                    found[image_id] = offset, count
+                try:
+                    image_id, count, _, _ = _fields(line, f"line {number}")
+                except TornLine as error:
+                    left_out.append(str(error))
+                except ValueError as error:
+                    raise ValueError(f"{path}, {error}") from error
                 else:
-                    file.seek(found[image_id][0])
-                    if file.readline(MAX_LINE + 1).rstrip() != line.rstrip():
-                        raise ValueError(
-                            f"{path}, line {number}: image {image_id!r} a second time, with other "
-                            "features"
-                        )
-                    file.seek(offset + len(line))
+                    if found.setdefault(image_id, (offset, count))[0] != offset:
+                        where = f"{path}, line {number}: image {image_id!r}"
+                        _refuse_other(file, found[image_id][0], line, where)
+                        file.seek(offset + len(line))
             offset += len(line)
             bar.update(len(line))
     places = np.array(list(found.values()), dtype=np.int64).reshape(-1, 2)
-    return list(found), places[:, 0], places[:, 1]
+    return list(found), places[:, 0], places[:, 1], left_out
+
+
+def _refuse_other(file: BinaryIO, first: int, line: bytes, where: str) -> None:
+    file.seek(first)
+    if file.readline(MAX_LINE + 1).rstrip() != line.rstrip():
+        raise ValueError(f"{where} a second time, with other features")

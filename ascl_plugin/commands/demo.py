@@ -6,7 +6,7 @@ import argparse
 import socket
 from pathlib import Path
 
-from ascl_plugin.commands.open_model import add_model_options, find_run, open_split
+from ascl_plugin.commands.open_model import add_model_options, find_run, open_evaluator, open_split
 
 
 def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,8 +15,9 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "demo",
         help="search with a trained model on a local page",
         description="Search pictures by words and captions by picture, before and after "
-        "re-ranking, and see the attention between regions and words. The page is served to this "
-        "machine only, at 127.0.0.1.",
+        "re-ranking, and see the attention between regions and words. --image_root without "
+        "--data_root searches all pictures of a folder, which need no captions. The page is served "
+        "to this machine only, at 127.0.0.1.",
     )
     add_model_options(command)
     command.add_argument(
@@ -38,6 +39,7 @@ def _demo(args: argparse.Namespace) -> int:
         raise ValueError(f"--batch_size must be at least 1, got {args.batch_size}")
     if not 0 <= args.port < 2**16:
         raise ValueError(f"--port must be from 0 to 65535, got {args.port}")
+    from ascl_plugin.data.picture_folder import read_pictures
     from ascl_plugin.demo.gallery import Gallery
     from ascl_plugin.demo.pages import make_app
     from ascl_plugin.demo.server import serve
@@ -48,10 +50,17 @@ def _demo(args: argparse.Namespace) -> int:
     if rerank_options.get("k") == 0:  # trained without re-ranking: one candidate moves nothing
         rerank_options = {**rerank_options, "k": 1}
     with listen(args.port) as listener:  # before the work of encoding
-        evaluator, rows = open_split(args, run, pictures=True)
+        if args.image_root is not None and args.data_root is None:
+            what, rows = str(args.image_root), read_pictures(args.image_root)
+            evaluator = open_evaluator(args, run)
+        else:
+            what = f"{args.split} split"
+            evaluator, rows = open_split(args, run, pictures=True)
+        if len(rows) > args.limit:
+            print(f"the first {args.limit:,} of {len(rows):,} images; --limit takes more")
         rows = rows.select(range(min(args.limit, len(rows))))
         gallery = Gallery(evaluator, rows, rerank_options)
-        app = make_app(gallery, f"{Path(args.model).resolve().name}, {args.split} split")
+        app = make_app(gallery, f"{Path(args.model).resolve().name}, {what}")
         print(f"http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         serve(app, listener)
     return 0

@@ -34,6 +34,12 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         "--image_root", type=Path, help="folder of the image files, if not the data's own"
     )
     command.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="leave out samples of tar files without picture or captions, and count them "
+        "(default: as the run)",
+    )
+    command.add_argument(
         "--region_files",
         type=Path,
         metavar="PATH",
@@ -168,15 +174,32 @@ def _rows(args: argparse.Namespace, options: NamedOptions, pictures: bool) -> da
 
         size = options.get(f"scenes_{args.split}", 500)
         return scenes.make(args.split, size, options.get("scenes_seed", 0))
-    from ascl_plugin.data.readers import read, require_splits
+    from ascl_plugin.data.readers import require_splits
+
+    try:
+        splits = _read_as(args, options, data_root, pictures)
+    except FileNotFoundError as error:
+        if args.data_root is not None or Path(data_root).is_absolute():
+            raise
+        raise FileNotFoundError(
+            f"{error}; {data_root} is of the run's config.yaml, relative to where it was trained: "
+            "--data_root says where it is"
+        ) from error
+    return require_splits(splits, [args.split], data_root)[args.split]
+
+
+def _read_as(
+    args: argparse.Namespace, options: NamedOptions, data_root: str | Path, pictures: bool
+) -> datasets.DatasetDict:
+    from ascl_plugin.data.readers import read
 
     own = args.data_root is None
-    splits = read(
+    return read(
         data_root,
         options.get("annotations") if own else None,
         args.image_root or (options.get("image_root") if own else None),
         pictures,
         options.get("val_fraction", 0.0) if own else 0.0,
         options.get("test_fraction", 0.0) if own else 0.0,
+        args.skip_bad or (own and bool(options.get("skip_bad"))),
     )
-    return require_splits(splits, [args.split], data_root)[args.split]

@@ -45,8 +45,8 @@ class Lanes:
     Memory holds `buffer` rows of all lanes: as one of a block is given, one of the next is read.
 
     Args:
-        source, split: as `Shards` takes them. A row is an image: captions of one image in several
-            rows would be each other's negatives.
+        source, split, skip_bad: as `Shards` takes them. A row is an image: captions of one image in
+            several rows would be each other's negatives.
         batch_size: rows of a batch.
         seed: seed of the order.
         lanes: number of lanes; 0: the most that share a batch out evenly and shards nearly so, up
@@ -70,8 +70,9 @@ class Lanes:
         seed: int = 0,
         lanes: int = 0,
         buffer: int = 2048,
+        skip_bad: bool = False,
     ) -> None:
-        self.shards = Shards(source, split)
+        self.shards = Shards(source, split, skip_bad)
         self.count = lanes or _fair(len(self.shards), batch_size)
         if batch_size % self.count:
             raise ValueError(f"{lanes} lanes do not divide a batch of {batch_size}")

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ascl_plugin.data.image_paths import USUAL_FOLDERS, ImagePaths
 from ascl_plugin.data.json_file import load_json
-from ascl_plugin.data.rows import SPLITS, clean_captions, split_named, text_id, to_dataset
+from ascl_plugin.data.rows import SPLITS, clean_captions, split_in, split_named, text_id, to_dataset
 from ascl_plugin.interfaces import Row
 
 #: Usual names of a column; the first that is present is taken.
@@ -34,10 +34,8 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".token", ".txt", ".parquet")
 _NUMBERED = re.compile(r"(?:captions?|sentences?|texts?)_?(\d+)")
 _TOKEN = re.compile(r"([^\t]+?)#[a-z]*(\d+)\t(.*)")
 _LISTED = re.compile(r"(train|val|dev|test)\w*images\.txt$", re.IGNORECASE)  # Flickr_8k.devImages
-_SPLIT = re.compile(r"(?<![a-z])(train|training|restval|val|valid|validation|dev|test)(?![a-z])")
 _FLOAT = re.compile(r"-?\d+\.0+")
 _UNCUT = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog": a line of Flickr30k's table lacks its bar
-MOST = 100  # files that may list pictures in a folder, at most
 MOST = 100  # files of a folder that may list pictures
 _HEAD = 2**16  # bytes that tell a file's columns
 
@@ -60,7 +58,7 @@ def find_listings(root: Path, image_root: Path | None = None) -> list[Path]:
 
 def _of(folder: Path, image_root: Path | None, root: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.endswith(SUFFIXES) and e.name[0] != ".")
+        names = sorted(e.name for e in entries if e.name[0] != "." and _suffix(e.name) in SUFFIXES)
     if len(names) > MOST:  # a text beside each picture
         return []
     return [folder / name for name in names if is_listing(folder / name, image_root, root)]
@@ -79,13 +77,27 @@ def is_listing(path: Path, image_root: Path | None = None, root: Path | None = N
         return False
     if row is None or _column(row, IMAGE) is None or not _caption_columns(row):
         return False
-    if path.suffix != ".parquet":
+    if _suffix(path) != ".parquet":
         return True
     finders = [ImagePaths(place) for place in _roots(path, image_root, root or path.parent)]
     try:
         return bool(_find(finders, _picture_name(row, str(path)), str(path), ""))
     except (FileNotFoundError, ValueError):
         return False
+
+
+def refuse_lists(root: Path) -> None:
+    """Raise what keeps a table, or those of a folder and its folders, from listing pictures.
+
+    Raises:
+        KeyError, ValueError: no column for pictures or captions; a file that cannot be parsed.
+    """
+    for path in [root] if root.is_file() else sorted([*root.glob("*.*"), *root.glob("*/*.*")]):
+        if _suffix(path) in (".csv", ".tsv", ".jsonl", ".token"):
+            row = next(_rows(path, head=True), None)
+            if row is not None:
+                _captions(row, f"{path}: row 0")
+                _picture_name(row, f"{path}: row 0")
 
 
 def read_listings(
@@ -111,16 +123,14 @@ def read_listings(
     found: dict[str, dict[str, _Listed]] = {}
     for path in paths:
         lists = _split_lists(path.parent)
-        named = _SPLIT.search(path.stem.lower()) or _SPLIT.search(
-            path.parent.name.lower() if path.parent != root else ""
-        )
+        named = split_in(path.stem) or split_in(path.parent.name if path.parent != root else "")
         below = os.path.relpath(path.parent, root) if path.is_relative_to(root) else ""
         below = "" if below == "." else below
         finders = [ImagePaths(r if pictures else None) for r in _roots(path, image_root, root)]
         for number, row in enumerate(_rows(path)):
             where = f"{path}: row {number}"
             name = _picture_name(row, where)
-            split = row.get("split") or lists.get(name) or (named[1] if named else "train")
+            split = row.get("split") or lists.get(name) or named or "train"
             split = split_named(str(split), where)
             key = next((k for k in IMAGE_ID if k in row), None)
             # of metadata.csv in train/, as of one in test/: names are those below the data root
@@ -198,6 +208,10 @@ def _split_lists(folder: Path) -> dict[str, str]:
     return found
 
 
+def _suffix(path: str | Path) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
 def _column(row: Row, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if isinstance(row.get(name), str)), None)
 
@@ -248,7 +262,7 @@ def _rows(path: Path, head: bool = False) -> Iterator[Row]:
         path: file.
         head: read its beginning alone, where the format allows.
     """
-    if path.suffix == ".parquet":
+    if _suffix(path) == ".parquet":
         schema = pq.read_schema(path)
         kinds = [schema.field(n).type for n in schema.names]
         names = [n for n, kind in zip(schema.names, kinds, strict=True) if pa.types.is_string(kind)]
@@ -258,7 +272,7 @@ def _rows(path: Path, head: bool = False) -> Iterator[Row]:
             for batch in file.iter_batches(1 if head else 4096):
                 yield from batch.to_pylist()
         return
-    if path.suffix == ".json":
+    if _suffix(path) == ".json":
         if head and path.stat().st_size:
             with open(path, encoding="utf-8-sig") as opened:
                 if opened.read(1) != "[":
@@ -278,7 +292,7 @@ def _rows(path: Path, head: bool = False) -> Iterator[Row]:
 
 def _parsed(path: Path, text: str) -> Iterator[Row]:
     lines = text.split("\n")
-    if path.suffix == ".jsonl":
+    if _suffix(path) == ".jsonl":
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
@@ -294,14 +308,14 @@ def _parsed(path: Path, text: str) -> Iterator[Row]:
                     raise ValueError(f"{path}: line {number}: expected NAME#NUMBER, tab, caption")
                 yield {"image": token[1], "caption": token[3]}
         return
-    delimiter = max("\t|,", key=lines[0].count)
+    delimiter = max("\t|,;", key=lines[0].count)
     strip: Callable[[str], str] = str.strip if delimiter == "|" else str
     lines_of = io.StringIO(text)
-    if delimiter == ",":
-        reader = csv.reader(lines_of)
+    if delimiter in ",;":
+        reader = csv.reader(lines_of, delimiter=delimiter)
     else:
         reader = csv.reader(lines_of, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    header = [name.strip() for name in next(reader, [])]
+    header = [name.strip().lower() for name in next(reader, [])]
     for cells in reader:
         if not cells:
             continue

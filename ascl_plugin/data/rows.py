@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -14,6 +14,7 @@ from ascl_plugin.interfaces import Row
 
 try:
     import datasets
+    import pyarrow as pa
 except ImportError as error:
     raise ImportError('reading data needs datasets: pip install "ascl-plugin[recipes]"') from error
 
@@ -31,6 +32,7 @@ ROW = datasets.Features(
 #: Characters of a caption at most: the longest of detailed descriptions have some 10,000.
 MAX_CHARACTERS = 100_000
 _BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+_PLAIN = re.compile(r"[\w.-][\w./-]*", re.ASCII)
 _LONGEST_PATH = 1000  # of an image, below the folder of images
 
 #: Splits, and the names that other sources give them.
@@ -39,6 +41,20 @@ SPLITS = {
     "val": ("val", "validation", "dev", "valid"),
     "test": ("test", "testing"),
 }
+
+_SPLIT = re.compile(
+    r"(?<![a-z])(train|training|restval|val|valid|validation|dev|test|testing)(?![a-z])"
+)
+
+
+def split_in(name: str) -> str | None:
+    """Return the split that the name of a file or folder tells, None if it tells none.
+
+    >>> split_in("coco_val2014-00003"), split_in("evaluation")
+    ('val', None)
+    """
+    found = _SPLIT.search(name.lower())
+    return split_named(found[1], name) if found else None
 
 
 def split_named(name: str, where: str) -> str:
@@ -127,6 +143,8 @@ def refuse_outside(name: object, where: str) -> str:
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: expected the path of an image, got {repr(name)[:80]}")
+    if len(name) <= _LONGEST_PATH and _PLAIN.fullmatch(name) and ".." not in name:
+        return name
     if len(name) > _LONGEST_PATH:
         raise ValueError(f"{where}: a path has {len(name)} characters, {_LONGEST_PATH} at most")
     if "\0" in refuse_halves(name, where):
@@ -144,7 +162,9 @@ def refuse_link(folder: str | Path, name: str, where: str) -> str:
         ValueError: a link on the way, or at its end, leaves the folder.
     """
     path = str(folder)
-    for part in PurePosixPath(name).parts:
+    for part in name.split("/"):
+        if part in ("", "."):
+            continue
         path = os.path.join(path, part)
         if os.path.islink(path):
             inside = os.path.realpath(folder)
@@ -156,8 +176,15 @@ def refuse_link(folder: str | Path, name: str, where: str) -> str:
     return name
 
 
-def refuse_duplicates(image_ids: Iterable[str], where: str) -> None:
+def refuse_duplicates(
+    image_ids: Iterable[str], where: str, place: Callable[[int], str] = "entry {}".format
+) -> None:
     """Check that all ids differ.
+
+    Args:
+        image_ids: ids.
+        where: file, for the error.
+        place: name of a position in it.
 
     Raises:
         ValueError: an id that occurs twice; the message has both positions.
@@ -167,13 +194,15 @@ def refuse_duplicates(image_ids: Iterable[str], where: str) -> None:
         if first.setdefault(image_id, position) != position:
             raise ValueError(
                 f"{where}: image id {image_id!r} occurs twice, "
-                f"in entries {first[image_id]} and {position}"
+                f"in {place(first[image_id])} and {place(position)}"
             )
 
 
 def to_dataset(rows: Sequence[Row]) -> datasets.Dataset:
     """Return rows that hold the five fields of `ROW` as one split."""
-    return datasets.Dataset.from_dict({f: [row[f] for row in rows] for f in ROW}, features=ROW)
+    columns = {name: [row[name] for row in rows] for name in ROW}
+    table = pa.Table.from_pydict(columns, schema=ROW.arrow_schema)  # `from_dict` opens each picture
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=ROW.copy()))
 
 
 def divided(

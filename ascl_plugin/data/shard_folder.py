@@ -2,59 +2,71 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 
-from ascl_plugin.data.rows import ROW, SPLITS, refuse_duplicates, split_named
+from ascl_plugin.data.rows import ROW, SPLITS, refuse_duplicates
 from ascl_plugin.data.shards import Shards
 from ascl_plugin.interfaces import Row
 
-
-def split_tars(root: Path) -> dict[str, list[Path]]:
-    """Return tar files by split: of folders named after one, or by their names; else "train"."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted([*root.glob("*.tar"), *root.glob("*/*.tar")]):
-        names = [path.parent.name] if path.parent != root else []
-        found.setdefault(_split_of([*names, *path.stem.replace("_", "-").split("-")]), []).append(
-            path
-        )
-    return found
+_LEFT_OUT = "left out"  # split of a row that holds the error of a sample
 
 
-def _split_of(names: list[str]) -> str:
-    for name in names:
-        try:
-            return split_named(name, "")
-        except ValueError:
-            continue
-    return "train"
-
-
-def read_shards(files: Mapping[str, list[Path]]) -> datasets.DatasetDict:
+def read_shards(files: Mapping[str, list[str]], skip_bad: bool = False) -> datasets.DatasetDict:
     """Read tar files as `Shards` does, into tables in the cache of `datasets`.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: as of `Shards`; a key that occurs twice in a split.
+        FileNotFoundError, KeyError, ValueError: as of `Shards`; a key that occurs twice in a split;
+            no sample that is whole.
     """
     found = {}
     for split, paths in files.items():
-        rows = datasets.Dataset.from_generator(
-            _rows,
-            features=ROW,
-            gen_kwargs={
-                "paths": [str(path) for path in paths],
-                "split": split,
-                "changed": [path.stat().st_mtime_ns for path in paths],  # another table then
-            },
+        table = _table(
+            paths=paths,
+            split=split,
+            skip_bad=skip_bad,
+            changed=[os.stat(path).st_mtime_ns for path in paths],  # another table then
         )
-        refuse_duplicates(rows["image_id"][:], f"{paths[0].parent}, split {split}")
+        named = table["split"][:]
+        rows = table
+        if lacking := [number for number, name in enumerate(named) if name == _LEFT_OUT]:
+            (first,) = table[lacking[0]]["captions"]
+            if len(lacking) == len(table):
+                raise ValueError(f"split {split}: no sample is whole: {first}")
+            count = len(lacking)
+            warnings.warn(f"split {split}: {count} sample(s) left out: {first}", stacklevel=2)
+            rows = table.select([n for n, name in enumerate(named) if name == split])
+        refuse_duplicates(
+            rows["image_id"][:],
+            f"split {split}",
+            lambda number, rows=rows: rows[number]["image"]["path"],
+        )
         found[split] = rows
     return datasets.DatasetDict({name: found[name] for name in SPLITS if name in found})
 
 
-def _rows(paths: list[str], split: str, changed: list[int]) -> Iterator[Row]:
-    for row in Shards(paths, split).share():
-        ids = [f"{row['image_id']}#{k}" for k in range(len(row["captions"]))]
-        yield {**row, "caption_ids": ids}
+def _table(**options: object) -> datasets.Dataset:
+    try:
+        return datasets.Dataset.from_generator(_rows, features=ROW, gen_kwargs=options)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError | KeyError | OSError):
+            raise error.__cause__ from None
+        raise
+
+
+def _rows(paths: list[str], split: str, skip_bad: bool, changed: list[int]) -> Iterator[Row]:
+    shards = Shards(paths, split, skip_bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said once, for all shards
+        for row in shards.share():
+            ids = [f"{row['image_id']}#{k}" for k in range(len(row["captions"]))]
+            yield {**row, "caption_ids": ids}
+    for error in shards.skipped:
+        yield {
+            "image_id": "", "image": None, "captions": [error], "caption_ids": [],
+            "split": _LEFT_OUT,
+        }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -12,7 +13,15 @@ import datasets
 
 from ascl_plugin.data.rows import SPLITS, clean_captions, text_id
 from ascl_plugin.data.tables import CAPTIONS, IMAGE_ID
-from ascl_plugin.data.tar_files import PICTURES, TEXTS, read_tar, tar_files
+from ascl_plugin.data.tar_files import (
+    PICTURES,
+    TEXTS,
+    by_split,
+    decoded,
+    read_tar,
+    tar_files,
+    tars_below,
+)
 from ascl_plugin.interfaces import Row
 
 Item = TypeVar("Item")
@@ -27,23 +36,35 @@ class Shards:
     row; captions of one image in several rows stay apart.
 
     Args:
-        source: tar files (see `tar_files`), a hub id ("user/name"), or a folder that `datasets`
-            reads.
-        split: split of a hub data set or folder, by its name there; tar files are "train", "val" or
-            "test", whichever this says.
+        source: tar files (see `tar_files`), a folder of them, a hub id ("user/name"), or a folder
+            that `datasets` reads.
+        split: split of a hub data set or folder, by its name there; tar files that are named are
+            "train", "val" or "test", whichever this says, and of a folder of them those of this
+            split are taken.
+        skip_bad: leave out samples without picture, captions or id, or whose text or json cannot be
+            read, and say how many of each shard.
 
     Attributes:
         names: (shards,) the name of each in errors.
+        skipped: the errors of samples left out so far.
 
     Raises:
         FileNotFoundError: no such files, nor a data set that the hub gives.
         ValueError: an unreadable source; no such split.
     """
 
-    def __init__(self, source: str | Path | list[str], split: str = "train") -> None:
-        self.split = split
+    def __init__(
+        self, source: str | Path | list[str], split: str = "train", skip_bad: bool = False
+    ) -> None:
+        self.split, self.skip_bad = split, skip_bad
+        self.skipped: dict[str, None] = {}
         self.name = ", ".join(map(str, source)) if isinstance(source, list) else str(source)
         files = tar_files(source)
+        if files is None and (below := tars_below(Path(self.name))):
+            splits = by_split(below, Path(self.name))
+            if split not in splits:
+                raise ValueError(f"{self.name}: no tar files of {split}; there are {[*splits]}")
+            files = splits[split]
         if files is not None and split not in SPLITS:
             raise ValueError(f"{self.name}: unknown split {split!r}; known are {', '.join(SPLITS)}")
         self._table = _open_stream(self.name, split) if files is None else None
@@ -61,26 +82,50 @@ class Shards:
             ValueError: a shard that cannot be read to its end; captions that `clean_captions`
                 refuses; a path in place of a picture that leads out of the source's folder.
         """
-        name = self.names[shard]
-        table = self._table
+        name, table = self.names[shard], self._table
         samples = read_tar(name) if table is None else table.shard(len(self), shard)
-        for number, sample in enumerate(islice(_naming(samples, name), skip, None), skip):
-            unnamed = f"{self.split}-{shard}-{number}"
-            where = f"{name}, row {number}"
-            key = next((key for key in IMAGE_ID if key in sample), None)
-            image_id = unnamed if key is None else text_id(sample[key], f"{where}, {key}")
+        first = 0 if self.skip_bad else skip  # rows that are given count, not samples
+        rows, bad = 0, []
+        for number, sample in enumerate(islice(_naming(samples, name), first, None), first):
+            try:
+                row = self._row(sample, shard, number)
+            except (KeyError, ValueError) as error:
+                if not self.skip_bad:
+                    raise
+                bad.append(str(error.args[0]))
+                continue
+            rows += 1
+            if first + rows > skip:
+                yield row
+        if bad:
+            self.skipped |= dict.fromkeys(bad)
+            warnings.warn(f"{name}: {len(bad)} sample(s) left out: {bad[0]}", stacklevel=2)
+
+    def _row(self, sample: Row, shard: int, number: int) -> StreamRow:
+        name, tar = self.names[shard], self._table is None
+        where = f"{name}, row {number}"
+        if tar:
+            where = f"{where} ({str(sample['__key__'])[:80]})"
+            try:
+                sample = decoded(sample)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+        key = next((key for key in IMAGE_ID if key in sample), None)
+        unnamed = f"{self.split}-{shard}-{number}"
+        image_id = unnamed if key is None else text_id(sample[key], f"{where}, {key}")
+        if not tar:
             where = f"{where} ({image_id[:80]})"
-            texts = _first(sample, TEXTS, where, "captions")
-            if isinstance(texts, dict):  # of KEY.json
-                texts = _first(texts, CAPTIONS, where, "captions")
-            elif table is None and isinstance(texts, str):  # KEY.txt: a caption a line
-                texts = [line for line in texts.splitlines() if line.strip()] or [texts]
-            yield {
-                "image_id": image_id,
-                "image": self._picture(_first(sample, PICTURES, where, "image"), name, where),
-                "captions": clean_captions([texts] if isinstance(texts, str) else texts, where),
-                "split": self.split,
-            }
+        texts = _first(sample, TEXTS, where, "captions")
+        if isinstance(texts, dict):  # of KEY.json
+            texts = _first(texts, CAPTIONS, where, "captions")
+        elif tar and isinstance(texts, str):  # KEY.txt: a caption a line
+            texts = [line for line in texts.splitlines() if line.strip()] or [texts]
+        return {
+            "image_id": image_id,
+            "image": self._picture(_first(sample, PICTURES, where, "image"), name, where),
+            "captions": clean_captions([texts] if isinstance(texts, str) else texts, where),
+            "split": self.split,
+        }
 
     def share(self, rank: int = 0, world_size: int = 1) -> Iterator[StreamRow]:
         """Yield the rows of one rank, once, as they lie: every `world_size`-th shard.
@@ -144,7 +189,22 @@ def _naming(rows: Iterable[Item], name: str) -> Iterator[Item]:
 
 
 def _first(row: Row, names: Iterable[str], where: str, what: str) -> Any:
+    """Return the first cell that is there, by its name, or by the last suffix of it.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: several have one last suffix, as of KEY.left.jpg and KEY.right.jpg.
+    """
     for name in names:
         if row.get(name) is not None:
             return row[name]
-    raise KeyError(f"{where}: no {what}; there are {', '.join(row)}")
+    for name in names:
+        found = [k for k in row if k.endswith(f".{name}") and row[k] is not None]
+        if len(found) > 1:
+            raise ValueError(
+                f"{where}: {what} in {', '.join(found)}; a key ends at the first dot of a name"
+            )
+        if found:
+            return row[found[0]]
+    beside = "; members of one key lie side by side in a tar file" if "__key__" in row else ""
+    raise KeyError(f"{where}: no {what}; there are {', '.join(row)}{beside}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from datasets.config import HF_DATASETS_CACHE as DATASETS_CACHE
 from huggingface_hub.constants import HF_HUB_CACHE as HUB_CACHE
 
 from ascl_plugin.data.dense_captions import DENSE, dense_texts
+from ascl_plugin.data.listings import refuse_lists
 from ascl_plugin.data.rows import (
     ROW,
     SPLITS,
@@ -86,14 +88,24 @@ def _opened(
 
 
 def _load(source: str | Path) -> datasets.DatasetDict:
-    try:
+    with _named(source):
         if Path(source).is_file():
             return datasets.load_dataset("parquet", data_files=str(source))
         if files := _parquet_of_clone(Path(source)):
             return datasets.load_dataset("parquet", data_files=files)
         builder = _builder(source)
+    if Path(source).is_dir():
+        _refuse_texts(builder, Path(source))
+    with _named(source):
         builder.download_and_prepare()
         return builder.as_dataset()
+
+
+@contextmanager
+def _named(source: str | Path) -> Iterator[None]:
+    """Raise errors of `datasets` with the name of the source."""
+    try:
+        yield
     except OSError as error:  # not found, nothing in it, or the hub out of reach
         raise FileNotFoundError(
             f"{source}: neither a folder or Parquet file with data in it, nor a data set that the "
@@ -115,6 +127,21 @@ def _parquet_of_clone(root: Path) -> dict[str, list[str]]:
             known = any(name.lower() in theirs for theirs in SPLITS.values())
             found.setdefault(name if known else "train", []).append(str(path))
     return found
+
+
+def _refuse_texts(builder: datasets.DatasetBuilder, root: Path) -> None:
+    """Refuse what `datasets` would read of text files that are no list of pictures and captions.
+
+    It takes the first cell of a row that has one too many for an index, and shifts the others.
+    """
+    kinds = {kind.__name__ for kind in type(builder).__mro__}
+    if kinds & {"Csv", "Json", "Text", "ImageFolder"}:
+        refuse_lists(root)
+    if kinds & {"Csv", "Json", "Text"}:
+        raise ValueError(
+            f"{root}: its texts list no pictures and captions; where KEY.txt lies beside KEY.jpg, "
+            f"`tar --sort=name -cf train.tar -C {root} .` makes a data root of them"
+        )
 
 
 def _builder(source: str | Path) -> datasets.DatasetBuilder:
@@ -153,10 +180,7 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     """Return one table in our columns; embedded images stay in the file that brought them."""
     where = f"{source}, split {theirs}"
     image = _column(table, IMAGE, where, "images")
-    table = _with_captions(table)
-    column = _column(table, CAPTIONS, where, "captions")
-    one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
-    captions = [[c] if one_a_row else c or [] for c in table[column][:]]
+    captions, one_a_row = _captions(table, where)
     images = _images(table.select_columns([image]), image, source, where)
     ids = _image_ids(table, images, theirs, source)
 
@@ -198,15 +222,25 @@ def _rows(table: datasets.Dataset, split: str, theirs: str, source: str | Path) 
     return datasets.concatenate_datasets([images, words], axis=1).select_columns(kept)
 
 
-def _with_captions(table: datasets.Dataset) -> datasets.Dataset:
-    """Return the table with `captions` of columns caption_0, caption_1, ..., if it has these."""
-    names = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
-    if not names or any(name in table.column_names for name in CAPTIONS):
-        return table
-    names.sort(key=lambda name: int(name.rpartition("_")[2]))
-    columns = [table[name][:] for name in names]
-    captions = [[c for c in row if c not in (None, "")] for row in zip(*columns, strict=True)]
-    return table.remove_columns(names).add_column("captions", captions)
+def _captions(table: datasets.Dataset, where: str) -> tuple[list[list[object]], bool]:
+    """Return the captions of each row, and True if the table has one a row.
+
+    They are in a column of `CAPTIONS`; else in caption_0, caption_1, ..., of which a row may have
+    fewer.
+    """
+    numbered = [name for name in table.column_names if _NUMBERED.fullmatch(name)]
+    if numbered and not any(name in table.column_names for name in CAPTIONS):
+        numbered.sort(key=lambda name: int(name.rpartition("_")[2]))
+        columns = [table[name][:] for name in numbered]
+        return [
+            [c for c in row if c not in (None, "")] for row in zip(*columns, strict=True)
+        ], False
+    column = _column(
+        table, CAPTIONS, where, "captions",
+        "; `ascl demo MODEL --image_root DIR` and `Gallery` take pictures without captions",
+    )  # fmt: skip
+    one_a_row = not isinstance(table.features[column], (datasets.List, datasets.LargeList))
+    return [[c] if one_a_row else c or [] for c in table[column][:]], one_a_row
 
 
 def _refuse_other_images(
@@ -237,13 +271,15 @@ def _refuse_other_images(
             )
 
 
-def _column(table: datasets.Dataset, names: Sequence[str], where: str, what: str) -> str:
+def _column(
+    table: datasets.Dataset, names: Sequence[str], where: str, what: str, cure: str = ""
+) -> str:
     for name in names:
         if name in table.column_names:
             return name
     raise KeyError(
         f"{where}: no column for {what}; it has {', '.join(table.column_names)}, "
-        f"expected one of {', '.join(names)}"
+        f"expected one of {', '.join(names)}{cure}"
     )
 
 

@@ -62,7 +62,8 @@ class Gallery:
 
     Args:
         evaluator: scores with the model; its `progress` shows bars.
-        rows: a split, with all captions of each row.
+        rows: a split, with all captions of each row; or pictures without captions, which are
+            searched by typed words and not re-ranked.
         rerank_options: options of `rerank`.
     """
 
@@ -72,6 +73,10 @@ class Gallery:
         self.images = self._encoded(
             "pictures", len(rows), lambda part: evaluator.encode_images([rows[i] for i in part])
         )
+        self._working = Lock()
+        self.sim, self.reranked, self.fitted = torch.zeros(len(rows), 0), None, None
+        if not self.texts:
+            return
         words = self._encoded(
             "captions",
             len(self.texts),
@@ -80,10 +85,13 @@ class Gallery:
         self.sim = score_matrix(evaluator.model, self.images, words, progress=evaluator.progress)
         self.reranked = rerank(self.sim, **rerank_options)
         self.fitted = Reranker("nnn").fit(self.sim.T)  # a typed text is none of the split's
-        self._working = Lock()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def name(self, row: int) -> str:
+        """Return the image id of a row, of a folder's picture its path there."""
+        return str(self.rows[row]["image_id"])
 
     def picture(self, row: int) -> Image:
         """Return the picture of a row."""
@@ -97,17 +105,19 @@ class Gallery:
         """
         known = [number for number, caption in enumerate(self.texts) if caption == text]
         with self._working:
-            if known:
+            if known and self.reranked:
                 before, after = self.sim[:, known[0]], self.reranked.t2i[:, known[0]]
             else:
                 query = self.evaluator.encode_texts([text])
                 before = score_matrix(self.evaluator.model, self.images, query)[:, 0]
-                after = self.fitted.transform(before)
+                after = self.fitted.transform(before) if self.fitted else before
         return both(before, torch.as_tensor(after), set(self.owners[known].tolist()), count)
 
     def captions(self, row: int, count: int = 10) -> tuple[list[Hit], list[Hit]]:
         """Return captions for a picture, the best first, before and after re-ranking."""
         own = set((self.owners == row).nonzero()[0].tolist())
+        if self.reranked is None:
+            return [], []
         return both(self.sim[row], torch.as_tensor(self.reranked.i2t[row]), own, count)
 
     def score(self, row: int, text: str) -> float:

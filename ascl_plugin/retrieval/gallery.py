@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +14,13 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ascl_plugin.data.picture_folder import pictures_in
 from ascl_plugin.data.store import image_key
 from ascl_plugin.disk import written
 from ascl_plugin.features import ImageFeatures, concatenate
 from ascl_plugin.retrieval.embed import Picture, best, row_of
 from ascl_plugin.retrieval.model import RetrievalModel
 from ascl_plugin.scoring.search import image_embeddings, text_embeddings
-
-#: Endings of the files that a folder is searched for, in lower case.
-ENDINGS = (
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm",
-)  # fmt: skip
 
 
 class Hit(NamedTuple):
@@ -128,25 +123,6 @@ class Gallery:
         if new or list(places) != keys:
             _write(file, model, keys, features)
         return features
-
-
-def pictures_in(folder: str | Path) -> list[Picture]:
-    """Return the paths of all pictures in a folder and in its folders, in order of names.
-
-    Raises:
-        FileNotFoundError: no such folder, or no picture in it.
-    """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of pictures")
-    found = sorted(
-        Path(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(ENDINGS) and not name.startswith("._")
-    )
-    if not found:
-        raise FileNotFoundError(f"{folder}: no pictures here ({', '.join(ENDINGS)})")
-    return list(found)
 
 
 def _key(picture: Picture, place: int) -> str:

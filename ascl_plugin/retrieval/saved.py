@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ascl_plugin import registry
 from ascl_plugin.disk import check_sums
 from ascl_plugin.interfaces import ImageEncoder, TextEncoder
+from ascl_plugin.retrieval.saved_paths import paths_found, paths_from, paths_lost
 
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -77,6 +79,12 @@ class SavedModel(
             own, theirs = save_directory / WEIGHTS, card.with_name(WEIGHTS)
             if theirs.is_file() and filecmp.cmp(own, theirs, shallow=False):
                 shutil.copyfile(card, save_directory / CARD)
+        config = {
+            name: paths_from(save_directory, value) if isinstance(value, dict) else value
+            for name, value in (self._hub_mixin_config or {}).items()
+        }
+        text = json.dumps(config, sort_keys=True, indent=2)
+        (Path(save_directory) / "config.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(
@@ -90,7 +98,7 @@ class SavedModel(
 
         None of its code is executed. Its `config.json` may name components that are ours,
         registered, or entry points of installed packages; their own options may name pretrained
-        weights, which their libraries download and load.
+        weights, which their libraries download and load. Relative paths in it start at its folder.
 
         Args:
             pretrained_model_name_or_path: folder of a model, or of a run, whose best model it is;
@@ -137,9 +145,22 @@ class SavedModel(
                 raise ValueError(f"config.json: {kind} is {repr(found)[:80]}, expected options")
             if not allow_import:
                 registry.refuse_import(kind, (found or {}).get("name", ""), "config.json")
+            if found is not None:
+                options[kind] = paths_found(model_id, found)
         download = {name: options.pop(name) for name in HUB}
-        with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
-            model = cls(**options)
+        try:
+            with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
+                model = cls(**options)
+        except (OSError, ValueError) as error:
+            encoders = options["image_encoder"], options["text_encoder"]
+            if lost := ", ".join({path: 0 for spec in encoders for path in paths_lost(spec)}):
+                raised = OSError if isinstance(error, OSError) else ValueError
+                raise raised(
+                    f"{error}; if {lost} is a path, it is relative, and found neither from "
+                    f"{model_id} nor from {Path.cwd()}: put the folder there, or write its whole "
+                    "path into config.json"
+                ) from error
+            raise
         local = Path(model_id).is_dir()
         model.source = Path(model_id) if local else None
         file = Path(model_id, WEIGHTS) if local else hf_hub_download(model_id, WEIGHTS, **download)

@@ -57,14 +57,20 @@ def _option(default: object, text: str, choices: Sequence[str] | None = None) ->
 class DataArguments:
     """Training pairs, features and caches."""
 
-    data_root: str | None = _option(None, "folder, Parquet file or hub id (none: drawn scenes)")
+    data_root: str | None = _option(
+        None, "folder, table, pattern of tar files, or hub id (none: drawn scenes)"
+    )
     train_stream: str | None = _option(
         None,
-        "streamed training pairs: tar files in webdataset's layout ('shards/*.tar'), or a folder "
-        "or hub id that `datasets` streams; data_root or scenes then validate and test",
+        "streamed training pairs: tar files in webdataset's layout ('shards/*.tar') or a folder of "
+        "them, or a folder or hub id that `datasets` streams; data_root or scenes then validate "
+        "and test",
     )
     stream_lanes: int = _option(0, "train_stream: parts read side by side (0: up to 8)")
     stream_buffer: int = _option(2048, "train_stream: rows of the shuffle buffer")
+    skip_bad: bool = _option(
+        False, "leave out samples of tar files without picture or captions, and count them"
+    )
     annotations: str | None = _option(None, "captions file, if data_root has several")
     image_root: str | None = _option(None, "folder of the images (default: data_root)")
     val_fraction: float = _option(0.0, "data of one split: share of images that validate")

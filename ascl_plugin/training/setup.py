@@ -135,13 +135,13 @@ def load_splits(options: Resolved) -> dict[str, Dataset | Lanes]:
     if data.train_stream is not None:
         streamed["train"] = Lanes(
             data.train_stream, train.batch_size, "train", train.seed, data.stream_lanes,
-            data.stream_buffer,
+            data.stream_buffer, data.skip_bad,
         )  # fmt: skip
     if data.data_root is not None:
         pictures = data.region_files is None
         splits = read(
             data.data_root, data.annotations, data.image_root, pictures, data.val_fraction,
-            data.test_fraction,
+            data.test_fraction, data.skip_bad,
         )  # fmt: skip
         if pictures:
             check_pictures(splits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import signal
 import subprocess
 import sys
@@ -74,3 +76,27 @@ def test_a_missing_library_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "ascl_plugin.demo.pages", raising=False)
     assert main(["demo", str(tmp_path)]) == 2
     assert 'pip install "ascl-plugin[demo]"' in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_without_captions(tmp_path, monkeypatch, png):
+    """Searched by words; nothing is re-ranked, and nothing asks for captions."""
+    client = pytest.importorskip("starlette.testclient", reason="extra `demo`").TestClient
+    make_model(captions=["a red car"]).save_pretrained(tmp_path / "model")
+    names = ["2020/b.JPG", "2020/c.jpeg", "a.png"]
+    for number, name in enumerate(names):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(png(number))
+    served = []
+    monkeypatch.setattr("ascl_plugin.demo.server.serve", lambda app, _: served.append(app))
+    words = ["demo", tmp_path / "model", "--image_root", tmp_path / "photos", "--port", "0"]
+    assert main([str(word) for word in words]) == 0
+    get = client(served[0], base_url="http://localhost").get
+    home = get("/").text
+    assert "Search 3 pictures by words" in home and "re-rank<" not in home
+    found = get("/search?q=a+red+car&rerank=1").text
+    assert all(name in found for name in names) and "After" not in found and "Re-rank" not in found
+    assert names[1] in get("/image/1").text and names[2] in get("/pair/2?q=red").text
+    for page in (home, found, get("/pair/2?q=red").text):
+        for address in re.findall(r'(?:href|src)="(/[^"]*)"', page):
+            assert get(html.unescape(address)).status_code == 200, address
+    assert get("/search?text=0").status_code == 404

@@ -37,6 +37,7 @@ TABLES = {  # name -> content
     "x_20130124.token": "".join(f"{k}#{n % 2}\t{c}\r\n" for n, (k, c) in enumerate(FLAT)),
     "lines.jsonl": "\n".join(json.dumps({"image": k, "captions": c}) for k, c in EXPECTED.items()),
     "list.json": json.dumps([{"image": k, "caption": c} for k, c in EXPECTED.items()]),
+    "TABLE.CSV": text(("Image", "Caption"), ";"),
     "numbered.csv": "image,caption_0,caption_1,caption_2\n"
     + "".join(f"{k},{a},{b},\n" for k, (a, b) in EXPECTED.items()),
     "lists.csv": "image,raw\n"
@@ -148,3 +149,28 @@ def test_what_is_wrong_is_named_with_file_and_row(folder, name, content, said):
 def test_ids_of_a_csv_keep_zeros_and_lose_the_point_of_a_gap(folder):
     (folder / "a.csv").write_text("image,caption,image_id\na.png,x,007\nb.png,y,7.0\n")
     assert read(folder)["train"]["image_id"][:] == ["007", "7"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"image,caption\na.png,a, dog\n", "line 2 has 3 cells, its header 2"),
+        (b"image,caption\na.png,caf\xe9\n", "byte 23 is no UTF-8"),
+        (b"image,score\na.png,3\n", "no caption; it has image, score"),
+        (b"name,caption\na.png,a dog\n", "no name of a picture; it has name, caption"),
+    ],
+)
+def test_a_table_that_is_no_list_is_not_read_otherwise(folder, content, told):
+    """`datasets` would take a.png for an index, and "a" for the picture."""
+    (folder / "captions.csv").write_bytes(content)
+    for source in (folder, folder / "captions.csv"):
+        with pytest.raises((ValueError, KeyError), match=rf"captions\.csv.*{told}"):
+            read(source)
+
+
+def test_texts_beside_pictures_are_told_what_to_become(tmp_path, png):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(png(0))
+        (tmp_path / f"{name}.txt").write_text("a dog")
+    with pytest.raises(ValueError, match=r"`tar --sort=name -cf train\.tar -C .* \.`"):
+        read(tmp_path)

@@ -121,7 +121,7 @@ def test_karpathy_over_coco_2017_folders(tmp_path):
         ({"filename": "/etc/passwd"}, ValueError, ["images[1]", "leaves"]),
         ({"filename": "C:\\b.png"}, ValueError, ["images[1]", "leaves"]),
         ({"filepath": "x/../.."}, ValueError, ["images[1]", "leaves"]),
-        ({"filename": "a.png"}, ValueError, ["'a.png' occurs twice", "entries 0 and 1"]),
+        ({"filename": "a.png"}, ValueError, ["'a.png' occurs twice", "entry 0 and entry 1"]),
     ],
 )  # fmt: skip
 def test_karpathy_faults(tmp_path, broken, error, words):
@@ -213,7 +213,7 @@ def test_coco_captions_of_two_splits(tmp_path):
     [
         ("val2014", [1, 2], [(1, "x")], ValueError, "image 2: .*no captions"),
         ("val2014", [1], [(1, "x"), (1, "\t")], ValueError, "image 1: caption 1 is empty"),
-        ("val2014", [1, 1], [(1, "x")], ValueError, "'1' occurs twice, in entries 0 and 1"),
+        ("val2014", [1, 1], [(1, "x")], ValueError, "'1' occurs twice, in entry 0 and entry 1"),
         ("val2014", [1], [(5, "x")], KeyError, r"annotations\[0\]: image_id 5"),
         ("val2014", [3], [(3, "x")], FileNotFoundError, "image '3.png' not found in .*val2014"),
         ("mine", [1], [(1, "x")], ValueError, "tells neither train, val nor test"),

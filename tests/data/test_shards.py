@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ascl_plugin.data.caption_table import caption_table
 from ascl_plugin.data.images import load_image
+from ascl_plugin.data.lanes import Lanes
 from ascl_plugin.data.readers import read
 from ascl_plugin.data.shards import Shards, windows
 
@@ -179,8 +182,13 @@ def test_what_is_not_there_is_named(tars):
         ({"txt": b"red"}, r"1\.tar, row 0 \(x\): no image; there are __key__, __url__, txt"),
         ({"png": b"?", "cls": b"3"}, r"1\.tar, row 0 \(x\): no captions; there are "),
         ({"png": b"?", "txt": b" "}, r"1\.tar, row 0 \(x\): caption 0 is empty"),
-        ({"png": b"?", "txt": b"\xff"}, r"1\.tar cannot be read at its beginning: Unicode"),
-        ({"png": b"?", "json": b"[" * 99999}, r"1\.tar cannot be read .*: RecursionError"),
+        ({"png": b"?", "txt": b"\xff"}, r"1\.tar, row 0 \(x\): txt cannot be read: Unicode"),
+        (
+            {"png": b"?", "json": b"[" * 99999},
+            r"row 0 \(x\): json cannot be read: RecursionError",
+        ),
+        ({"png": b"", "txt": b"red"}, r"1\.tar, row 0 \(x\): png is empty"),
+        ({"a.png": b"?", "b.png": b"?", "txt": b"red"}, r"image in a\.png, b\.png; a key ends at"),
         ({"png": b"?", "Png": b"?"}, r"1\.tar cannot be read .*: ..x\.Png: duplicate file name"),
     ],
 )
@@ -202,10 +210,86 @@ def test_a_member_that_claims_much_is_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(head) + bytes(3 * 512))
     with pytest.raises(ValueError, match=r"a\.tar .*: x\.png has 4294967296 bytes, 268435456 at"):
         list(Shards(tmp_path / "a.tar").read(0))
+    long = {"x.png": "0" * 2**24}  # of a header, which tarfile takes into memory
     with tarfile.open(tmp_path / "b.tar", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("x.png"), io.BytesIO())
-    with pytest.raises(ValueError, match=r"b\.tar cannot be read at its beginning: ReadError"):
+        member = tarfile.TarInfo("x.png")
+        member.pax_headers = long
+        tar.addfile(member, io.BytesIO())
+    with pytest.raises(ValueError, match=r"b\.tar .*: it unpacks to more than 100 times its size"):
         list(Shards(tmp_path / "b.tar").read(0))
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.TAR"])
+def test_compressed_shards(tars, name, tmp_path):
+    """By their first bytes; a damaged one is no shorter one."""
+    packed = gzip.compress((tars / "1.tar").read_bytes())
+    (tmp_path / name).write_bytes(packed)
+    assert reds(Shards(tmp_path / name).read(0)) == [4, 5, 6, 7]
+    for bad in (packed[:-30], packed[:-8] + bytes(8)):
+        (tmp_path / name).write_bytes(bad)
+        with pytest.raises(ValueError, match=f"{name} cannot be read a"):
+            list(Shards(tmp_path / name).read(0))
+
+
+def test_names_of_two_dots(tmp_path, write_tar, png):
+    samples = {"./a/x": {"input.JPG": png(1), "outputs.txt": b"one", "notes": b"?"},
+               "y": {"jpg": png(2), "mask.png": png(9), "txt": b"two"}}  # fmt: skip
+    write_tar(tmp_path / "a.tar", samples)
+    rows = list(Shards(tmp_path / "a.tar").read(0))
+    assert ids(rows) == ["a/x", "y"] and reds(rows) == [1, 2]
+    assert [row["captions"] for row in rows] == [["one"], ["two"]]
+
+
+@pytest.fixture
+def spoilt(tars, write_tar, png):
+    """The second shard: of five samples three lack something."""
+    samples = {
+        "a": {"png": png(1), "txt": b"one"}, "b": {"png": png(2)}, "c": {"txt": b"two"},
+        "d": {"png": png(4), "txt": b"\xff"}, "e": {"png": png(5), "txt": b"five"},
+    }  # fmt: skip
+    write_tar(tars / "1.tar", samples)
+    return tars
+
+
+def test_samples_that_lack_something_are_left_out_and_counted(spoilt):
+    shards = Shards(f"{spoilt}/*.tar", skip_bad=True)
+    with pytest.warns(UserWarning, match=r"1\.tar: 3 sample\(s\) left out: .*row 1 \(b\): no cap"):
+        assert ids(shards.read(1)) == ["a", "e"]
+    with pytest.warns(UserWarning, match="3 sample"):
+        assert ids(shards.read(1, 1)) == ["e"]  # rows that are given count
+    assert [error[len(f"{spoilt}/1.tar, ") :][:9] for error in shards.skipped] == [
+        "row 1 (b)", "row 2 (c)", "row 3 (d)",
+    ]  # fmt: skip
+    with pytest.warns(UserWarning, match="3 sample"):
+        rows, _ = next(Lanes(f"{spoilt}/1.tar", 2, skip_bad=True).chunks(0))
+    assert sorted(ids(rows)) == ["a", "e"]
+
+
+def test_a_data_root_of_tar_files_is_what_a_stream_is(spoilt, tmp_path, write_tar, png):
+    """Patterns, splits by name, samples left out (also when the table is found in the cache)."""
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"split train: 3 sample\(s\) left out"):
+            rows = read(f"{spoilt}/{{0..2}}.tar", skip_bad=True)["train"]
+        assert ids(rows) == [*EVERY[:4], "a", "e", *EVERY[8:]]
+    with pytest.raises(KeyError, match=r"row 1 \(b\): no captions"):
+        read(spoilt)
+    with pytest.raises(ValueError, match=r"no tar files of val; there are \['train'\]"):
+        Shards(spoilt, "val")
+    (tmp_path / "wds" / "test").mkdir(parents=True)
+    sample = {"x": {"png": png(1), "txt": b"one"}}
+    for name in ("coco_val2014-0.tar", "train-0.tar", "test/0.tar"):
+        write_tar(tmp_path / "wds" / name, sample)
+    assert {k: ids(v) for k, v in read(tmp_path / "wds").items()} == {
+        name: ["x"] for name in ("train", "val", "test")
+    }
+    assert [*read(f"{tmp_path}/wds/*val*.tar")] == ["val"]
+    assert Shards(tmp_path / "wds", "val").names == [f"{tmp_path}/wds/coco_val2014-0.tar"]
+
+
+def test_a_key_in_two_shards_is_named_with_both(tars, write_tar, png):
+    write_tar(tars / "3.tar", {"05": {"png": png(0), "txt": b"another"}})
+    with pytest.raises(ValueError, match=r"'05' occurs twice, in .*1\.tar/05\.png and .*3\.tar/05"):
+        read(tars)
 
 
 def test_a_picture_that_does_not_decode_is_named_with_its_shard(tars, write_tar):
@@ -235,26 +319,38 @@ def test_features_stream_out_and_a_second_run_goes_on(tars, tmp_path, capsys, wr
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     assert recipe.main([f"--stream={tars}/*.tar", "--pooled_model=test_resnet"]) == 2
-    assert "--stream needs --output_dir" in capsys.readouterr().err
-    write_tar(tmp_path / "9.tar", {"bad": {"png": b"no picture", "txt": b"nothing"}})
+
+    def told():
+        return capsys.readouterr().err
+
+    assert "--stream needs --output_dir" in told()
+    twice = [f"--stream={tars}/{{0,0b}}.tar", f"--output_dir={tmp_path}/no", "--cpu",
+             "--pooled_model=test_resnet"]  # fmt: skip
+    write_tar(tars / "0b.tar", {"3": {"png": b"?", "txt": b"red"}})
+    assert recipe.main(twice) == 2
+    assert re.search(r"'3' is of two pictures, .*/0\.tar/03\.png and .*/0b\.tar/3\.png", told())
+    (tars / "0b.tar").unlink()
+    bad = {"bad": {"png": b"no picture", "txt": b"nothing"}, "none": {"txt": b"no picture"}}
+    write_tar(tmp_path / "9.tar", {"bad": bad["bad"]})
     options = [
         f"--stream={tars}/*.tar", f"--output_dir={tmp_path}/out", "--cpu", "--num_threads=1",
         "--pooled_model=test_resnet",
     ]  # fmt: skip
     assert recipe.main(options) == 2
-    assert "9.tar/bad.png) does not decode" in capsys.readouterr().err
+    assert "9.tar/bad.png) does not decode" in told()
     pooled, captions = tmp_path / "out" / "pooled", tmp_path / "out" / "captions"
     made = {p.name: p.stat().st_mtime_ns for p in pooled.glob("*.npy")}
     assert sorted(p[:-4] for p in made) == EVERY[: len(made)] and len(made) >= 8
     assert not list(captions.iterdir())
 
+    write_tar(tmp_path / "9.tar", bad)
     (captions / "train-00000-of-00001.parquet").write_bytes(b"of an earlier run")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     skipped = tmp_path / "skipped.txt"
     command = [*launch, RECIPE, *options, f"--skip_bad={skipped}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "bad" in skipped.read_text() and "1 pictures skipped" in done.stdout
+    assert "bad" in skipped.read_text() and "2 pictures skipped" in done.stdout
     after = {p.name: p.stat().st_mtime_ns for p in pooled.glob("*.npy")}
     assert sorted(p[:-4] for p in after) == EVERY
     assert all(after[name] == made[name] for name in made)

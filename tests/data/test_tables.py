@@ -168,3 +168,18 @@ def test_a_nul_in_a_path_is_named(tmp_path, png):
     (folder / "metadata.jsonl").write_text(json.dumps(line))
     with pytest.raises(ValueError, match=r"path .*a\\x00b\.png' has a NUL in it"):
         read(tmp_path)
+
+
+def test_columns_that_are_numbered(tmp_path, png):
+    cells = [{"bytes": png(n), "path": None} for n in range(2)]
+    columns = {f"caption_{k}": [f"{k} of 0", None if k else "0 of 1"] for k in range(11)}
+    table(tmp_path / "d" / "train.parquet", {"image": cells, **columns})
+    rows = read(tmp_path / "d")["train"]
+    assert rows["captions"][:] == [[f"{k} of 0" for k in range(11)], ["0 of 1"]]
+
+
+def test_pictures_alone_are_sent_to_what_takes_them(tmp_path, png):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(0))
+    with pytest.raises(KeyError, match=r"no column for captions.*ascl demo MODEL --image_root DIR"):
+        read(tmp_path)

@@ -21,8 +21,10 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
 from ascl_plugin import registry
+from ascl_plugin.adapters.regions.inputs import RegionInputs
 from ascl_plugin.adapters.regions.region_files import open_regions
 from ascl_plugin.commands.main import main as command
+from ascl_plugin.data.readers import read
 
 pytestmark = [pytest.mark.recipe, pytest.mark.filterwarnings("ignore:.*random weights")]
 
@@ -163,6 +165,30 @@ def test_bad_pictures_and_options_are_one_line(root, tmp_path, capsys):
     assert "give --data_root, or --image_root and --output_dir" in told(*small[:-1])
     assert "expected options as yaml" in told(*small, "--pooled_options=pretrained")
     assert "did you mean 'faster_rcnn'" in told(*small, "--detector=fast_rcnn")
+
+
+def test_pictures_in_folders_have_features_in_folders(tmp_path, capsys, png):
+    """Of one name in train/ and test/; other endings of one name are refused before any work."""
+    for split in ("train", "test"):
+        (tmp_path / "d" / split).mkdir(parents=True)
+        (tmp_path / "d" / split / "0.png").write_bytes(png(len(split)))
+        (tmp_path / "d" / split / "metadata.csv").write_text(f"file_name,text\n0.png,{split}\n")
+    grid = ["--detector_options={model: test_vit}", "--num_regions=4", "--cpu", "--num_threads=1"]
+    main, out = load("extract_features"), tmp_path / "out"
+    for source in (f"--data_root={tmp_path}/d", f"--image_root={tmp_path}/d"):
+        assert main([source, f"--output_dir={out}", "--detector=timm_grid", *grid]) == 0
+    assert "2 images, 2 of them done" in capsys.readouterr().out
+    assert open_regions(out / "regions").ids == ["test/0.png", "train/0.png"]
+    inputs = RegionInputs(out / "regions")
+    for rows in read(tmp_path / "d").values():
+        inputs.prepare(rows, 1)
+    (tmp_path / "d" / "test" / "0.jpg").write_bytes(png(1))
+    pictures = [f"--image_root={tmp_path}/d", f"--output_dir={out}", *grid[2:]]
+    assert main([*pictures, "--detector=timm_grid"]) == 2
+    assert "in test/0.jpg and test/0.png" in capsys.readouterr().err
+    (tmp_path / "d" / "test" / "0.jpg").unlink()
+    assert main([*pictures, "--detector=grid"]) == 2
+    assert "GridEncoder is not frozen, it learns with the model" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -149,6 +149,16 @@ def test_two_images_with_one_entry(tmp_path, kind, one, other):
         RegionInputs(path)([one, other])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_pictures_of_one_id(tmp_path, kind):
+    """Of two splits, or of two shards of a stream."""
+    path = write(tmp_path, kind, {"0": arrays(), "1": arrays()})
+    inputs = RegionInputs(path)
+    inputs.prepare([row("0", "/d/train/0.jpg")], 2)
+    with pytest.raises(ValueError, match=r"images '/d/train/0.jpg' and '/d/val/0.jpg' are both en"):
+        inputs.prepare([row("0", "/d/val/0.jpg")], 2)
+
+
 def test_an_id_that_is_another_images_name(tmp_path):
     """Numbers counted through, beside features named by COCO's ids."""
     path = write(tmp_path, "npz", {"9": arrays(), "391895": arrays()})

@@ -13,7 +13,8 @@ pytest.importorskip("tqdm", reason="extra `regions`")
 
 from ascl_plugin.adapters.regions import tsv as region_tsv
 from ascl_plugin.adapters.regions.inputs import RegionInputs
-from ascl_plugin.adapters.regions.reader import normal_id
+from ascl_plugin.adapters.regions.npy import save_record
+from ascl_plugin.adapters.regions.reader import RegionRecord, normal_id
 from ascl_plugin.adapters.regions.region_files import SeveralFiles, open_regions
 
 IDS = ["139", "COCO_val2014_000000000285.jpg", "a b", "9" * 12]
@@ -208,6 +209,7 @@ def test_nothing_to_read_is_said(tmp_path):
         open_regions(tmp_path / "x.txt")
 
 
+@pytest.mark.filterwarnings("ignore:.*left out")
 @pytest.mark.parametrize("kind", [*WITH_BOXES, "scan"])
 def test_a_file_cut_short_is_named(samples, tmp_path, kind):
     images = samples.features(IDS, [4] * 4, dim=600, boxes=kind != "scan")
@@ -216,9 +218,9 @@ def test_a_file_cut_short_is_named(samples, tmp_path, kind):
     if kind == "folder":
         broken = path / f"{IDS[1]}.npz"
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size * 7 // 10])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, KeyError)) as caught:
         reader = open_regions(path)
-        for image_id in reader.ids:
+        for image_id in IDS:
             reader.regions(image_id)
     assert broken.name.removesuffix(".npz") in str(caught.value)
 
@@ -289,21 +291,50 @@ def test_a_line_twice_is_one_image_unless_it_differs(samples, tmp_path):
         ("1\t2\t3\tx\tAAAA\tAAAA", "line 2: num_boxes is b'x'"),
         ("1\t2\t3\t0\tAAAA\tAAAA", "line 2: num_boxes is b'0'"),
         ("1\t2\t3\t999999999999\tAAAA\tAAAA", "line 2: num_boxes is b'999999999999'"),
-        ("1\t2\t3\t99999\tAAAA\tAAAA", "image '1', features: 3 bytes are no float32 rows of 99999"),
-        ("1\t2\t3\t1\t\tAAA", "image '1', features: not base64"),
-        ("1\t2\t3\t1\t\tAA A", "image '1', features: not base64"),
-        ("1\t2\t3\t1\t\t", "image '1', features: 0 bytes"),
+        ("1\t2\t3\t99999\tAAAA\tAAAA", "line 2: 3 bytes are no float32 features of 99999 boxes"),
+        ("1\t2\t3\t1\t\tAAA", "line 2: 0 bytes are no float32 features of 1 boxes"),
+        ("1\t2\t3\t1\t\tAA AAA==", "image '1', features: not base64"),
+        ("1\t2\t3\t1\t\t", "line 2: 0 bytes are no"),
         ("1\t2\t3\t1\tAAAAAA==\tAAAAAAAAAAA=", "expected (1, 6)"),
         ("\t2\t3\t1\t\tAAAAAA==", "an image id of 0 bytes"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_line_that_does_not_parse_is_named(samples, tmp_path, line, told):
     path = tmp_path / "a.tsv"
     first = samples.features(["0"], [2])["0"]
     path.write_text(samples.tsv_line("0", *first) + line + "\n")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, KeyError)) as caught:
         open_regions(path).regions("1")
     assert told in str(caught.value) and "a.tsv" in str(caught.value)
+
+
+def test_lines_that_hold_no_image_are_left_out_unless_asked_for(samples, tmp_path):
+    """One cut in the middle and run into the next, one of no boxes; 2 follows whole."""
+    path, images = tmp_path / "a.tsv", samples.features(["1", "2"], [2, 3])
+    one, two = (samples.tsv_line(name, *both) for name, both in images.items())
+    path.write_text(one[: len(one) // 2] + two + "3\t640\t480\t0\t\t\n" + two + one + two[:-30])
+    told = (
+        r"a\.tsv; 3 line\(s\) left out: line 1: .* columns, .*, line 2: num_boxes is b'0', .*, lin"
+    )
+    with pytest.warns(UserWarning, match=told):
+        reader = open_regions(path)
+    same(reader, {name: images[name] for name in ("2", "1")})
+    with pytest.raises(KeyError, match=r"no features of image '3'; 3 line\(s\) left out: line 1"):
+        reader.regions("3")
+    with pytest.warns(UserWarning), pytest.raises(KeyError, match=r"'3'.*left out: line 1"):
+        RegionInputs(path).prepare([{"image_id": "3", "image": None}], 1)
+    path.write_text("a text\nand another\n")
+    with pytest.raises(ValueError, match=r"no images in it; 2 line\(s\) left out: line 1: 1 col"):
+        open_regions(path)
+
+
+def test_ids_with_a_slash_are_files_in_folders(samples, tmp_path):
+    images = samples.features(["train/0.jpg", "test/0.jpg"], [2, 3])
+    for image_id, (values, boxes) in images.items():
+        (tmp_path / "a" / image_id).parent.mkdir(parents=True)
+        save_record(tmp_path / "a" / f"{image_id}.npz", RegionRecord(values, boxes))
+    same(open_regions(tmp_path / "a"), images)
 
 
 def test_a_line_without_end_is_given_up_in_bounded_memory(tmp_path, monkeypatch):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,3 +91,26 @@ def test_layers_stand_side_by_side(bert):
 def test_layers_that_the_model_lacks_are_refused(bert, layers):
     with pytest.raises(ValueError, match=r"layers must be in \[-3, 2\], got"):
         BertWords(bert, layers=layers)
+
+
+def test_a_relative_path_of_a_saved_model(bert, tmp_path, monkeypatch):
+    """Saved as seen from the model's folder, found from anywhere, also when both move."""
+    from ascl_plugin import RetrievalModel
+
+    (tmp_path / "a" / "models").mkdir(parents=True)
+    shutil.copytree(bert, tmp_path / "a" / "models" / "bert")
+    monkeypatch.chdir(tmp_path / "a")
+    text = {"name": "bert", "model": "models/bert"}
+    model = RetrievalModel({"name": "grid", "width": 8}, text, {"name": "pooled"}, dim=8)
+    model.save_pretrained("runs/x")
+    config = json.loads(Path("runs/x/config.json").read_text())
+    assert config["text_encoder"]["model"] == "../../models/bert"
+    monkeypatch.chdir(tmp_path)
+    Path("a").rename("b")
+    again = RetrievalModel.from_pretrained("b/runs/x")
+    assert again.text_encoder.model_name == str(tmp_path / "b" / "models" / "bert")
+    shutil.rmtree("b/models")
+    with pytest.raises(
+        OSError, match=r"if \.\./\.\./models/bert is a path, it is relative, and found"
+    ):
+        RetrievalModel.from_pretrained("b/runs/x")
