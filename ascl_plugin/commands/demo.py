@@ -13,7 +13,6 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "demo",
-        help="search with a trained model on a local page",
         description="Search pictures by words and captions by picture, before and after "
         "re-ranking, and see the attention between regions and words. The page is served to this "
         "machine only, at 127.0.0.1.",
