@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+import ascl_plugin
 from ascl_plugin import registry
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROSE = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 SNIPPET = re.compile(r"^(<!-- no-run -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
@@ -79,6 +81,32 @@ def resolves(name: str) -> bool:
                 return False
         value = getattr(value, part)
     return True
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    pages = sorted((ROOT / "docs" / "reference").glob("*.md"))
+    found = re.findall(r"^::: ascl_plugin\.(\w+)$", "\n".join(p.read_text() for p in pages), re.M)
+    assert sorted(found) == [name for name in dir(ascl_plugin) if name != "__version__"]
+
+
+def test_pages_are_short_and_have_their_place_in_the_site():
+    listed = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert len(page.read_text().splitlines()) <= 250, page.name
+        assert str(page.relative_to(ROOT / "docs")) in listed, page.name
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    pytest.importorskip("datasets", reason="extra `recipes`")
+    pytest.importorskip("matplotlib", reason="extra `report`").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "docs" / "features_to_table.ipynb").read_text())
+    namespace: dict[str, object] = {"__name__": "notebook"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), namespace)
+    table = namespace["table"]
+    assert table["inverted_softmax"]["rsum"] > table["scores"]["rsum"] > 200  # chance: 31.5
 
 
 @pytest.mark.parametrize("name", modules_with_examples())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ascl_plugin.metrics.result_row import ResultRow, SplitResults
 from ascl_plugin.report.document import Section
+from ascl_plugin.report.names import ASYMMETRY
 from ascl_plugin.report.read import Run
 from ascl_plugin.report.table import Cell, Table, interval_cells, result_cells, spread_cells
 
@@ -18,17 +19,6 @@ _FURTHER = {
     "t2i_meanr": "T2I meanR",
     "i2t_map_at_r": "I2T mAP@R",
     "i2t_r_precision": "I2T R-precision",
-}
-_ASYMMETRY = {
-    "asym1_caption": "caption > negative",
-    "asym1_caption_blind": "caption, blind",
-    "asym1_richer": "richer > negative",
-    "asym1_richer_blind": "richer, blind",
-    "asym1_shorter": "shorter > negative",
-    "asym1_shorter_blind": "shorter, blind",
-    "caption_r1": "caption R@1",
-    "richer_r1": "richer R@1",
-    "shorter_r1": "shorter R@1",
 }
 # options that change no result, or that the report shows elsewhere
 _NO_MATTER = {
@@ -123,7 +113,7 @@ def _tables(found: Sequence[_Measured], of: str) -> list[Table]:
         Table(
             f"Asymmetry benchmark, percent: {of}",
             [
-                {"run": run.name, **_titled(results.asymmetry, _ASYMMETRY), "seed": run.seed}
+                {"run": run.name, **_titled(results.asymmetry, ASYMMETRY), "seed": run.seed}
                 for run, results in found
                 if results.asymmetry
             ],

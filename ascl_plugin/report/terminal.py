@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from ascl_plugin.metrics.result_row import SplitResults
+from ascl_plugin.report.names import ASYMMETRY, BLIND, RECALLS
 from ascl_plugin.report.table import (
     Cell,
     Table,
@@ -31,7 +32,7 @@ def print_results(results: SplitResults, title: str) -> None:
             "difference {largest_difference:.1e}\n".format(**results.audit)
         )
     recalls = results_table(results.rows)
-    print(_colored(recalls))
+    print(f"{_colored(recalls)}\n\n{RECALLS}")
     for reason in dict.fromkeys(row.leaks for row in results.rows if row.leaks):
         print(f"\nLEAK: {reason}")
     if any(row.intervals for row in results.rows):
@@ -45,7 +46,11 @@ def print_results(results: SplitResults, title: str) -> None:
         if contests:
             print_contests(contests)
         told = {*contests, *(f"{name}_blind" for name in contests)}
-        rest = {name: value for name, value in results.asymmetry.items() if name not in told}
+        rest = {
+            ASYMMETRY.get(name, name): value
+            for name, value in results.asymmetry.items()
+            if name not in told
+        }
         if rest:
             print(f"\n{markdown_table(Table('', [rest], 1))}")
     print(flush=True)
@@ -55,11 +60,11 @@ def print_contests(contests: Mapping[str, Mapping[str, float]]) -> None:
     """Print accuracies of contests of texts, and blind: with the mean image for each image."""
     rows: list[dict[str, Cell]] = []
     for name, cells in with_blind(contests).items():
-        row: dict[str, Cell] = {"percent": name, **cells}
+        row: dict[str, Cell] = {"percent": ASYMMETRY.get(name, name), **cells}
         if "texts" in contests[name]:
             row["texts"] = int(contests[name]["texts"])
         rows.append(row)
-    print(f"\n{markdown_table(Table('', rows, 1))}", flush=True)
+    print(f"\n{markdown_table(Table('', rows, 1))}\n\n{BLIND}", flush=True)
 
 
 def _colored(table: Table) -> str:

@@ -20,7 +20,7 @@ from ascl_plugin.reranking.reorder import widened
 from ascl_plugin.scores import Array, as_tensor, check_scores
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Reranker:

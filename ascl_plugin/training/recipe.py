@@ -214,6 +214,10 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
             {name: len(rows) for name, rows in tables.items()}, train.seed, sys.argv, tested,
         )  # fmt: skip
     say(f"results and model in {folder}")
+    say(
+        f"next: ascl demo {folder} | ascl report {folder} | "
+        f"RetrievalModel.from_pretrained({str(folder)!r})"
+    )
     accelerator.end_training()
     return 0
 

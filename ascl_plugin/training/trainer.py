@@ -124,7 +124,6 @@ class Trainer:
         bar = tqdm(
             total=self.total_steps,
             initial=self.step,
-            desc="training",
             unit="step",
             disable=not self.accelerator.is_main_process,
         )
@@ -160,6 +159,7 @@ class Trainer:
 
     def _train_epoch(self, bar: tqdm) -> None:
         self.model.train()
+        bar.set_description(self._phase())
         losses: list[float] = []  # since the last line of the log
         started = time.perf_counter()
         for batch in self.feed.batches(self.epoch, self.batch):
@@ -191,6 +191,13 @@ class Trainer:
                 return
             if self.args.save_every and self.step % self.args.save_every == 0:
                 self._save()
+
+    def _phase(self) -> str:
+        """Return what an epoch does, and its place among those that do."""
+        aligning, all_epochs = self.args.align_epochs, -(-self.total_steps // self.steps_per_epoch)
+        if self.epoch < aligning:
+            return f"aligning captions, epoch {self.epoch + 1} of {min(aligning, all_epochs)}"
+        return f"training, epoch {self.epoch + 1 - aligning} of {all_epochs - aligning}"
 
     def _validate(self, bar: tqdm) -> None:
         self.model.eval()

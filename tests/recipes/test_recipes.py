@@ -81,7 +81,7 @@ def test_a_run_leaves_all_that_it_promises(on_scenes):
     assert (
         "images grid, texts transformer, fusion cross_modal" in card and "train 32 images" in card
     )
-    assert "| initial" in output and "| reranked" in output and "asym1_richer" in output
+    assert "| initial" in output and "| reranked" in output and "richer > negative" in output
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["dim"] == 16 and config["schedule"] == "cosine"  # a flag, and scenes.yaml's
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -1,0 +1,18 @@
+"""Names of figures as readers see them, and what they mean."""
+
+ASYMMETRY = {
+    "asym1_caption": "caption > negative",
+    "asym1_caption_blind": "caption, blind",
+    "asym1_richer": "richer > negative",
+    "asym1_richer_blind": "richer, blind",
+    "asym1_shorter": "shorter > negative",
+    "asym1_shorter_blind": "shorter, blind",
+    "caption_r1": "caption R@1",
+    "richer_r1": "richer R@1",
+    "shorter_r1": "shorter R@1",
+}
+RECALLS = (
+    "I2T: texts for an image; T2I: images for a text; R@k: percent of queries with a right answer "
+    "among the first k; Rsum: the sum of the six"
+)
+BLIND = "blind: the mean image in place of each; a figure is worth what it has above that"
