@@ -39,7 +39,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "qb_norm": [{"temperature": t, "activation_k": 1} for t in (0.03, 0.05)],
 }
 Banks = dict[str, np.ndarray]
-OWN = "queries themselves"
+OWN, OTHER = "queries themselves", "other validation"
 
 
 def matrices_of(folder: Path, run: Path, cache: str | None) -> Banks:
@@ -148,8 +148,8 @@ def halves(m: Banks) -> list[dict[str, Direction]]:
         val = np.asarray(m["val"])
         scores = val[np.ix_(own, texts)]
         owners = m["own"][texts] - own[0]
-        of_texts = {OWN: scores, "other validation": val[np.ix_(other, texts)]}
-        of_images = {OWN: scores.T, "other validation": val[np.ix_(own, others)].T}
+        of_texts = {OWN: scores, OTHER: val[np.ix_(other, texts)]}
+        of_images = {OWN: scores.T, OTHER: val[np.ix_(own, others)].T}
         if "train_images" in m:
             of_texts["training"] = m["train_images"][:, texts]
             of_images["training"] = m["train_captions"][own].T
@@ -163,11 +163,10 @@ def halves(m: Banks) -> list[dict[str, Direction]]:
 
 
 class Cases:
-    """Gains and label-free signs of every half, direction, bank and setting that was seen."""
+    """Gains and label-free signs of every half, direction and setting, by bank."""
 
     def __init__(self) -> None:
-        self.gains: list[float] = []
-        self.checks: list[BankCheck] = []
+        self.found: dict[str, list[tuple[float, BankCheck]]] = {}
 
     def gains_of(
         self, parts: list[dict[str, Direction]], name: str, bank: str, method: str, check: bool
@@ -180,22 +179,24 @@ class Cases:
                 reranker = part[name].fitted(method, options, bank)
                 gains[i, j] = part[name].gain(reranker)
                 if check and bank != OWN:
-                    self.gains.append(gains[i, j, 1])
-                    self.checks.append(reranker.check(part[name].scores))
+                    case = (gains[i, j, 1], reranker.check(part[name].scores))
+                    self.found.setdefault(bank, []).append(case)
         return gains
 
     def print_signs(self) -> None:
-        """Print, for each sign, its rank correlation with the gain and how often it is right."""
-        gain = np.array(self.gains)
-        values = {
-            "skew falls": [c.skew_before - c.skew_after for c in self.checks],
-            "more of the gallery found": [c.found_after - c.found_before for c in self.checks],
-        }
-        print(f"{len(gain)} cases, {np.mean(gain > 0):.0%} gain")
-        for name, value in values.items():
-            same = np.mean((np.array(value) > 0) == (gain > 0))
-            correlation = np.corrcoef(*(np.argsort(np.argsort(x)) for x in (value, gain)))[0, 1]
-            print(f"{name}: rank correlation {correlation:.2f}, right in {same:.0%}", flush=True)
+        """Print each sign's rank correlation with the gain and how often it is right."""
+        for bank, cases in self.found.items():
+            gain = np.array([gain for gain, _ in cases])
+            checks = [check for _, check in cases]
+            values = {
+                "skew falls": [c.skew_before - c.skew_after for c in checks],
+                "more of the gallery found": [c.found_after - c.found_before for c in checks],
+            }
+            print(f"{bank}: {len(gain)} cases, {np.mean(gain > 0):.0%} gain")
+            for name, value in values.items():
+                same = np.mean((np.array(value) > 0) == (gain > 0))
+                correlation = np.corrcoef(*(np.argsort(np.argsort(x)) for x in (value, gain)))[0, 1]
+                print(f"{name}: rank correlation {correlation:.2f}, right in {same:.0%}")
 
 
 def study(parts: list[dict[str, Direction]], cases: Cases, check: bool) -> None:
@@ -222,11 +223,12 @@ def study(parts: list[dict[str, Direction]], cases: Cases, check: bool) -> None:
 def check_also(cases: Cases, name: str, sim: str, owners: str) -> None:
     """Add the cases of another matrix, with the bank of its other half, and print their gains."""
     parts = halves({"val": np.load(sim), "own": np.load(owners)})
-    before = len(cases.gains)
-    for direction in ("I2T", "T2I"):
-        for method in GRIDS:
-            cases.gains_of(parts, direction, "other validation", method, True)
-    gain = np.array(cases.gains[before:])
+    every = [
+        cases.gains_of(parts, direction, OTHER, method, True)[:, :, 1].flatten()
+        for direction in ("I2T", "T2I")
+        for method in GRIDS
+    ]
+    gain = np.concatenate(every)
     print(f"{name}: {len(gain)} cases, {np.mean(gain > 0):.0%} gain, mean {gain.mean():+.1f}")
 
 
@@ -247,8 +249,7 @@ def main() -> None:
     study(halves(matrices_of(args.matrices, args.run, args.cache_dir)), cases, args.check)
     for matrix in args.also:
         check_also(cases, *matrix)
-    if cases.gains:
-        cases.print_signs()
+    cases.print_signs()
 
 
 if __name__ == "__main__":
