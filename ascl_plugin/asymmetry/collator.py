@@ -103,6 +103,7 @@ class AsymmetryCollator:
         self.captions_per_image = captions_per_image
         self.mirror_views = mirror_views
         self.text_draws = text_draws
+        self._kept: dict[tuple[int, ...], dict[str, str]] = {}
         self._epoch = torch.tensor(_UNKNOWN).share_memory_()  # workers see it change
 
     def set_epoch(self, epoch: int) -> None:
@@ -193,26 +194,36 @@ class AsymmetryCollator:
         drawn: dict[str, Any] = {"caption_index": chosen, "caption": captions[chosen]}
         if self.positives in ("join", "none") and self.negatives == "none":
             return drawn
-        # drawn for all strategies, so that one switched off leaves the others unchanged
-        seeds = np.random.default_rng([*origin, chosen]).integers(2**62, size=2)
-        generator = np.random.default_rng([*self._repeated(origin), chosen])
-        text_seeds = generator.integers(2**62, size=2)
-        if self.positives not in ("join", "none"):
-            drawn["positive"] = self._positive(captions, chosen, generator, dense)
-        for place, (text, prefix) in enumerate((("caption", ""), ("positive", "positive_"))):
-            joined = self.positives == "join" and prefix == "positive_"
-            if self.negatives == "none" or (text not in drawn and not joined):
-                continue
-            if self.edits is not None and self.negatives in NEGATIVE_EDITS:
-                if joined:  # by the model: the caption's negative and its partner
-                    continue
-                chance = np.random.default_rng(int(text_seeds[place]))
-                drawn[f"{prefix}negative"] = self.edits.negative(
-                    drawn[text], captions, self.negatives, chance
-                )
-            else:
-                drawn[f"{prefix}noise_seed"] = int(seeds[place])
+        drawn |= self._texts(captions, chosen, self._repeated(origin), dense)
+        if self.negatives != "none" and self.negatives not in NEGATIVE_EDITS:
+            seeds = np.random.default_rng([*origin, chosen]).integers(2**62, size=2)
+            drawn["noise_seed"] = int(seeds[0])
+            if self.positives != "none":
+                drawn["positive_noise_seed"] = int(seeds[1])
         return drawn
+
+    def _texts(
+        self, captions: Sequence[str], chosen: int, origin: list[int], dense: Sequence[str]
+    ) -> dict[str, str]:
+        """Return the generated texts of a caption, those that come again from memory."""
+        key = (*origin, chosen)
+        if key in self._kept:
+            return self._kept[key]
+        generator = np.random.default_rng(key)
+        # drawn for all strategies, so that one switched off leaves the others unchanged
+        seeds = generator.integers(2**62, size=2)
+        found: dict[str, str] = {}
+        if self.positives not in ("join", "none"):
+            found["positive"] = self._positive(captions, chosen, generator, dense)
+        if self.edits is not None and self.negatives in NEGATIVE_EDITS:
+            texts = {"negative": captions[chosen], "positive_negative": found.get("positive")}
+            for (name, text), seed in zip(texts.items(), seeds, strict=True):
+                if text is not None:
+                    chance = np.random.default_rng(int(seed))
+                    found[name] = self.edits.negative(text, captions, self.negatives, chance)
+        if self.text_draws and len(origin) == 3:
+            self._kept[key] = found
+        return found
 
     def _positive(
         self,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -95,6 +96,7 @@ class TextEdits:
         self._offering = [image for image in self._images if image.offered]
         if not self._offering:
             raise ValueError(f"no caption of {len(captions)} images holds a phrase to insert")
+        self._offers = [one for image in self._offering for one in image.offered]
         self._naming = Naming(
             [caption.content.objects for caption in image.captions] for image in self._images
         )
@@ -182,7 +184,9 @@ class TextEdits:
     def _inserted(self, image: ReadImage, own: ReadCaption, rng: np.random.Generator) -> str:
         change = self._both(image, own, self._insertable, rng)[1]
         if change is None:
-            left = [one for other in self._offering for one in other.offered if image.lacks(one)]
+            drawn = (self._offers[i] for i in rng.integers(len(self._offers), size=_TRIES))
+            left = list(islice(filter(image.lacks, drawn), 1))
+            left = left or [one for one in self._offers if image.lacks(one)]
             if not left:
                 texts = [caption.text for caption in image.captions]
                 raise ValueError(
