@@ -10,6 +10,7 @@ import json
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,10 +75,11 @@ class TopKFile(TopKLists):
         seen[columns] = True
         self.scored[columns] += block.stop - block.start
         if time.monotonic() - self._saved >= SAVE_EVERY:
-            starts, blocks = list(self.seen), torch.stack(list(self.seen.values()))
+            more = {"starts": torch.tensor(list(self.seen)), "scored": self.scored}
+            more["blocks"] = torch.stack(list(self.seen.values()))
             lists = (self.i2t.ids, self.i2t.scores, self.t2i.ids, self.t2i.scores)
             state = dict(zip(ARRAYS, lists, strict=True))
-            _write(self.part, state | {"blocks": blocks, "scored": self.scored}, starts=starts)
+            _write(self.part, state | more)
             self._saved = time.monotonic()
 
     def _read(self) -> None:
@@ -103,9 +105,10 @@ def read_topk(path: Path) -> TopK:
     return TopK(**_load(path, ARRAYS))
 
 
-def _write(path: Path, tensors: dict[str, Tensor], **more: object) -> None:
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    arrays: dict[str, Any] = {name: values.numpy() for name, values in tensors.items()}
     with written(path) as aside, open(aside, "wb") as file:
-        np.savez(file, **{n: t.numpy() for n, t in tensors.items()}, **more)
+        np.savez(file, **arrays)
 
 
 def _load(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
