@@ -25,40 +25,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ascl_plugin._version import __version__
-from ascl_plugin.asymmetry import AsymmetryCollator, generate_negatives
-from ascl_plugin.distributed import gather_features
-from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
-from ascl_plugin.losses import (
-    AsymmetryLoss,
-    TripletLoss,
-    asymmetry_loss,
-    contrast_loss,
-    triplet_loss,
-)
-from ascl_plugin.metrics.recall import retrieval_metrics
-from ascl_plugin.registry import available, build, register
-from ascl_plugin.reranking import (
-    ItemNames,
-    Reranked,
-    RerankedLists,
-    Reranker,
-    rerank,
-    rerank_candidates,
-    tune_rerank,
-)
-from ascl_plugin.retrieval.audit import audit
-from ascl_plugin.scoring.matrix import score_matrix
-from ascl_plugin.scoring.search import search
 
 if TYPE_CHECKING:
+    from ascl_plugin.asymmetry import AsymmetryCollator, generate_negatives
+    from ascl_plugin.distributed import gather_features
+    from ascl_plugin.features import ImageFeatures, TextFeatures
+    from ascl_plugin.fusion import CrossModalFusion, LateInteraction, PooledSimilarity
+    from ascl_plugin.losses import (
+        AsymmetryLoss,
+        TripletLoss,
+        asymmetry_loss,
+        contrast_loss,
+        triplet_loss,
+    )
+    from ascl_plugin.metrics.recall import retrieval_metrics
+    from ascl_plugin.registry import available, build, register
+    from ascl_plugin.reranking import (
+        ItemNames,
+        Reranked,
+        RerankedLists,
+        Reranker,
+        rerank,
+        rerank_candidates,
+        tune_rerank,
+    )
+    from ascl_plugin.retrieval.audit import audit
     from ascl_plugin.retrieval.gallery import Gallery as Gallery
     from ascl_plugin.retrieval.model import RetrievalModel as RetrievalModel
+    from ascl_plugin.scoring.matrix import score_matrix
+    from ascl_plugin.scoring.search import search
 
-# These are left out: `import *` must work on the base install.
-_WITH_RECIPES = {
-    "Gallery": "ascl_plugin.retrieval.gallery", "RetrievalModel": "ascl_plugin.retrieval.model"
-}  # fmt: skip
+# Module -> its public names, imported when they are asked for: torch takes two seconds.
+_HOMES = {
+    "asymmetry": "AsymmetryCollator generate_negatives",
+    "distributed": "gather_features",
+    "features": "ImageFeatures TextFeatures",
+    "fusion": "CrossModalFusion LateInteraction PooledSimilarity",
+    "losses": "AsymmetryLoss TripletLoss asymmetry_loss contrast_loss triplet_loss",
+    "metrics.recall": "retrieval_metrics",
+    "registry": "available build register",
+    "reranking": "ItemNames Reranked RerankedLists Reranker rerank rerank_candidates tune_rerank",
+    "retrieval.audit": "audit",
+    "retrieval.gallery": "Gallery",
+    "retrieval.model": "RetrievalModel",
+    "scoring.matrix": "score_matrix",
+    "scoring.search": "search",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+# Without Gallery and RetrievalModel: `import *` must work on the base install.
 __all__ = [
     "AsymmetryCollator",
     "AsymmetryLoss",
@@ -92,12 +106,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import `RetrievalModel` and `Gallery` when they are asked for."""
-    if name in _WITH_RECIPES:
-        return getattr(import_module(_WITH_RECIPES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:
     """List the public names, those that need the recipes' packages among them."""
-    return sorted([*__all__, *_WITH_RECIPES])
+    return sorted({*__all__, *_HOME})

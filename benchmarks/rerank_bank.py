@@ -9,8 +9,9 @@ captions. Options are chosen on one half and reported on the other, both ways, b
 recalls of a direction; means over the two are printed. Three banks: the queries of the gallery
 themselves (transductive), all training queries, the validation queries of the other half.
 
-`--check` prints, for every half, direction, bank and setting, the label-free signs of
-`Reranker.check` beside the gain, and how often they agree.
+`--check` prints, for every half, direction, bank and setting, how often the label-free signs of
+`Reranker.check` agree with the gain; `--also` adds more matrices to these cases, each with the bank
+of its other half.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from ascl_plugin import Reranker
 from ascl_plugin.metrics.recall import retrieval_metrics
 from ascl_plugin.report.table import Table, markdown_table
+from ascl_plugin.reranking.bank_check import BankCheck
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "inverted_softmax": [{"temperature": t} for t in (0.02, 0.03, 0.05, 0.1)],
@@ -37,6 +39,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "qb_norm": [{"temperature": t, "activation_k": 1} for t in (0.03, 0.05)],
 }
 Banks = dict[str, np.ndarray]
+OWN, OTHER = "queries themselves", "other validation"
 
 
 def matrices_of(folder: Path, run: Path, cache: str | None) -> Banks:
@@ -136,7 +139,7 @@ class Direction:
 
 
 def halves(m: Banks) -> list[dict[str, Direction]]:
-    """Return both directions of both halves of the validation images."""
+    """Return both directions of both halves of the images; two banks without scores of training."""
     found = []
     middle = len(m["val"]) // 2
     images = [np.arange(middle), np.arange(middle, len(m["val"]))]
@@ -145,16 +148,11 @@ def halves(m: Banks) -> list[dict[str, Direction]]:
         val = np.asarray(m["val"])
         scores = val[np.ix_(own, texts)]
         owners = m["own"][texts] - own[0]
-        of_texts = {
-            "training": m["train_images"][:, texts],
-            "queries themselves": scores,
-            "other validation": val[np.ix_(other, texts)],
-        }
-        of_images = {
-            "training": m["train_captions"][own].T,
-            "queries themselves": scores.T,
-            "other validation": val[np.ix_(own, others)].T,
-        }
+        of_texts = {OWN: scores, OTHER: val[np.ix_(other, texts)]}
+        of_images = {OWN: scores.T, OTHER: val[np.ix_(own, others)].T}
+        if "train_images" in m:
+            of_texts["training"] = m["train_images"][:, texts]
+            of_images["training"] = m["train_captions"][own].T
         found.append(
             {
                 "I2T": Direction(scores, owners, True, of_texts),
@@ -164,22 +162,52 @@ def halves(m: Banks) -> list[dict[str, Direction]]:
     return found
 
 
-def study(parts: list[dict[str, Direction]], check: bool) -> None:
-    """Print gains by bank and method, and with `check` how well signs predict them."""
-    rows, signs = [], []
+class Cases:
+    """Gains and label-free signs of every half, direction and setting, by bank."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[tuple[float, BankCheck]]] = {}
+
+    def gains_of(
+        self, parts: list[dict[str, Direction]], name: str, bank: str, method: str, check: bool
+    ) -> np.ndarray:
+        """Return the gains of every half and setting of a method, (halves, settings, 2)."""
+        grid = GRIDS[method]
+        gains = np.empty((len(parts), len(grid), 2))
+        for i, part in enumerate(parts):
+            for j, options in enumerate(grid):
+                reranker = part[name].fitted(method, options, bank)
+                gains[i, j] = part[name].gain(reranker)
+                if check and bank != OWN:
+                    case = (gains[i, j, 1], reranker.check(part[name].scores))
+                    self.found.setdefault(bank, []).append(case)
+        return gains
+
+    def print_signs(self) -> None:
+        """Print each sign's rank correlation with the gain and how often it is right."""
+        for bank, cases in self.found.items():
+            gain = np.array([gain for gain, _ in cases])
+            checks = [check for _, check in cases]
+            values = {
+                "skew falls": [c.skew_before - c.skew_after for c in checks],
+                "more of the gallery found": [c.found_after - c.found_before for c in checks],
+            }
+            print(f"{bank}: {len(gain)} cases, {np.mean(gain > 0):.0%} gain")
+            for name, value in values.items():
+                same = np.mean((np.array(value) > 0) == (gain > 0))
+                correlation = np.corrcoef(*(np.argsort(np.argsort(x)) for x in (value, gain)))[0, 1]
+                print(f"{name}: rank correlation {correlation:.2f}, right in {same:.0%}")
+
+
+def study(parts: list[dict[str, Direction]], cases: Cases, check: bool) -> None:
+    """Print gains by bank and method."""
+    rows = []
     for bank in parts[0]["I2T"].banks:
         for method, grid in GRIDS.items():
             row: dict[str, Any] = {"bank": bank, "method": method}
             total, chosen = 0.0, []
             for name in ("I2T", "T2I"):
-                gains = np.empty((len(parts), len(grid), 2))
-                for i, part in enumerate(parts):
-                    for j, options in enumerate(grid):
-                        reranker = part[name].fitted(method, options, bank)
-                        gains[i, j] = part[name].gain(reranker)
-                        if check and bank != "queries themselves":
-                            found = reranker.check(part[name].scores)
-                            signs.append((gains[i, j], found, bank, name, method, options))
+                gains = cases.gains_of(parts, name, bank, method, check)
                 best = gains[:, :, 1].argmax(axis=1)[::-1]  # chosen on the other half
                 reported = np.mean([gains[i, best[i]] for i in range(len(parts))], axis=0)
                 row[f"{name} R@1"] = f"{reported[0]:+.1f}"
@@ -189,26 +217,19 @@ def study(parts: list[dict[str, Direction]], check: bool) -> None:
             row["Rsum"] = f"{total:+.1f}"
             row["options, I2T, T2I"] = "; ".join(str(tuple(o.values())) for o in chosen)
             rows.append(row)
-            print(row, flush=True)
-    print(markdown_table(Table("", rows, digits=1)))
-    if check:
-        print_signs(signs)
+    print(markdown_table(Table("", rows, digits=1)), flush=True)
 
 
-def print_signs(signs: list[tuple]) -> None:
-    """Print, for each sign, its rank correlation with the gain and how often it is right."""
-    gain = np.array([s[0][1] for s in signs])
-    checks = [s[1] for s in signs]
-    values = {
-        "skew falls": [c.skew_before - c.skew_after for c in checks],
-        "more of the gallery found": [c.found_after - c.found_before for c in checks],
-    }
-    rank = lambda x: np.argsort(np.argsort(x))  # noqa: E731
-    print(f"{len(gain)} cases, {np.mean(gain > 0):.0%} gain")
-    for name, value in values.items():
-        same = np.mean((np.array(value) > 0) == (gain > 0))
-        correlation = np.corrcoef(rank(value), rank(gain))[0, 1]
-        print(f"{name}: rank correlation {correlation:.2f}, right in {same:.0%}")
+def check_also(cases: Cases, name: str, sim: str, owners: str) -> None:
+    """Add the cases of another matrix, with the bank of its other half, and print their gains."""
+    parts = halves({"val": np.load(sim), "own": np.load(owners)})
+    every = [
+        cases.gains_of(parts, direction, OTHER, method, True)[:, :, 1].flatten()
+        for direction in ("I2T", "T2I")
+        for method in GRIDS
+    ]
+    gain = np.concatenate(every)
+    print(f"{name}: {len(gain)} cases, {np.mean(gain > 0):.0%} gain, mean {gain.mean():+.1f}")
 
 
 def main() -> None:
@@ -220,8 +241,15 @@ def main() -> None:
     parser.add_argument("--matrices", type=Path, required=True, metavar="DIR")
     parser.add_argument("--cache_dir", help="features of the run, as its --cache_dir")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument(
+        "--also", nargs=3, action="append", default=[], metavar=("NAME", "SIM", "MAP")
+    )
     args = parser.parse_args()
-    study(halves(matrices_of(args.matrices, args.run, args.cache_dir)), args.check)
+    cases = Cases()
+    study(halves(matrices_of(args.matrices, args.run, args.cache_dir)), cases, args.check)
+    for matrix in args.also:
+        check_also(cases, *matrix)
+    cases.print_signs()
 
 
 if __name__ == "__main__":

@@ -274,7 +274,9 @@ def test_the_library_imports_with_torch_and_numpy_alone():
 
 def test_every_public_name_is_there_and_the_model_comes_when_asked_for():
     code = (
-        "import sys\nfrom ascl_plugin import *\nimport ascl_plugin\n"
+        "import sys, ascl_plugin.commands.main\n"
+        "assert 'torch' not in sys.modules  # help comes at once\n"
+        "from ascl_plugin import *\nimport ascl_plugin\n"
         "assert all(hasattr(ascl_plugin, name) for name in ascl_plugin.__all__)\n"
         "assert 'ascl_plugin.retrieval.model' not in sys.modules\n"
         "print(ascl_plugin.RetrievalModel.__name__, rerank.__name__)"

@@ -11,7 +11,6 @@ def add_convert(commands: Any) -> None:
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "convert",
-        help="pack region features into one HDF5 file",
         description="Copy region features of images into one HDF5 file, byte for byte. An "
         "interrupted conversion resumes when it is started again.",
     )

@@ -13,7 +13,6 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "demo",
-        help="search with a trained model on a local page",
         description="Search pictures by words and captions by picture, before and after "
         "re-ranking, and see the attention between regions and words. --image_root without "
         "--data_root searches all pictures of a folder, which need no captions. The page is served "

@@ -36,7 +36,6 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "evaluate",
-        help="recall of a trained model on a split",
         description="Score a split with a trained model and print its recall. First the scores are "
         "audited on a sample: a score that depends on more than its image and text is an error.",
     )

@@ -15,7 +15,6 @@ def add_experiment(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "experiment",
-        help="run the papers' experiments on any data",
         description="Run experiments of a study: train the models they need, measure, write tables "
         "and figures. Finished runs and measurements are kept, so a stopped study can be resumed.",
     )

@@ -1,6 +1,7 @@
 """The command ``ascl``: sub-commands for work that needs no Python.
 
-Importing this file needs torch and numpy alone; a sub-command imports what it needs when it runs.
+A sub-command is imported when it is asked for, and imports what it needs when it runs: help comes
+at once, without torch.
 """
 
 from __future__ import annotations
@@ -8,16 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from ascl_plugin import registry
 from ascl_plugin._version import __version__
-from ascl_plugin.commands.convert import add_convert
-from ascl_plugin.commands.demo import add_demo
-from ascl_plugin.commands.evaluate import add_evaluate
-from ascl_plugin.commands.experiment import add_experiment
-from ascl_plugin.commands.report import add_report
-from ascl_plugin.commands.rerank import add_rerank
+
+# Name of a sub-command to its line in the help. Its module adds it, by `add_NAME(commands)`.
+COMMANDS = {
+    "rerank": "re-rank a similarity matrix in a file",
+    "evaluate": "recall of a trained model on a split",
+    "report": "one page on runs and experiments",
+    "demo": "search with a trained model on a local page",
+    "experiment": "run the papers' experiments on any data",
+    "convert": "pack region features into one HDF5 file",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit(2), as argparse does.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser = _parser(words[:1])
     if words[:1] == ["train"]:
         return _train(words[1:])
     args = parser.parse_args(words)
@@ -59,15 +65,18 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: list[str]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="ascl", description="Asymmetry-sensitive image-text retrieval."
     )
     parser.add_argument("--version", action="version", version=f"ascl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a model on your data, or on drawn scenes")
-    for add in (add_rerank, add_evaluate, add_report, add_demo, add_experiment, add_convert):
-        add(commands)
+    for name, line in COMMANDS.items():
+        if name in asked:
+            getattr(import_module(f"ascl_plugin.commands.{name}"), f"add_{name}")(commands)
+        else:
+            commands.add_parser(name, help=line)
     components = commands.add_parser(
         "components",
         help="list the registered components",

@@ -15,7 +15,6 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-command and its options."""
     command = commands.add_parser(
         "report",
-        help="one page on runs and experiments",
         description="Results, training curves, experiments and their figures on one page that "
         "needs no network; or the same in Markdown; or its tables in LaTeX.",
     )

@@ -60,7 +60,6 @@ def add_rerank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     formats = ", ".join(SUFFIXES)
     command = commands.add_parser(
         "rerank",
-        help="re-rank a similarity matrix in a file",
         description="Re-rank both directions of a similarity matrix (images, texts), from the "
         "scores alone. npz and safetensors results hold the arrays i2t and t2i; for npy there are "
         "two files, OUT.i2t.npy and OUT.t2i.npy. With a pairing, recall before and after is "

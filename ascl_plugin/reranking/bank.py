@@ -13,9 +13,9 @@ from ascl_plugin.reranking.options import check_count
 from ascl_plugin.reranking.reorder import widened
 from ascl_plugin.scores import Array, as_tensor, check_scores
 
-# Scores of a block of products: 256 MB of float32, enough rows to be bound by arithmetic
-PRODUCTS = 2**26
-_COLUMNS = 2**15  # gallery vectors multiplied at once
+# Scores of a block of products: 1 GB of float32, 268 rows of a million, bound by arithmetic
+PRODUCTS = 2**28
+_COLUMNS = 2**13  # gallery vectors multiplied at once
 
 
 class Bank:
@@ -100,6 +100,6 @@ class Bank:
         block = rows.new_empty(len(rows), self.gallery)
         at = 0
         for part in self._gallery.split(_COLUMNS):
-            block[:, at : at + len(part)] = rows @ part.to(rows).T
+            torch.mm(rows, part.to(rows).T, out=block[:, at : at + len(part)])
             at += len(part)
         return block

@@ -85,6 +85,7 @@ class Correction:
         state: State = {}
         for block in blocks():
             state = self.update(state, block)
+            del block  # before the next is made
         return state
 
     def bias(self, state: State) -> Tensor:

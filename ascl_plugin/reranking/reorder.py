@@ -13,6 +13,7 @@ from ascl_plugin.ranking import rising_bits
 from ascl_plugin.scores import row_chunks
 
 _SHARED = 2**16  # values from which on threads share the work
+_FEW_TIES = 1024  # equal values a row, on average, that are sorted one by one
 
 
 def reorder_rows(
@@ -31,27 +32,46 @@ def reorder_rows(
         `result`.
     """
     for rows in row_chunks(*scores.shape):
-        chunk = scores[rows].contiguous()
-        initial = _from_high_to_low(widened(chunk))
-        ranked = chunk.gather(1, initial)
-        value = values(widened(chunk), rows).gather(1, initial)
-        order = initial.gather(1, _from_high_to_low(value))
-        result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked)
+        chunk = widened(scores[rows].contiguous())
+        order = _order(values(chunk, rows), chunk)
+        ranked = sort_rows(chunk.clone()).flip(1)
+        result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked).to(scores.dtype)
     return result
 
 
-def _from_high_to_low(values: Tensor) -> Tensor:
-    """Return the stable argsort of every row, (C, G) int64, highest first.
+def _order(values: Tensor, initial: Tensor) -> Tensor:
+    """Return columns by value, then by initial score, highest first, then by index, (C, G) int64.
+
+    Few values are equal as a rule, and only these are sorted by the initial score.
+    """
+    order, key = _from_high_to_low(values)
+    tied = torch.zeros(key.shape, dtype=torch.bool, device=key.device)
+    equal = key[:, 1:] == key[:, :-1]
+    tied[:, 1:] |= equal
+    tied[:, :-1] |= equal
+    row, place = tied.nonzero(as_tuple=True)
+    if len(row) > _FEW_TIES * len(key):
+        first = _from_high_to_low(initial)[0]
+        return first.gather(1, _from_high_to_low(values.gather(1, first))[0])
+    column = order[row, place]
+    by = np.lexsort([x.cpu().numpy() for x in (-initial[row, column], key[row, place], row)])
+    order[row, place] = column[torch.from_numpy(by).to(column.device)]
+    return order
+
+
+def _from_high_to_low(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the stable argsort of every row, (C, G) int64, highest first, and what it sorts by.
 
     On a CPU, numpy's vectorised sort of plain integers is several times faster than an argsort. So
     value and column share one integer: its upper half falls as the value rises, its lower half is
     the column, which keeps ties in order and is the result.
     """
     if values.device.type != "cpu" or values.dtype == torch.float64:
-        return values.argsort(dim=1, descending=True, stable=True)
+        found = values.sort(dim=1, descending=True, stable=True)
+        return found.indices, -found.values
     key = rising_bits(values).bitwise_not_().long().bitwise_left_shift_(32)
-    key += torch.arange(values.shape[1])
-    return sort_rows(key).bitwise_and_(0xFFFFFFFF)
+    key = sort_rows(key.add_(torch.arange(values.shape[1])))
+    return key & 0xFFFFFFFF, key.bitwise_right_shift_(32)
 
 
 def sort_rows(values: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Reranker:
         Args:
             bank_scores: (B, G), scores of bank queries with the gallery, higher is nearer.
             bank_vectors: (B, D), in place of scores; a score is an inner product.
-            gallery_vectors: (G, D); beside them, 256 MB of scores are in memory at once.
+            gallery_vectors: (G, D); beside them, 1 GB of scores is in memory at once.
             hold_back: number of bank queries, evenly spaced, that are not learned from but kept
                 for `check`; their scores (hold_back, G) stay in memory.
 
@@ -126,6 +126,7 @@ class Reranker:
         state = self._state
         for block in bank.blocks():
             state = self._correction.update(state, block)
+            del block  # before the next is made
         self._state = state
         self._finish(bank, self.bank_size + bank.learned)
         return self

@@ -16,6 +16,8 @@ from ascl_plugin.scores import row_chunks
 
 State = dict[str, Tensor]
 
+IN_CACHE = 2**17  # scores that several steps in a row find in the cache
+
 
 def highest(state: State, block: Tensor, count: int) -> State:
     """Return ``{"highest": (G, at most count)}``: each item's highest scores, from high to low.
@@ -37,14 +39,14 @@ def highest(state: State, block: Tensor, count: int) -> State:
 
 def _highest(block: Tensor, count: int, found: Tensor, items: Tensor | None = None) -> Tensor:
     """Return the highest of `block` and `found` for the given items, (len(items), <= count)."""
-    parts = []
     width = block.shape[1] if items is None else len(items)
     count = min(count, found.shape[1] + len(block))
+    result = found.new_empty(width, count)
     for chunk in row_chunks(width, len(block) + found.shape[1]):
         at = chunk if items is None else items[chunk]
         both = torch.cat([found[at], block[:, at].T], dim=1)
-        parts.append(both.topk(count, dim=1).values)
-    return torch.cat(parts) if parts else found.new_empty(0, count)
+        result[chunk] = both.topk(count, dim=1).values
+    return result
 
 
 def exponentials(state: State, block: Tensor, temperature: float) -> State:
@@ -56,8 +58,11 @@ def exponentials(state: State, block: Tensor, temperature: float) -> State:
     if "maximum" in state:
         maximum = torch.maximum(maximum, state["maximum"])
     total = torch.zeros_like(maximum)
-    for rows in row_chunks(*block.shape):
-        total += ((block[rows] - maximum) / temperature).exp_().sum(dim=0)
+    width = max(256, IN_CACHE // len(block))
+    strips = zip(block.split(width, 1), maximum.split(width), total.split(width), strict=True)
+    for strip, peak, sum_ in strips:
+        for part in strip.split(max(1, IN_CACHE // width)):
+            sum_ += part.sub(peak).div_(temperature).exp_().sum(dim=0)
     if "total" in state:
         total += state["total"] * ((state["maximum"] - maximum) / temperature).exp()
     return {"maximum": maximum, "total": total}

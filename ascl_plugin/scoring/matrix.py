@@ -14,6 +14,7 @@ from ascl_plugin.interfaces import HasFusion, Scorer
 from ascl_plugin.scoring.blocks import PreparedScorer, Wanted, walk, with_bar
 from ascl_plugin.scoring.matrix_file import Inputs, begin, fingerprint, finish, missing, open_matrix
 from ascl_plugin.scoring.topk import TopK, TopKLists
+from ascl_plugin.scoring.topk_file import TopKFile, read_topk
 from ascl_plugin.shares import Shares, is_main, shares
 
 __all__ = ["TopK", "score_matrix"]
@@ -43,6 +44,7 @@ def score_matrix(
     progress: bool = False,
     *,
     topk: int,
+    path: str | Path | None = None,
     memory: int = 2**30,
     processes: str = "one",
 ) -> TopK: ...
@@ -76,7 +78,8 @@ def score_matrix(
             sorting the matrix, without the matrix.
         path: .npy file to score into. Scores are written to `PATH.part` as they come, which is
             renamed in the end. Called again with the same inputs, an interrupted run continues,
-            and a finished one is read.
+            and a finished one is read. With `topk`, an .npz file of the lists, saved once a minute;
+            an interrupted run then needs the same tile and memory, too.
         memory: bytes that scoring may take beside its inputs and its result.
         processes: "one": score here, whatever other processes do. Collective: "split", each rank
             scores a share of the same images; "own", each rank passes different images and the
@@ -98,16 +101,23 @@ def score_matrix(
     scorer = PreparedScorer(model, images)
     rows = shares(processes, len(images), scorer.device)
     file = None if path is None else Path(path)
-    if file is not None:
+    if file is not None and topk is None:
         _begin(file, rows, lambda: fingerprint(scorer.scorer, images, texts))
         if file.exists():
             return open_matrix(file)
     if processes == "split":
         images = images[rows.own]
 
-    target: Matrix | TopKLists = (
-        Matrix(rows, len(texts), file) if topk is None else TopKLists(rows, len(texts), topk)
-    )
+    target: Matrix | TopKLists
+    if topk is None:
+        target = Matrix(rows, len(texts), file)
+    elif file is None:
+        target = TopKLists(rows, len(texts), topk)
+    else:
+        inputs = fingerprint(scorer.scorer, images, texts)
+        target = TopKFile(rows, len(texts), topk, file, inputs, (tile, memory))
+        if file.exists():
+            return read_topk(file)
     blocks = walk(scorer, images, texts, tile, memory, target.wanted)
     if progress and is_main():
         blocks = with_bar(blocks, len(images) * len(texts), target.done)
@@ -170,7 +180,7 @@ def _check(
         raise ValueError(f"topk must be at least 1, got {topk}")
     if memory < 1:
         raise ValueError(f"memory must be a number of bytes, got {memory}")
-    if path is not None and topk is not None:
-        raise ValueError("path is for the whole matrix; with topk nothing is written")
+    if path is not None and topk is not None and processes != "one":
+        raise ValueError('path goes with topk in one process alone, processes="one"')
     if path is not None and processes == "own":
         raise ValueError('path goes with processes="one" or "split", not with "own"')

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -90,7 +91,7 @@ def begin(path: Path, inputs: Inputs) -> None:
     part, record = beside(path)
     there = path if path.exists() else part
     if there.exists():
-        _check(there, record, inputs)
+        _check_matrix(there, record, inputs)
         return
     write_text(record, json.dumps(inputs, indent=2) + "\n")
     with written(part) as aside, open(aside, "wb") as file:
@@ -126,10 +127,14 @@ def missing(matrix: Tensor) -> int:
     return sum(int(chunk.isnan().sum()) for chunk in matrix.split(rows))
 
 
-def _check(there: Path, record: Path, inputs: Inputs) -> None:
+def check_record(there: Path, record: Path, inputs: Mapping[str, Any]) -> None:
+    """Check that a file is of these inputs, by the record beside it.
+
+    Raises:
+        ValueError: no record, a damaged one, or one of other inputs.
+    """
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        shape = list(map_npy(there, "r").shape)
         different = [name for name, value in inputs.items() if known[name] != value]
     except FileNotFoundError:
         raise ValueError(
@@ -137,16 +142,28 @@ def _check(there: Path, record: Path, inputs: Inputs) -> None:
             "delete it or give another path"
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise ValueError(f"{there} or {record.name} is damaged; delete both ({error})") from error
-    got = repr(known["shape"])[:80]
+        raise _damaged(there, record, error) from error
     if different:
         name = different[0]
-        of = f"shape {got}, not {inputs['shape']}" if name == "shape" else OTHER[name]
+        got = f"{name} {repr(known[name])[:80]}, not {inputs[name]}"
         raise ValueError(
-            f"{there} holds scores of {of}; delete it and {record.name}, or give another path"
+            f"{there} holds scores of {OTHER.get(name, got)}; delete it and {record.name}, or give "
+            "another path"
         )
-    if shape != known["shape"]:
-        raise ValueError(f"{there} is damaged: shape {shape}, its record says {got}")
+
+
+def _check_matrix(there: Path, record: Path, inputs: Inputs) -> None:
+    check_record(there, record, inputs)
+    try:
+        shape = list(map_npy(there, "r").shape)
+    except (ValueError, OSError) as error:
+        raise _damaged(there, record, error) from error
+    if shape != inputs["shape"]:
+        raise ValueError(f"{there} is damaged: shape {shape}, its record says {inputs['shape']}")
+
+
+def _damaged(there: Path, record: Path, error: Exception) -> ValueError:
+    return ValueError(f"{there} or {record.name} is damaged; delete both ({error})")
 
 
 def _name(thing: Any) -> str:

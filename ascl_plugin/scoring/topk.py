@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import top_candidates
+from ascl_plugin.scoring.blocks import Wanted
 from ascl_plugin.shares import Shares
 
 EMPTY = torch.iinfo(torch.int64).max  # id of an empty slot; sorts after every real id
@@ -62,11 +63,10 @@ class Best:
 class TopKLists:
     """Running lists of both directions, length k, filled with scores of this rank's images."""
 
-    wanted = None  # every block is
-    done = 0
-
     def __init__(self, rows: Shares, texts: int, k: int) -> None:
         self.rows = rows
+        self.wanted: Wanted | None = None  # every block is
+        self.done = 0
         self.i2t = Best(rows.total, min(k, texts))
         self.t2i = Best(texts, min(k, rows.total))
 

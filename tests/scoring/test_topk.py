@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
+from ascl_plugin.fusion import LateInteraction
 from ascl_plugin.scoring.matrix import score_matrix
 from ascl_plugin.scoring.topk import best_of_pairs
 
@@ -81,3 +82,39 @@ def test_best_of_pairs(queries, items, k, share, seed):
     expected_ids, expected = of_sorted(sparse, k)
     assert torch.equal(scores, expected)
     assert torch.equal(ids, expected_ids.masked_fill(expected == -torch.inf, -1))
+
+
+@pytest.mark.parametrize("tile", [(2, 4), (6, 3)])
+def test_interrupted_lists_continue_and_are_then_read(features, tmp_path, monkeypatch, tile):
+    """Blocks of (2, 4) or (6, 3) of (6, 8) scores; it dies at the third, and scores none twice."""
+    monkeypatch.setattr("ascl_plugin.scoring.topk_file.SAVE_EVERY", 0)
+    v, w = features(6, 8)
+    calls = []
+
+    class Killed(LateInteraction):
+        def forward(self, images, texts):
+            if len(calls) == 2:
+                calls.append(0)
+                raise KeyboardInterrupt
+            calls.append(len(images) * len(texts))
+            return super().forward(images, texts)
+
+    path = tmp_path / "deep" / "best.npz"
+    wanted = score_matrix(Killed.__base__(), v, w, tile, topk=3)
+    with pytest.raises(KeyboardInterrupt):
+        score_matrix(Killed(), v, w, tile, topk=3, path=path)
+    assert not path.exists()
+    for other, message in (({"topk": 2}, "topk 3, not 2"), ({"topk": 3, "memory": 9}, "blocks")):
+        with pytest.raises(ValueError, match=f"part holds scores of {message}"):
+            score_matrix(Killed(), v, w, tile, path=path, **other)
+    for _ in range(2):  # continued, then read
+        found = score_matrix(Killed(), v, w, tile, topk=3, path=path)
+        for name in ("i2t_ids", "i2t_scores", "t2i_ids", "t2i_scores"):
+            assert torch.equal(getattr(found, name), getattr(wanted, name))
+        assert sum(calls) == 6 * 8
+    assert sorted(p.name for p in path.parent.iterdir()) == ["best.npz", "best.npz.json"]
+    with pytest.raises(ValueError, match="of other images"):
+        score_matrix(Killed(), v[torch.arange(5, -1, -1)], w, tile, topk=3, path=path)
+    path.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"best\.npz is damaged"):
+        score_matrix(Killed(), v, w, tile, topk=3, path=path)
