@@ -39,7 +39,7 @@ class RetrievalMetrics(torchmetrics.Metric):
             (I, T); by default the cosines of vectors.
         **options: options of `torchmetrics.Metric`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ascl_plugin.adapters.leaderboards.retrieval_metric import RetrievalMetrics
         >>> metric = RetrievalMetrics()

@@ -35,7 +35,7 @@ class AsymmetryTrainer(Trainer):
         The model returns `image_embeds` and `text_embeds`, as `CLIPModel` and `SiglipModel`
         do. Its `logit_scale` and `logit_bias` stay as they are if `loss` is given.
 
-    Example:
+    Examples:
         >>> trainer = AsymmetryTrainer(  # doctest: +SKIP
         ...     model, arguments, data_collator=collator, train_dataset=dataset
         ... )

@@ -24,7 +24,7 @@ class AsymmetryMixin:
         asymmetry: an `EmbeddingLoss` to set in ``__init__``, with a learned temperature, for
             instance; without it, one with its defaults is taken.
 
-    Example:
+    Examples:
         >>> class Retrieval(AsymmetryMixin, lightning.LightningModule):  # doctest: +SKIP
         ...     def encode_image(self, batch):
         ...         return self.model.encode_image(batch["pixel_values"])

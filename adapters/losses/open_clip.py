@@ -51,7 +51,7 @@ class OpenClipAsymmetryLoss(nn.Module):
     Relations:
         Without negatives and positives it is `ClipLoss`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ascl_plugin.adapters.losses.open_clip import OpenClipAsymmetryLoss
         >>> loss = OpenClipAsymmetryLoss(negatives="none")
@@ -172,7 +172,7 @@ def install(trainer: ModuleType, **options: Any) -> None:
             `ClipLoss`, as with `--siglip`, a CoCa or distillation.
         RuntimeError: in training, an optimizer step without the loss.
 
-    Example:
+    Examples:
         >>> from open_clip_train import main as trainer  # doctest: +SKIP
         >>> install(trainer)  # doctest: +SKIP
         >>> trainer.main(["--model", "ViT-B-32", "--train-data", "pairs.csv"])  # doctest: +SKIP

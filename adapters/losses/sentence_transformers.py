@@ -35,7 +35,7 @@ class AsymmetryRankingLoss(nn.Module):
         ``MultipleNegativesRankingLoss(model, directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction")``, equal in value. The trainer logs each term.
 
-    Example:
+    Examples:
         >>> loss = AsymmetryRankingLoss(model, further_positives=1)  # doctest: +SKIP
         >>> SentenceTransformerTrainer(model, train_dataset=table, loss=loss)  # doctest: +SKIP
     """

@@ -70,7 +70,7 @@ class AsymmetryCollator:
             row without captions or with an empty one; `captions_per_image` below 1; neither `texts`
             nor `tokenizer`, or both.
 
-    Example:
+    Examples:
         >>> collate = AsymmetryCollator(  # doctest: +SKIP
         ...     tokenizer=AutoTokenizer.from_pretrained(name),
         ...     images=AutoImageProcessor.from_pretrained(name),

@@ -46,7 +46,7 @@ def contrast_loss(
     Raises:
         ValueError: shapes that differ, a weight below 0, or an option out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> right, wrong = torch.tensor([0.5, 0.4]), torch.tensor([0.3, 0.4])
         >>> round(contrast_loss(right, wrong, temperature=0.1).item(), 4)

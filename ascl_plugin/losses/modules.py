@@ -100,7 +100,7 @@ class AsymmetryLoss(_BlockLoss):
         ``[*model.parameters(), *loss.parameters()]``. The recipes train the model's weights alone
         and refuse a loss that has parameters.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ascl_plugin import AsymmetryLoss
         >>> sim = torch.eye(4)  # cosines of 4 images and their 4 captions

@@ -91,7 +91,7 @@ def protocol_metrics(
         TypeError, ValueError: as `retrieval_metrics`; an unknown protocol; "coco_1k" with another
             number of images than 5,000.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ascl_plugin.metrics.protocols import protocol_metrics
         >>> metrics = protocol_metrics(np.array([[0.9, 0.1, 0.4], [0.2, 0.8, 0.5]]), [0, 1, 0])

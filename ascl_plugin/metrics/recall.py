@@ -44,7 +44,7 @@ def retrieval_metrics(
             than sim; caption_to_image without T entries, out of range (with the caption), an
             image without caption, or a caption that lists give to several images or to none.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ascl_plugin.metrics.recall import retrieval_metrics
         >>> retrieval_metrics(np.eye(2), [0, 1])["rsum"]

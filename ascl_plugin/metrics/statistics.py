@@ -149,7 +149,7 @@ def chance_interval(queries: int, chance: float, level: float = 0.99) -> tuple[f
     Raises:
         ValueError: level or chance not between 0 and 1, no queries.
 
-    Example:
+    Examples:
         >>> from ascl_plugin.metrics.statistics import chance_interval
         >>> chance_interval(1000, 1 / 200)
         (0.0, 1.2)

@@ -77,7 +77,7 @@ def markdown_table(table: Table, escape: Callable[[str], str] | None = None) -> 
     Returns:
         The table without a final newline. Rows that leak say so in their first cell.
 
-    Example:
+    Examples:
         >>> from ascl_plugin.report.table import Table, markdown_table
         >>> rows = [{"loss": "nll", "R@1": 61.25}, {"loss": "ratio", "R@1": 9.0}]
         >>> print(markdown_table(Table("Recall", rows)))

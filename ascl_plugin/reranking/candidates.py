@@ -108,7 +108,7 @@ def rerank_candidates(
             option below 1, neighbours given in two ways; a method that lists do not suffice for; a
             bias without its lists or of another length.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ascl_plugin.reranking import rerank_candidates
         >>> texts_of_images = np.array([[0, 1], [0, 1]])

@@ -21,7 +21,7 @@ class ItemNames:
     Raises:
         ValueError: no name, or a name twice.
 
-    Example:
+    Examples:
         >>> from ascl_plugin import ItemNames
         >>> texts = ItemNames(["a dog", "a cat", "a car"])
         >>> ids, scores = texts.pack([[("a cat", 0.9), ("a dog", 0.4)], [("a car", 0.7)]])

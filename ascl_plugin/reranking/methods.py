@@ -143,7 +143,7 @@ def rerank(
             of its bounds, an unknown method, caption_groups together with text_neighbors or
             text_embeddings.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ascl_plugin.reranking import rerank
         >>> sim = np.array([[0.9, 0.8], [0.95, 0.1]])  # text 0 prefers image 1

@@ -44,7 +44,7 @@ class Reranker:
         TypeError: an option that the method does not have.
         ValueError: an unknown method, one that cannot be fitted, an option out of its bounds.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ascl_plugin import Reranker
         >>> bank = np.array([[0.9, 0.1], [0.7, 0.1]])  # every query likes item 0: a hub

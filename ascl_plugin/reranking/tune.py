@@ -142,7 +142,7 @@ def tune_rerank(
             grid; a method without a grid of its own.
         ImportError: progress without tqdm.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ascl_plugin.reranking import tune_rerank
         >>> sim = np.array([[0.9, 0.8], [0.95, 0.1]])  # text 0 prefers image 1, and is image 1's

@@ -50,7 +50,7 @@ class Gallery:
     Raises:
         FileNotFoundError, ValueError: a folder without pictures, or a picture that does not decode.
 
-    Example:
+    Examples:
         >>> gallery = Gallery("outputs/ascl_coco", "photos")  # doctest: +SKIP
         >>> gallery.search("two dogs on a beach", k=3)  # doctest: +SKIP
     """
