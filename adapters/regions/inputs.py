@@ -155,9 +155,9 @@ class RegionInputs:
             )
         owner = self._owners.setdefault((str(reader.path), entry), (image_id, path))
         if owner != (image_id, path):
-            others = image_id if owner[0] != image_id else path
+            second = image_id if owner[0] != image_id else path
             raise ValueError(
-                f"{reader.path}: images {owner[owner[0] == image_id]!r} and {others!r} are both "
+                f"{reader.path}: images {owner[owner[0] == image_id]!r} and {second!r} are both "
                 f"entry {reader.ids[entry]!r}, found by a name without suffix, COCO's prefix and "
                 "leading zeros, or without folder; name features by whole image ids"
             )

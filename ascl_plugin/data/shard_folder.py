@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import datasets
 from datasets.exceptions import DatasetGenerationError
@@ -43,10 +44,14 @@ def read_shards(files: Mapping[str, list[str]], skip_bad: bool = False) -> datas
         refuse_duplicates(
             rows["image_id"][:],
             f"split {split}",
-            lambda number, rows=rows: rows[number]["image"]["path"],
+            partial(_picture_path, rows),
         )
         found[split] = rows
     return datasets.DatasetDict({name: found[name] for name in SPLITS if name in found})
+
+
+def _picture_path(rows: datasets.Dataset, number: int) -> str:
+    return rows[number]["image"]["path"]
 
 
 def _table(**options: object) -> datasets.Dataset:

@@ -12,11 +12,12 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import glob
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ascl_plugin.data.picture_folder import ENDINGS
 from ascl_plugin.data.rows import split_in
@@ -105,7 +106,7 @@ def read_tar(path: str) -> Iterator[Sample]:
     return group_by_keys(_members(path))
 
 
-def decoded(sample: Sample) -> Sample:
+def decoded(sample: Mapping[str, Any]) -> Sample:
     """Return a sample with undecoded pictures, texts, and parsed json.
 
     Raises:
@@ -142,7 +143,7 @@ def _members(path: str) -> Iterator[Sample]:
 
 
 @contextmanager
-def _unpacked(path: str) -> Iterator[tuple[IO[bytes], bool]]:
+def _unpacked(path: str) -> Iterator[tuple[BufferedIOBase, bool]]:
     """Open a file, through gzip where its first bytes say so, whatever its name."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"

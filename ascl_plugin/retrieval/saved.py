@@ -6,7 +6,7 @@ import filecmp
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class SavedModel(
                 shutil.copyfile(card, save_directory / CARD)
         config = {
             name: paths_from(save_directory, value) if isinstance(value, dict) else value
-            for name, value in (self._hub_mixin_config or {}).items()
+            for name, value in cast("dict[str, object]", self._hub_mixin_config or {}).items()
         }
         text = json.dumps(config, sort_keys=True, indent=2)
         (Path(save_directory) / "config.json").write_text(text, encoding="utf-8")

@@ -7,7 +7,14 @@ from dataclasses import Field, fields
 
 import yaml
 
-from ascl_plugin.training.arguments import Component, Options
+from ascl_plugin.training.arguments import (
+    Component,
+    DataArguments,
+    LossArguments,
+    ModelArguments,
+    Options,
+    TrainArguments,
+)
 
 #: The options that most runs need; `--help-all` shows the others.
 USUAL = (
@@ -23,7 +30,7 @@ _FEW = 5  # choices that the usual help lists
 
 def help_text(options: Options, every: bool = False) -> str:
     """Return the usual options, or every one, each with its value and what it means."""
-    groups = {
+    groups: dict[str, DataArguments | ModelArguments | LossArguments | TrainArguments] = {
         "Data": options.data, "Model": options.model, "Loss": options.loss,
         "Training": options.train,
     }  # fmt: skip
