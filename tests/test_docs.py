@@ -79,6 +79,8 @@ def resolves(name: str) -> bool:
                 importlib.import_module(f"{value.__name__}.{part}")
             except ModuleNotFoundError:
                 return False
+            except ImportError:  # it is there, and asks for its extra
+                return True
         value = getattr(value, part)
     return True
 

@@ -193,7 +193,11 @@ def install(trainer: ModuleType, **options: Any) -> None:
             theirs = getattr(made, "loss", None) if task else made
             if theirs is None:  # a task that evaluates alone
                 return made
-            loss = _in_place_of(theirs, options)
+            try:
+                loss = _in_place_of(theirs, options)
+            except ValueError:
+                guard.remove()  # nothing will be trained
+                raise
             loss.register_forward_pre_hook(lambda *_: called.add(True))
             if not task:
                 return loss

@@ -88,7 +88,8 @@ def by_split(files: Iterable[str], root: Path | None = None) -> dict[str, list[s
     found: dict[str, list[str]] = {}
     for file in files:
         path = Path(os.path.abspath(file))
-        below = root is None or path.parent != Path(os.path.abspath(root))
+        # a folder that was named whole is called as anything is: "test_run_7" is no split
+        below = path.parent != Path(os.path.abspath(root)) if root else path.parent.name.isalnum()
         split = (split_in(path.parent.name) if below else None) or split_in(path.name) or "train"
         found.setdefault(split, []).append(file)
     return found

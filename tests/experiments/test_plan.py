@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("yaml", reason="extra `recipes`")
 
 from ascl_plugin.experiments.plan import EXPERIMENTS, read_plan
-from ascl_plugin.yaml_file import read_yaml
+from ascl_plugin.yaml_file import named, read_yaml
 
 STUDIES = Path(__file__).parents[2] / "recipes" / "experiments"
 
@@ -61,10 +61,10 @@ def test_our_studies_are_whole(name):
 @pytest.mark.parametrize("name", ["scenes", "flickr8k"])
 def test_every_model_has_options_of_the_recipe(name):
     pytest.importorskip("transformers", reason="extra `recipes`")
-    from ascl_plugin.training.parsing import parse_options
+    from ascl_plugin.training.parsing import CONFIGS, parse_options
 
     plan = read_plan(STUDIES / f"{name}.yaml")
-    config = read_yaml(STUDIES.parents[1] / plan.config)
+    config = read_yaml(named(plan.config, CONFIGS))
     for options in plan.models.values():
         parse_options([], {**config, **plan.options, **options})
 

@@ -123,7 +123,7 @@ def test_rows_that_leak_are_red_on_a_terminal(terminal, no_color, capsys, monkey
     assert "leaks: each text attends to its own image" in out
     red = [line for line in out.splitlines() if "\033[31m" in line]
     if terminal and not no_color:
-        assert len(red) == 2  # recalls and their intervals
+        assert len(red) == 3  # recalls, ranks, and their intervals
         assert all(x.startswith("\033[31m| paired (leaks)") and x.endswith("\033[0m") for x in red)
     else:
         assert not red and "| paired (leaks)" in out

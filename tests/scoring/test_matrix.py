@@ -174,7 +174,7 @@ def test_the_bar_counts_pairs(features, tmp_path, monkeypatch):
         ({"topk": 0}, "topk must be at least 1, got 0"),
         ({"memory": 0}, "memory must be a number of bytes, got 0"),
         ({"processes": "all"}, "processes must be one of one, split, own, got 'all'"),
-        ({"topk": 1, "path": "sims.npy"}, "path is for the whole matrix"),
+        ({"topk": 1, "path": "sims.npy"}, "sims.npy: lists are written as .npz"),
         ({"processes": "own", "path": "sims.npy"}, "path goes with"),
     ],
 )

@@ -225,7 +225,7 @@ def run(folder, *more, stop_at=None, kill_at=None):
     Returns:
         Exit status, and all that each batch holds of this process's pairs.
     """
-    main = runpy.run_path(str(RECIPE))["main"]
+    main = runpy.run_module("ascl_plugin.training.recipe")["main"]  # of its own
     # rounding differs with the number of processes, and Adam blows up what is near zero
     main.__globals__["make_model"] = lambda *options: make_model(*options).double()
     plain, seen = loop.to_inputs, []
