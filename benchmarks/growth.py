@@ -161,7 +161,7 @@ def paths(share: float) -> Iterator[HotPath]:
     yield of("re-ranking a matrix, default", 500, 2, 2, lambda n: from_matrix(n, "bidirectional"))
     yield of("re-ranking a matrix, csls", 500, 2, 2, lambda n: from_matrix(n, "csls"))
     yield of("re-ranking lists of 20", 20000, 1, 1, from_lists)
-    yield of("metrics of a matrix", 1000, 2, 1, metrics)
+    yield of("metrics of a matrix", 500, 2, 1, metrics)
     yield of("fit of a bank of 256", 25000, 1, 1, bank)
     yield of("reading annotations", 5000, 1, 1, annotations)
 
