@@ -268,8 +268,8 @@ def test_a_detector_as_the_image_encoder_of_a_run(root, tmp_path):
 
 
 def test_the_worked_example_of_the_docs_trains(root, tmp_path, monkeypatch):
-    """What docs/adapters.md asks of an encoder is all that a recipe asks for."""
-    page = (RECIPES.parent / "docs" / "adapters.md").read_text()
+    """What docs/own_encoder.md asks of an encoder is all that a recipe asks for."""
+    page = (RECIPES.parent / "docs" / "own_encoder.md").read_text()
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     exec(page.split("```python\n")[1].split("```")[0], {"__name__": "snippet"})
     flags = ["--image_encoder={name: quarters, side: 3}", "--text_encoder=hashed",
