@@ -91,8 +91,10 @@ def clean_captions(captions: Sequence[object], where: str) -> list[str]:
             raise ValueError(
                 f"{where}: caption {index} has {len(caption)} characters, {MAX_CHARACTERS} at most"
             )
-        refuse_halves(caption, f"{where}: caption {index}")
-        clean.append(_BREAKS.sub(" ", caption.strip()))
+        if not caption.isascii():
+            refuse_halves(caption, f"{where}: caption {index}")
+        caption = caption.strip()  # a break is no printable character
+        clean.append(caption if caption.isprintable() else _BREAKS.sub(" ", caption))
     return clean
 
 
@@ -121,6 +123,8 @@ def text_id(value: object, where: str) -> str:
         ValueError: missing (null, NaN, empty); neither a number nor text that can be written; a
             float too large to be exact.
     """
+    if type(value) is int:  # nearly all: the rest of this is for others
+        return str(value)
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"{where}: the id is missing; give every row one, or remove the column")
     if isinstance(value, float) and value.is_integer():
