@@ -164,6 +164,11 @@ class EmbeddingLoss(nn.Module):
         return torch.stack([(own * negative).sum(1) for negative in negatives], 1)
 
 
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the loss of its terms: their sum, a scalar."""
+    return torch.stack(list(terms.values())).sum()
+
+
 def text_blocks(batch: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Return a batch of `AsymmetryCollator` by prefix, without its bookkeeping.
 

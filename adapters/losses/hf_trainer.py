@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss, text_blocks
+from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss, text_blocks, total
 from ascl_plugin.adapters.missing import needs
 from ascl_plugin.distributed import gather
 
@@ -79,7 +79,7 @@ class AsymmetryTrainer(Trainer):
         if num_items_in_batch is not None:
             share = gather(torch.tensor([_pairs(inputs)], device=images.device)).sum()
             terms = {name: term * (share / num_items_in_batch) for name, term in terms.items()}
-        loss = torch.stack(list(terms.values())).sum()
+        loss = total(terms)
         if model.training:
             for name, term in terms.items():
                 self._sums[name] = self._sums[name] + term.detach()

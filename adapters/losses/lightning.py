@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss, text_blocks
+from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss, text_blocks, total
 
 _DEFAULT = EmbeddingLoss()
 
@@ -55,7 +54,7 @@ class AsymmetryMixin:
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch; log it and its terms."""
         terms = self.asymmetry_terms(batch)
-        loss = torch.stack(list(terms.values())).sum()
+        loss = total(terms)
         logged = {**terms, "loss": loss}
         self.log_dict({k: v.detach() for k, v in logged.items()}, batch_size=len(batch["row"]))
         return loss

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss
+from ascl_plugin.adapters.losses.embeddings import EmbeddingLoss, total
 from ascl_plugin.adapters.missing import needs
 
 with needs("sentence_transformers", "sentence-transformers"):
@@ -107,7 +107,7 @@ class CachedAsymmetryRankingLoss(CachedLossMixin, AsymmetryRankingLoss):
     ) -> Tensor:
         """Return the loss of the embeddings of all mini-batches, and its gradients if asked."""
         terms = self.terms([torch.cat(column) for column in reps])
-        loss = torch.stack(list(terms.values())).sum()
+        loss = total(terms)
         if with_backward:
             loss.backward()
         return loss.detach() if with_backward else loss

@@ -69,8 +69,8 @@ def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--suite",
         choices=SUITES,
         help="contests of texts in place of recall, each beside its blind accuracy, with the mean "
-        "image for each image; of the split's captions: variants, balanced, half_truths; of files "
-        "in --path: sugarcrepe, sugarcrepe_pp, aro, aro_order, winoground, negbench, half_truths",
+        f"image for each image; of the split's captions: {', '.join(OF_SPLIT[1:])}; of files in "
+        f"--path: {', '.join(OF_FILES)}",
     )
     command.add_argument(
         "--path",

@@ -37,10 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit(2), as argparse does.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(words[:1])
     if words[:1] == ["train"]:
         return _train(words[1:])
-    args = parser.parse_args(words)
+    args = _parser(words[:1]).parse_args(words)
     args.words = words  # results record their command
     try:
         return args.run(args)

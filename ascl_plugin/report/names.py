@@ -11,6 +11,12 @@ ASYMMETRY = {
     "richer_r1": "richer R@1",
     "shorter_r1": "shorter R@1",
 }
+RANKING = {
+    "i2t_ndcg10": "I2T nDCG@10",
+    "t2i_ndcg10": "T2I nDCG@10",
+    "i2t_mrr": "I2T MRR",
+    "t2i_mrr": "T2I MRR",
+}
 RECALLS = (
     "I2T: texts for an image; T2I: images for a text; R@k: percent of queries with a right answer "
     "among the first k; Rsum: the sum of the six"

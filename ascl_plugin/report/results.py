@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ascl_plugin.metrics.result_row import ResultRow, SplitResults
 from ascl_plugin.report.document import Section
-from ascl_plugin.report.names import ASYMMETRY
+from ascl_plugin.report.names import ASYMMETRY, RANKING
 from ascl_plugin.report.read import Run
 from ascl_plugin.report.table import Cell, Table, interval_cells, result_cells, spread_cells
 
@@ -19,10 +19,7 @@ _FURTHER = {
     "t2i_meanr": "T2I meanR",
     "i2t_map_at_r": "I2T mAP@R",
     "i2t_r_precision": "I2T R-precision",
-    "i2t_ndcg10": "I2T nDCG@10",
-    "t2i_ndcg10": "T2I nDCG@10",
-    "i2t_mrr": "I2T MRR",
-    "t2i_mrr": "T2I MRR",
+    **RANKING,
 }
 # options that change no result, or that the report shows elsewhere
 _NO_MATTER = {

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from ascl_plugin.metrics.result_row import SplitResults
-from ascl_plugin.report.names import ASYMMETRY, BLIND, RECALLS
+from ascl_plugin.report.names import ASYMMETRY, BLIND, RANKING, RECALLS
 from ascl_plugin.report.table import (
     Cell,
     Table,
@@ -19,10 +19,7 @@ from ascl_plugin.report.table import (
     with_blind,
 )
 
-_RANKING = {
-    "i2t_ndcg10": "I2T nDCG@10", "i2t_mrr": "I2T MRR", "t2i_ndcg10": "T2I nDCG@10",
-    "t2i_mrr": "T2I MRR",
-}  # fmt: skip
+_BY_DIRECTION = ("i2t_ndcg10", "i2t_mrr", "t2i_ndcg10", "t2i_mrr")
 _MORE = ("balanced", "ordered")  # figures of contests that some have
 
 
@@ -87,7 +84,7 @@ def print_balanced(sets: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def _named(metrics: Mapping[str, float]) -> dict[str, Cell]:
-    return {title: metrics[name] for name, title in _RANKING.items() if name in metrics}
+    return {RANKING[name]: metrics[name] for name in _BY_DIRECTION if name in metrics}
 
 
 def _colored(table: Table) -> str:

@@ -72,9 +72,8 @@ def parse_options(
     asked = {"--help", "-h", "--help-all", "--help_all"} & set(words)
     options = _parsed([word for word in words if word not in asked], config)
     if asked:
-        every = asked != {"--help"} and asked != {"-h"}
         print(f"{description.strip()}\n" if description else "")
-        print(help_text(options, every))
+        print(help_text(options, every=bool(asked - {"--help", "-h"})))
         raise SystemExit(0)
     return options
 

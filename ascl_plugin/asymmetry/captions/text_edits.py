@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -185,8 +184,8 @@ class TextEdits:
         change = self._both(image, own, self._insertable, rng)[1]
         if change is None:
             drawn = (self._offers[i] for i in rng.integers(len(self._offers), size=_TRIES))
-            left = list(islice(filter(image.lacks, drawn), 1))
-            left = left or [one for one in self._offers if image.lacks(one)]
+            one = next(filter(image.lacks, drawn), None)
+            left = [one] if one else [one for one in self._offers if image.lacks(one)]
             if not left:
                 texts = [caption.text for caption in image.captions]
                 raise ValueError(
