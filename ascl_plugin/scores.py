@@ -15,6 +15,9 @@ Array = np.ndarray | Tensor
 # Scores processed at once: 16 MB of float32, and a few times that in temporaries.
 CHUNK_SCORES = 2**22
 
+# Scores processed at once where several steps in a row are to find them in the cache: 1 MB.
+IN_CACHE = 2**18
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -130,8 +133,8 @@ def refuse(bad: Tensor, rows: slice, values: Tensor, name: str, problem: str) ->
         )
 
 
-def row_chunks(rows: int, width: int) -> Iterator[slice]:
-    """Yield slices over `rows` rows of `width` scores, about CHUNK_SCORES scores each."""
-    step = max(1, CHUNK_SCORES // width)
+def row_chunks(rows: int, width: int, size: int = CHUNK_SCORES) -> Iterator[slice]:
+    """Yield slices over `rows` rows of `width` scores, about `size` scores each."""
+    step = max(1, size // width)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

@@ -137,3 +137,11 @@ def features():
         return ImageFeatures(*v, torch.randn(images, dim, generator=generator)), TextFeatures(*w)
 
     return draw
+
+
+@pytest.fixture
+def cores():
+    """Sets the number of threads torch may use, for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -19,9 +19,9 @@ from ascl_plugin.fusion.prepared import (
     prepare_texts,
     whole_of,
 )
-from ascl_plugin.fusion.threads import side_by_side
 from ascl_plugin.fusion.tile_scores import Parts, score_tile
 from ascl_plugin.fusion.tiling import default_kept, default_memory, groups, pair_bytes, tile_shape
+from ascl_plugin.threads import side_by_side
 
 
 def score_parts(

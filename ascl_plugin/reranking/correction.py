@@ -57,10 +57,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ascl_plugin.reranking.options import options_of
 from ascl_plugin.reranking.reorder import reorder_rows, widened
+from ascl_plugin.scores import IN_CACHE
 
 State = dict[str, Tensor]
 Blocks = Callable[[], Iterator[Tensor]]
@@ -104,6 +106,11 @@ class Correction:
     def other_columns(self) -> int:
         """Number of columns of a bank behind those of the gallery."""
         return 0
+
+    @property
+    def at_once(self) -> int:
+        """Number of scores that `rerank` gives `correct` at once, on a CPU."""
+        return IN_CACHE
 
     @classmethod
     def streams(cls) -> bool:
@@ -156,14 +163,16 @@ class BankMethod:
         correction = self.correction(**options)
         if correction.other_columns and (bank_i2t is None or bank_t2i is None):
             raise ValueError(f"rerank: {self.__name__}: other_items needs bank_i2t and bank_t2i")
-        i2t, t2i = scores.new_empty(scores.shape), scores.new_empty(scores.shape)
+        i2t = torch.empty_like(scores, memory_format=torch.contiguous_format)
+        by_text = scores.T.clone(memory_format=torch.contiguous_format)  # (T, I), then the result
         for queries, bank, result in (
             (scores, scores if bank_i2t is None else bank_i2t, i2t),
-            (scores.T, (scores if bank_t2i is None else bank_t2i).T, t2i.T),
+            (by_text, by_text if bank_t2i is None else bank_t2i.T, by_text),
         ):
             summary = correction.summary(correction.fit(partial(blocks_of, bank)))
-            reorder_rows(queries, result, partial(_corrected, correction, summary))
-        return i2t, t2i
+            values = partial(_corrected, correction, summary)
+            reorder_rows(queries, result, values, correction.at_once)
+        return i2t, by_text.T
 
 
 def _corrected(correction: Correction, summary: State, chunk: Tensor, _: slice) -> Tensor:

@@ -17,6 +17,7 @@ from ascl_plugin.ranking import top_candidates
 from ascl_plugin.reranking import statistics
 from ascl_plugin.reranking.correction import BankMethod, Blocks, Correction, State
 from ascl_plugin.reranking.options import check_count, check_number
+from ascl_plugin.scores import IN_CACHE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Sinkhorn(Correction):
         for _ in range(self.iterations - 1):
             total = torch.zeros_like(potential)
             for block in blocks():
-                for rows in block.split(max(1, statistics.IN_CACHE // len(potential))):
+                for rows in block.split(max(1, IN_CACHE // len(potential))):
                     # rows scaled to 1; no column vanishes, since each was scaled to 1 before
                     scaled = (rows + potential).mul_(1 / self.temperature).softmax(dim=1)
                     total += scaled.sum(dim=0)

@@ -26,7 +26,7 @@ from ascl_plugin.ranking import top_candidates
 from ascl_plugin.reranking.neighbors import nearest, unit_vectors
 from ascl_plugin.reranking.options import check_count, check_number
 from ascl_plugin.reranking.reorder import reorder_rows, widened
-from ascl_plugin.scores import row_chunks
+from ascl_plugin.scores import CHUNK_SCORES, row_chunks
 
 
 def k_reciprocal(
@@ -77,7 +77,7 @@ def _direction(
         code = codes.expand(code, best[:, : k2 - 1])
         return -((1 - weight) * codes.jaccard_distance(code) + weight * distance)
 
-    reorder_rows(scores, result, values)
+    reorder_rows(scores, result, values, CHUNK_SCORES)
 
 
 class _GalleryCodes:

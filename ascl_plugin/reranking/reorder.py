@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import rising_bits
-from ascl_plugin.scores import row_chunks
+from ascl_plugin.scores import CHUNK_SCORES, IN_CACHE, row_chunks
+from ascl_plugin.threads import side_by_side
 
 _SHARED = 2**16  # values from which on threads share the work
 _FEW_TIES = 1024  # equal values a row, on average, that are sorted one by one
 
 
 def reorder_rows(
-    scores: Tensor, result: Tensor, values: Callable[[Tensor, slice], Tensor]
+    scores: Tensor,
+    result: Tensor,
+    values: Callable[[Tensor, slice], Tensor],
+    at_once: int = IN_CACHE,
 ) -> Tensor:
     """Fill `result` with `scores`, each row's scores in the order of its new values.
 
@@ -25,17 +29,23 @@ def reorder_rows(
 
     Args:
         scores: (Q, G), read.
-        result: (Q, G), written; a transposed view serves the other direction.
-        values: (rows in float32 or float64 (C, G), which rows) -> (C, G) without NaN, higher first.
+        result: (Q, G), written; can be `scores`. A transposed view serves the other direction.
+        values: (rows in float32 or float64 (C, G), which rows) -> (C, G) without NaN, higher first;
+            called in threads.
+        at_once: number of scores in such a chunk on a CPU; CHUNK_SCORES on a GPU.
 
     Returns:
         `result`.
     """
-    for rows in row_chunks(*scores.shape):
+
+    def reorder(rows: slice) -> None:
         chunk = widened(scores[rows].contiguous())
         order = _order(values(chunk, rows), chunk)
         ranked = sort_rows(chunk.clone()).flip(1)
         result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked).to(scores.dtype)
+
+    size = at_once if scores.device.type == "cpu" else CHUNK_SCORES
+    side_by_side(reorder, list(row_chunks(*scores.shape, size)))
     return result
 
 

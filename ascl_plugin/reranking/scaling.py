@@ -15,6 +15,7 @@ from torch import Tensor
 from ascl_plugin.reranking import statistics
 from ascl_plugin.reranking.correction import BankMethod, Blocks, Correction, State
 from ascl_plugin.reranking.options import check_choice, check_count, check_number
+from ascl_plugin.scores import CHUNK_SCORES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +54,18 @@ class MutualProximity(Correction):
             return {"mean": mean, "deviation": deviation}
         return {"sorted": statistics.rising(state["scores"]).T}
 
+    @property
+    def at_once(self) -> int:
+        """Many rows where the sorted bank has to be gone through."""
+        return super().at_once if self.distribution == "gaussian" else CHUNK_SCORES
+
     def correct(self, summary: State, scores: Tensor) -> Tensor:
         """Return the logarithm of the product, or the product of both shares."""
         if self.distribution == "gaussian":
-            spread, mean = torch.std_mean(scores, dim=1, correction=0, keepdim=True)
-            of_query = _log_normal(scores, mean, spread)
-            return of_query.add_(_log_normal(scores, summary["mean"], summary["deviation"]))
+            own = scores - scores.mean(dim=1, keepdim=True)
+            spread = own.square().mean(dim=1, keepdim=True).sqrt_()
+            of_query = _log_normal(own, spread)
+            return of_query.add_(_log_normal(scores - summary["mean"], summary["deviation"]))
         bank = summary["sorted"]
         own = _below(statistics.rising(scores), scores)
         if len(scores) == 1:  # no sorted copy of the whole bank is made for a single query
@@ -104,10 +111,10 @@ class LocalScaling(Correction):
         return (scores - self.self_score).clamp_max_(0).div_(summary["radius"])
 
 
-def _log_normal(scores: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return log P(X < s) of a normal distribution, precise where P is near 1."""
-    tiny = torch.finfo(scores.dtype)
-    z = (scores - mean).div_(deviation.clamp_min(tiny.tiny) * 2**0.5)
+def _log_normal(z: Tensor, deviation: Tensor) -> Tensor:
+    """Return log P(X < z) of a normal distribution around 0, precise where P is near 1; fills z."""
+    tiny = torch.finfo(z.dtype)
+    z.div_(deviation.clamp_min(tiny.tiny) * 2**0.5)
     return z.erfc_().mul_(-0.5).clamp_min_(tiny.eps / 2 - 1).log1p_()
 
 

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from ascl_plugin.ranking import top_candidates
 from ascl_plugin.reranking.reorder import sort_rows
-from ascl_plugin.scores import row_chunks
+from ascl_plugin.scores import IN_CACHE, row_chunks
 
 State = dict[str, Tensor]
-
-IN_CACHE = 2**17  # scores that several steps in a row find in the cache
 
 
 def highest(state: State, block: Tensor, count: int) -> State:
@@ -75,10 +73,12 @@ def soft_maximum(state: State, temperature: float) -> Tensor:
 
 def sums(state: State, block: Tensor) -> State:
     """Return ``{"sum": (G,), "squares": (G,), "rows": (), "like": (0,)}``, sums in float64."""
-    found = {"sum": block.sum(dim=0, dtype=torch.float64), "rows": torch.tensor(len(block))}
-    found["squares"] = block.new_zeros(block.shape[1], dtype=torch.float64)
-    for rows in row_chunks(*block.shape):
-        found["squares"] += block[rows].double().square().sum(dim=0)
+    zeros = block.new_zeros(block.shape[1], dtype=torch.float64)
+    found = {"sum": zeros, "squares": zeros.clone(), "rows": torch.tensor(len(block))}
+    for rows in block.split(max(1, IN_CACHE // block.shape[1])):
+        exact = rows.double()
+        found["sum"] += exact.sum(dim=0)
+        found["squares"] += exact.square().sum(dim=0)
     added = {name: state[name] + value if state else value for name, value in found.items()}
     return added | {"like": block.new_empty(0)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,3 +134,26 @@ def test_gate_bias_decides_which_leads_at_the_start(make, bias):
     other = ImageFeatures(v.regions, v.mask, torch.randn_like(v.pooled))
     same = torch.equal(head.score_parts(other, w)[1], expected)
     assert same == (bias > 0)
+
+
+@pytest.mark.parametrize("attention", ["projected", "parameter-free"])
+def test_scores_are_those_of_one_thread(draw, cores, attention, monkeypatch):
+    head, images, texts = draw(images=6, regions=3, texts=20, dim=8, attention=attention)
+    seen = set()
+    tile = factored.score_tile
+    monkeypatch.setattr(
+        factored, "score_tile", lambda *a, **o: seen.add(threading.get_ident()) or tile(*a, **o)
+    )
+
+    def score(count, memory):
+        seen.clear()
+        cores(count)
+        with torch.no_grad():
+            return torch.stack(factored.score_parts(head, images, texts, memory=memory))
+
+    expected = score(1, 5000)
+    assert seen == {threading.get_ident()}
+    torch.testing.assert_close(score(3, 5000), expected, rtol=0, atol=1e-12)
+    assert threading.get_ident() not in seen
+    score(3, 10**9)  # one tile: not worth a thread
+    assert seen == {threading.get_ident()}

@@ -7,16 +7,7 @@ import threading
 import pytest
 import torch
 
-from ascl_plugin.fusion import factored
-from ascl_plugin.fusion.threads import side_by_side
-
-
-@pytest.fixture
-def cores():
-    """Sets the number of threads torch may use, for a test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+from ascl_plugin.threads import side_by_side
 
 
 def test_in_order_on_several_threads_of_few_cores(cores):
@@ -53,26 +44,3 @@ def test_an_error_comes_through(cores, count):
     with pytest.raises(ValueError, match="item 0"):
         side_by_side(work, [0, 1])
     assert torch.get_num_threads() == count
-
-
-@pytest.mark.parametrize("attention", ["projected", "parameter-free"])
-def test_scores_are_those_of_one_thread(draw, cores, attention, monkeypatch):
-    head, images, texts = draw(images=6, regions=3, texts=20, dim=8, attention=attention)
-    seen = set()
-    tile = factored.score_tile
-    monkeypatch.setattr(
-        factored, "score_tile", lambda *a, **o: seen.add(threading.get_ident()) or tile(*a, **o)
-    )
-
-    def score(count, memory):
-        seen.clear()
-        cores(count)
-        with torch.no_grad():
-            return torch.stack(factored.score_parts(head, images, texts, memory=memory))
-
-    expected = score(1, 5000)
-    assert seen == {threading.get_ident()}
-    torch.testing.assert_close(score(3, 5000), expected, rtol=0, atol=1e-12)
-    assert threading.get_ident() not in seen
-    score(3, 10**9)  # one tile: not worth a thread
-    assert seen == {threading.get_ident()}
