@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ascl_plugin.scores import row_chunks
+from ascl_plugin.scores import contiguous, row_chunks
 
 
 def top_candidates(scores: Tensor, k: int) -> Tensor:
@@ -24,7 +24,7 @@ def top_candidates(scores: Tensor, k: int) -> Tensor:
     gallery = scores.shape[1]
     result = torch.empty(len(scores), k, dtype=torch.int64, device=scores.device)
     for rows in row_chunks(*scores.shape):
-        chunk = scores[rows].contiguous()
+        chunk = contiguous(scores[rows])
         top = chunk.topk(min(k + 1, gallery), dim=1)
         columns = top.indices[:, :k]
         if k < gallery:
@@ -65,7 +65,7 @@ def positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _positions(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return `positions` in a chunk: row, score and column share one integer, and are sorted."""
     queries, gallery = scores.shape
-    scores = scores.contiguous()
+    scores = contiguous(scores)
     asked = scores[rows, columns]
     lowest = scores.new_full((queries,), torch.inf).scatter_reduce(0, rows, asked, "amin")
     row, column = (scores >= lowest[:, None]).nonzero(as_tuple=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ascl_plugin.reranking.correction import BLOCK_SCORES
 from ascl_plugin.reranking.options import check_count
 from ascl_plugin.reranking.reorder import widened
-from ascl_plugin.scores import Array, as_tensor, check_scores
+from ascl_plugin.scores import Array, as_tensor, check_scores, contiguous
 
 # Scores of a block of products: 1 GB of float32, 268 rows of a million, bound by arithmetic
 PRODUCTS = 2**28
@@ -92,7 +92,7 @@ class Bank:
         for block, kept in zip(self._rows.split(rows), wanted.split(rows), strict=True):
             if kept.any():
                 part = block if kept.all() else block[kept.to(block.device)]
-                yield self._scores(widened(part.contiguous()))
+                yield self._scores(widened(contiguous(part)))
 
     def _scores(self, rows: Tensor) -> Tensor:
         if self._gallery is None:

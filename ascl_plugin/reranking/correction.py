@@ -62,7 +62,7 @@ from torch import Tensor
 
 from ascl_plugin.reranking.options import options_of
 from ascl_plugin.reranking.reorder import reorder_rows, widened
-from ascl_plugin.scores import IN_CACHE
+from ascl_plugin.scores import IN_CACHE, contiguous
 
 State = dict[str, Tensor]
 Blocks = Callable[[], Iterator[Tensor]]
@@ -164,7 +164,9 @@ class BankMethod:
         if correction.other_columns and (bank_i2t is None or bank_t2i is None):
             raise ValueError(f"rerank: {self.__name__}: other_items needs bank_i2t and bank_t2i")
         i2t = torch.empty_like(scores, memory_format=torch.contiguous_format)
-        by_text = scores.T.clone(memory_format=torch.contiguous_format)  # (T, I), then the result
+        by_text = contiguous(scores.T)  # (T, I), a copy, then the result
+        if scores.T.is_contiguous():
+            by_text = by_text.clone()
         for queries, bank, result in (
             (scores, scores if bank_i2t is None else bank_i2t, i2t),
             (by_text, by_text if bank_t2i is None else bank_t2i.T, by_text),
@@ -182,7 +184,7 @@ def _corrected(correction: Correction, summary: State, chunk: Tensor, _: slice) 
 def blocks_of(bank: Tensor) -> Iterator[Tensor]:
     """Yield whole rows of a bank (B, G) in float32, float64 for float64, about BLOCK_SCORES."""
     for rows in bank.split(max(1, BLOCK_SCORES // bank.shape[1])):
-        yield widened(rows.contiguous())
+        yield widened(contiguous(rows))
 
 
 def placed(values: Tensor, like: Tensor) -> Tensor:

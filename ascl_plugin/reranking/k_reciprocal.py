@@ -26,7 +26,7 @@ from ascl_plugin.ranking import top_candidates
 from ascl_plugin.reranking.neighbors import nearest, unit_vectors
 from ascl_plugin.reranking.options import check_count, check_number
 from ascl_plugin.reranking.reorder import reorder_rows, widened
-from ascl_plugin.scores import CHUNK_SCORES, row_chunks
+from ascl_plugin.scores import CHUNK_SCORES, contiguous, row_chunks
 
 
 def k_reciprocal(
@@ -62,7 +62,7 @@ def _direction(
     codes = _GalleryCodes(vectors.to(widened(scores[:1]).dtype), k1, k2)
     best_queries = torch.cat(
         [
-            top_candidates(scores[:, items].T.contiguous(), min(k1, queries))
+            top_candidates(contiguous(scores[:, items].T), min(k1, queries))
             for items in row_chunks(gallery, queries)
         ]
     )  # (G, k1)
@@ -77,7 +77,7 @@ def _direction(
         code = codes.expand(code, best[:, : k2 - 1])
         return -((1 - weight) * codes.jaccard_distance(code) + weight * distance)
 
-    reorder_rows(scores, result, values, CHUNK_SCORES)
+    reorder_rows(scores, result, values, CHUNK_SCORES // 2)
 
 
 class _GalleryCodes:

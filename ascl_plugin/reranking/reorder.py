@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import rising_bits
-from ascl_plugin.scores import CHUNK_SCORES, IN_CACHE, row_chunks
+from ascl_plugin.scores import CHUNK_SCORES, IN_CACHE, contiguous, row_chunks
 from ascl_plugin.threads import side_by_side
 
 _SHARED = 2**16  # values from which on threads share the work
@@ -39,7 +39,7 @@ def reorder_rows(
     """
 
     def reorder(rows: slice) -> None:
-        chunk = widened(scores[rows].contiguous())
+        chunk = widened(contiguous(scores[rows]))
         order = _order(values(chunk, rows), chunk)
         ranked = sort_rows(chunk.clone()).flip(1)
         result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked).to(scores.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ascl_plugin.reranking import statistics
 from ascl_plugin.reranking.correction import BankMethod, Blocks, Correction, State
 from ascl_plugin.reranking.options import check_choice, check_count, check_number
-from ascl_plugin.scores import CHUNK_SCORES
+from ascl_plugin.scores import CHUNK_SCORES, contiguous
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class MutualProximity(Correction):
     @property
     def at_once(self) -> int:
         """Many rows where the sorted bank has to be gone through."""
-        return super().at_once if self.distribution == "gaussian" else CHUNK_SCORES
+        return super().at_once if self.distribution == "gaussian" else CHUNK_SCORES // 2
 
     def correct(self, summary: State, scores: Tensor) -> Tensor:
         """Return the logarithm of the product, or the product of both shares."""
@@ -71,7 +71,7 @@ class MutualProximity(Correction):
         if len(scores) == 1:  # no sorted copy of the whole bank is made for a single query
             found = (bank < scores).sum(dim=0)[None]
         else:
-            found = _below(bank.T.contiguous(), scores.T.contiguous()).T
+            found = _below(contiguous(bank.T), contiguous(scores.T)).T
         return own.to(scores) / scores.shape[1] * (found.to(scores) / len(bank))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ascl_plugin.ranking import top_candidates
 from ascl_plugin.scoring.blocks import Wanted
+from ascl_plugin.scores import contiguous
 from ascl_plugin.shares import Shares
 
 EMPTY = torch.iinfo(torch.int64).max  # id of an empty slot; sorts after every real id
@@ -86,7 +87,7 @@ class TopKLists:
             )
         order = columns.argsort()
         self.i2t.add(rows, scores[:, order], columns[order])
-        self.t2i.add(columns, scores.T.contiguous(), torch.arange(rows.start, rows.stop))
+        self.t2i.add(columns, contiguous(scores.T), torch.arange(rows.start, rows.stop))
 
     def result(self) -> TopK:
         """Return the lists of all ranks' images. Collective."""

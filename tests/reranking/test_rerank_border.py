@@ -35,6 +35,30 @@ def test_numpy_stays_numpy(dtype, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("method", available("rerank"))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_input_stays_as_it_is_and_shares_nothing(method, order):
+    drawn = np.random.default_rng(0).uniform(-1, 1, size=(30, 20))
+    sim = np.array(drawn, order=order)
+    result = rerank(sim, method=method)
+    np.testing.assert_array_equal(sim, drawn)
+    matrices = [sim, result.i2t, result.t2i]
+    assert not any(np.shares_memory(a, b) for a in matrices for b in matrices if a is not b)
+
+
+@pytest.mark.parametrize("method", ["bidirectional", "inverted_softmax", "k_reciprocal"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_threads_and_strides_change_nothing(cores, method, dtype):
+    """700 rows are 3 chunks of 2**18 scores, and rows of a transposed matrix many strips."""
+    sim = torch.rand(700, 1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    cores(1)
+    alone = rerank(sim, method=method)
+    cores(3)
+    for given in (sim, sim.T.contiguous().T):
+        shared = rerank(given, method=method)
+        assert torch.equal(shared.i2t, alone.i2t) and torch.equal(shared.t2i, alone.t2i)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_minus_zero_is_zero(dtype):
     """Text 0 scores -0.0 and 0.0: a tie, so image 0 is first, and image 0 keeps text 0 first.
