@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -41,3 +42,20 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
             return list(pool.map(alone, items))
     finally:
         torch.set_num_threads(cores)  # new threads take the number set last
+
+
+def use_cores(threads: int = 0) -> int:
+    """Set the number of CPU threads of torch in this process, and return it.
+
+    Args:
+        threads: the number; 0: this process's share of the cores of its machine where a launcher
+            set OMP_NUM_THREADS=1 (`accelerate launch` and torchrun do if nothing else is set), and
+            torch's default elsewhere.
+    """
+    launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
+    if not threads and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()

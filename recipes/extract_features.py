@@ -42,6 +42,7 @@ from ascl_plugin.data.readers import read
 from ascl_plugin.data.rows import refuse_duplicates
 from ascl_plugin.data.shards import Shards, StreamRow, windows
 from ascl_plugin.disk import write_text
+from ascl_plugin.threads import use_cores
 from ascl_plugin.training.resolve import option_names
 from ascl_plugin.yaml_file import mapping
 
@@ -64,8 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Extract features of all pictures; return the exit status."""
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
+    use_cores(args.num_threads)
     # at the end ranks wait for the slowest
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(cpu=args.cpu, kwargs_handlers=[patience])
@@ -230,9 +230,7 @@ def parser() -> argparse.ArgumentParser:
     add("--skip_bad", metavar="FILE", help="list pictures that do not decode, and go on")
     add("--seed", type=int, default=0, help="seed of random weights (default: %(default)s)")
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
-    add(
-        "--num_threads", type=int, default=0, help="number of CPU threads of torch (0: its default)"
-    )
+    add("--num_threads", type=int, default=0, help="number of CPU threads (0: cores / processes)")
     return words
 
 

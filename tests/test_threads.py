@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 import torch
 
-from ascl_plugin.threads import side_by_side
+from ascl_plugin.threads import side_by_side, use_cores
 
 
 def test_in_order_on_several_threads_of_few_cores(cores):
@@ -44,3 +45,27 @@ def test_an_error_comes_through(cores, count):
     with pytest.raises(ValueError, match="item 0"):
         side_by_side(work, [0, 1])
     assert torch.get_num_threads() == count
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "expected"),
+    [
+        (3, {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}, 3),
+        (0, {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 6),
+        (0, {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}, 3),
+        (0, {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "8"}, 1),
+        (0, {"OMP_NUM_THREADS": "4", "LOCAL_WORLD_SIZE": "2"}, 5),  # 5: as torch has it
+        (0, {"LOCAL_WORLD_SIZE": "2"}, 5),
+        (0, {"OMP_NUM_THREADS": "1"}, 5),
+    ],
+)
+def test_cores_that_a_launcher_leaves_idle_are_used(
+    cores, monkeypatch, asked, environment, expected
+):
+    cores(5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(6))
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+        if name in environment:
+            monkeypatch.setenv(name, environment[name])
+    assert use_cores(asked) == torch.get_num_threads() == expected

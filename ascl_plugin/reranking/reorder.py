@@ -45,7 +45,7 @@ def reorder_rows(
         result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked).to(scores.dtype)
 
     size = at_once if scores.device.type == "cpu" else CHUNK_SCORES
-    side_by_side(reorder, list(row_chunks(*scores.shape, size)))
+    side_by_side(reorder, list(row_chunks(*scores.shape, size=size)))
     return result
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ascl_plugin.ranking import top_candidates
-from ascl_plugin.scoring.blocks import Wanted
 from ascl_plugin.scores import contiguous
+from ascl_plugin.scoring.blocks import Wanted
 from ascl_plugin.shares import Shares
 
 EMPTY = torch.iinfo(torch.int64).max  # id of an empty slot; sorts after every real id

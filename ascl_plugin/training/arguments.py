@@ -277,7 +277,7 @@ class TrainArguments:
     )
     mixed_precision: str = _option("no", "precision: no (fp32), bf16 or fp16")
     cpu: bool = _option(False, "use the CPU even if there is a GPU")
-    num_threads: int = _option(0, "number of CPU threads of torch (0: torch's default)")
+    num_threads: int = _option(0, "number of CPU threads (0: cores / processes)")
     eval_batch_size: int = _option(128, "images or texts encoded at once in evaluation")
     eval_every: int = _option(1, "epochs between validations")
     average_views: bool = _option(

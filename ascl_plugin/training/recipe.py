@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
@@ -109,7 +110,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     if "train" not in tables:
         say(f"train: {splits['train']}; frozen encoders run on it each time, nothing of it is kept")
     say(f"parameters: {trained:,} trained, {frozen:,} frozen")
-    say(f"processes: {accelerator.num_processes}")
+    say(f"processes: {accelerator.num_processes}, CPU threads each: {torch.get_num_threads()}")
 
     data, train, loss = options.data, options.train, options.loss
     cache = Path(data.cache_dir).expanduser()

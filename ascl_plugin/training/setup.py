@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
@@ -24,6 +23,7 @@ from ascl_plugin.data.readers import read, require_splits
 from ascl_plugin.disk import check_sums, put_back, write_text, writing
 from ascl_plugin.retrieval.inputs import TextInputs
 from ascl_plugin.retrieval.model import RetrievalModel
+from ascl_plugin.threads import use_cores
 from ascl_plugin.training.checkpoint import checkpoints, dotted
 from ascl_plugin.training.resolve import Resolved
 from ascl_plugin.training.sharding import refuse_engines
@@ -41,8 +41,7 @@ def make_accelerator(options: Resolved) -> Accelerator:
     """
     args = options.train
     refuse_engines()
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
+    use_cores(args.num_threads)
     # without fusion one of the two image projections is idle
     idle = options.model.fusion.name != "cross_modal" or args.align_epochs > 0
     return Accelerator(

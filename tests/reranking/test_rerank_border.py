@@ -46,7 +46,7 @@ def test_the_input_stays_as_it_is_and_shares_nothing(method, order):
     assert not any(np.shares_memory(a, b) for a in matrices for b in matrices if a is not b)
 
 
-@pytest.mark.parametrize("method", ["bidirectional", "inverted_softmax", "k_reciprocal"])
+@pytest.mark.parametrize("method", ["bidirectional", "inverted_softmax", "sinkhorn"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_threads_and_strides_change_nothing(cores, method, dtype):
     """700 rows are 3 chunks of 2**18 scores, and rows of a transposed matrix many strips."""
