@@ -44,8 +44,9 @@ def reorder_rows(
         ranked = sort_rows(chunk.clone()).flip(1)
         result[rows] = torch.empty_like(ranked).scatter_(1, order, ranked).to(scores.dtype)
 
+    queries, gallery = scores.shape
     size = at_once if scores.device.type == "cpu" else CHUNK_SCORES
-    side_by_side(reorder, list(row_chunks(*scores.shape, size=size)))
+    side_by_side(reorder, list(row_chunks(queries, gallery, size)))
     return result
 
 
