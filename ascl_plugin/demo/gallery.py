@@ -13,13 +13,14 @@ from torch import Tensor
 from ascl_plugin.data.images import load_image
 from ascl_plugin.data.rows import caption_to_image
 from ascl_plugin.demo.regions import RegionBoxes, regions_of
-from ascl_plugin.demo.words import word_names
+from ascl_plugin.demo.words import unknown_words, word_names
 from ascl_plugin.features import F, concatenate
 from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.attention_maps import attention_weights
 from ascl_plugin.interfaces import NamedOptions, Rows
 from ascl_plugin.reranking import Reranker, rerank
-from ascl_plugin.retrieval.evaluator import Evaluator
+from ascl_plugin.retrieval.evaluator import Evaluator, to_inputs
+from ascl_plugin.retrieval.inputs import ImageInputs
 from ascl_plugin.scoring.matrix import score_matrix
 
 
@@ -74,17 +75,22 @@ class Gallery:
             "pictures", len(rows), lambda part: evaluator.encode_images([rows[i] for i in part])
         )
         self._working = Lock()
-        self.sim, self.reranked, self.fitted = torch.zeros(len(rows), 0), None, None
+        self.sim, self.reranked = torch.zeros(len(rows), 0), None
+        self.for_texts, self.for_pictures = None, None
         if not self.texts:
             return
-        words = self._encoded(
+        self.words = self._encoded(
             "captions",
             len(self.texts),
             lambda part: evaluator.encode_texts([self.texts[i] for i in part]),
         )
-        self.sim = score_matrix(evaluator.model, self.images, words, progress=evaluator.progress)
+        self.sim = score_matrix(
+            evaluator.model, self.images, self.words, progress=evaluator.progress
+        )
         self.reranked = rerank(self.sim, **rerank_options)
-        self.fitted = Reranker("nnn").fit(self.sim.T)  # a typed text is none of the split's
+        # for queries that are none of the split's
+        self.for_texts = Reranker("nnn").fit(self.sim.T)
+        self.for_pictures = Reranker("nnn").fit(self.sim)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,7 +116,7 @@ class Gallery:
             else:
                 query = self.evaluator.encode_texts([text])
                 before = score_matrix(self.evaluator.model, self.images, query)[:, 0]
-                after = self.fitted.transform(before) if self.fitted else before
+                after = self.for_texts.transform(before) if self.for_texts else before
         return both(before, torch.as_tensor(after), set(self.owners[known].tolist()), count)
 
     def captions(self, row: int, count: int = 10) -> tuple[list[Hit], list[Hit]]:
@@ -119,6 +125,28 @@ class Gallery:
         if self.reranked is None:
             return [], []
         return both(self.sim[row], torch.as_tensor(self.reranked.i2t[row]), own, count)
+
+    @property
+    def takes_pictures(self) -> bool:
+        """True if captions can be found for a picture that is not in the split."""
+        return bool(self.texts) and isinstance(self.evaluator.images, ImageInputs)
+
+    def captions_of(self, picture: Image, count: int = 10) -> tuple[list[Hit], list[Hit]]:
+        """Return captions for a picture that is not in the split, before and after re-ranking.
+
+        It is re-ranked by a `Reranker` that was fitted on the pictures of the split.
+        """
+        assert self.for_pictures is not None, "captions_of needs takes_pictures"
+        model, device = self.evaluator.model, self.evaluator.device
+        with self._working, torch.no_grad():
+            pixels = model.image_encoder.preprocess(picture)[None]
+            image = model.encode_images(to_inputs({"pixel_values": pixels}, device))
+            before = score_matrix(model, image, self.words)[0]
+        return both(before, torch.as_tensor(self.for_pictures.transform(before)), set(), count)
+
+    def unknown(self, text: str) -> list[str]:
+        """Return the words of a text that the model does not know."""
+        return unknown_words(self.evaluator.model.text_encoder, text)
 
     def score(self, row: int, text: str) -> float:
         """Return S of one pair."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
+from ascl_plugin.data.images import load_image
 from ascl_plugin.demo.gallery import Attention, Gallery
 from ascl_plugin.demo.regions import encoder_view
 
 try:
+    import python_multipart  # noqa: F401, reads an uploaded picture
     from starlette.applications import Starlette
-    from starlette.datastructures import MutableHeaders
+    from starlette.concurrency import run_in_threadpool
+    from starlette.datastructures import MutableHeaders, UploadFile
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -28,10 +32,11 @@ except ImportError as error:
 FOLDER = Path(__file__).parent
 MAX_QUERY = 500  # characters
 MAX_SIDE = 800  # pixels of a picture that is served
+MAX_UPLOAD = 32 * 2**20  # bytes of a picture that is sent
 PAGE = 24  # pictures on the first page, and each that follows
 HOSTS = ("127.0.0.1", "localhost")  # any other name leads here by DNS rebinding alone
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; "
     "script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -47,6 +52,7 @@ def make_app(gallery: Gallery, title: str) -> Starlette:
         Route("/", pages.home),
         Route("/search", pages.search),
         Route("/image/{row}", pages.image),
+        Route("/captions", pages.captions, methods=["POST"]),
         Route("/pair/{row}", pages.pair),
         Route("/picture/{row}", pages.picture),
         Route("/view/{row}", pages.view),
@@ -82,14 +88,39 @@ class Pages:
         before, after = self.gallery.pictures(text)
         typed = "q" in link
         return self._page(
-            request, "search", text=text, link=link, before=before, after=after, typed=typed
-        )
+            request, "search", text=text, link=link, before=before, after=after, typed=typed,
+            unknown=self.gallery.unknown(text),
+        )  # fmt: skip
 
     def image(self, request: Request) -> Response:
         """Answer with captions for a picture."""
         row = self._row(request)
         before, after = self.gallery.captions(row)
         return self._page(request, "image", row=row, before=before, after=after)
+
+    async def captions(self, request: Request) -> Response:
+        """Answer with captions for a picture that is sent; nothing of it is kept."""
+        if not self.gallery.takes_pictures:
+            raise HTTPException(404, "Pictures of your own cannot be searched with here.")
+        size = request.headers.get("content-length", "")
+        if not _is_number(size) or int(size) > MAX_UPLOAD:
+            raise HTTPException(413, f"A picture has {MAX_UPLOAD // 2**20} MB at most.")
+        async with request.form(max_files=1, max_fields=4) as form:
+            sent = form.get("picture")
+            data = await sent.read() if isinstance(sent, UploadFile) else b""
+        return await run_in_threadpool(self._captions, request, data, form.get("rerank") == "1")
+
+    def _captions(self, request: Request, data: bytes, switched: bool) -> Response:
+        try:
+            picture = load_image({"bytes": data}, "sent")
+        except ValueError as error:
+            raise HTTPException(400, "Choose a picture: a JPEG, PNG, ...") from error
+        before, after = self.gallery.captions_of(picture)
+        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        shown = base64.b64encode(bytes(_jpeg(picture).body)).decode()
+        return self._page(
+            request, "upload", before=before, after=after, shown=shown, switched=switched
+        )
 
     def pair(self, request: Request) -> Response:
         """Answer with the attention of a pair."""
@@ -123,7 +154,7 @@ class Pages:
     def _row(self, request: Request) -> int:
         text = request.path_params["row"]
         if not _is_number(text) or int(text) >= len(self.gallery):
-            raise HTTPException(404, f"There are {len(self.gallery)} pictures, the first is 0.")
+            raise HTTPException(404, f"There are {len(self.gallery)} pictures.")
         return int(text)
 
     def _text(self, request: Request) -> tuple[str, dict[str, object]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ascl_plugin.interfaces import TextEncoder
-from ascl_plugin.retrieval.encoders import UNKNOWN
+from ascl_plugin.interfaces import CountsUnknown, TextEncoder
+from ascl_plugin.retrieval.encoders import UNKNOWN, words_of
 
 
 def word_names(encoder: TextEncoder, text: str) -> list[str]:
@@ -24,6 +24,13 @@ def word_names(encoder: TextEncoder, text: str) -> list[str]:
     if hasattr(tokenizer, "decode"):
         return [tokenizer.decode([number]).strip() for number in ids]
     return [str(number) for number in range(1, len(ids) + 1)]
+
+
+def unknown_words(encoder: TextEncoder, text: str) -> list[str]:
+    """Return the words of a text that its encoder does not know, each once; [] if it cannot say."""
+    if not isinstance(encoder, CountsUnknown):
+        return []
+    return [word for word in dict.fromkeys(words_of(text)) if encoder.count_unknown([word])[0]]
 
 
 def tidy(token: str) -> str:

@@ -67,21 +67,24 @@ class InputNorm(nn.Module):
 
 
 def fit(norms: nn.ModuleDict, batches: Iterable[dict[str, Tensor]]) -> None:
-    """Set every norm from vectors (N, D) that come in batches, by the names of the norms.
+    """Set norms without statistics from vectors (N, D) in batches, by the names of the norms.
 
     Raises:
         ValueError: no vectors for a norm; see `Moments.add`.
     """
-    moments = {name: Moments(name, bool(norm.root)) for name, norm in norms.items()}
+    moments = {
+        name: Moments(name, bool(norm.root)) for name, norm in norms.items() if not norm.fitted
+    }
     for batch in batches:
-        for name, vectors in batch.items():
-            moments[name].add(vectors)
+        for name in moments.keys() & batch.keys():
+            moments[name].add(batch[name])
     for name, found in moments.items():
         if not found.count:
             raise ValueError(f"input_norm: no {name} features in the batches to fit")
-    for name, norm in norms.items():
+    for name, found in moments.items():
+        norm = norms[name]
         assert isinstance(norm, InputNorm)
-        norm.set(moments[name])
+        norm.set(found)
 
 
 class Moments:

@@ -175,7 +175,8 @@ def with_dense(rows: Dataset | Lanes, path: str | None, texts: TextInputs) -> Da
 def start_from(model: RetrievalModel, folder: str | None) -> None:
     """Load the best weights of a finished run, or those of a saved model, into the model.
 
-    A fusion of another kind than the file's keeps its own weights.
+    A fusion of another kind than the file's keeps its own weights. Statistics of `input_norm` that
+    the file lacks, of words and regions if it has wholes alone, are taken from training data.
 
     Raises:
         FileNotFoundError: `folder` has no weights.
@@ -193,6 +194,7 @@ def start_from(model: RetrievalModel, folder: str | None) -> None:
         theirs, ours = ({k for k in s if k.startswith("fusion.")} for s in (state, own))
         if theirs != ours:
             state = {k: v for k, v in state.items() if k not in theirs} | {k: own[k] for k in ours}
+        state |= {k: own[k] for k in own.keys() - state.keys() if k.startswith("input_norms.")}
         model.load_trained_state(state)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"--start_from {found}: {error}") from error

@@ -74,8 +74,23 @@ class Served:
 
     def get(self, path, **headers):
         """Status, headers and body; the path goes out as it is."""
+        return self.ask("GET", path, None, headers)
+
+    def post(self, path, picture, **fields):
+        """Status, headers and body of a form with a picture's bytes, as a browser sends it."""
+        parts = [(f'name="{name}"', text.encode()) for name, text in fields.items()]
+        parts.append(('name="picture"; filename="own.png"', picture))
+        body = b"".join(
+            b"--x\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (name.encode(), data)
+            for name, data in parts
+        )
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        return self.ask("POST", path, body + b"--x--\r\n", kind)
+
+    def ask(self, verb, path, body, headers):
+        """Status, headers and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection.request("GET", path, headers=headers)
+        connection.request(verb, path, body, headers)
         answer = connection.getresponse()
         body = answer.read()
         connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 from .conftest import HOSTILE, make_gallery, make_model
+
+pages = pytest.importorskip("ascl_plugin.demo.pages", reason="extra `demo`", exc_type=ImportError)
 
 PAGES = [
     "/", "/?page=2", "/search?q=a+red+car", "/search?q=a+red+car&rerank=1", "/search?text=10",
@@ -90,6 +93,57 @@ def test_weights_of_a_pair(served, gallery):
 def test_no_attention_is_said(serving, rows):
     served = serving(make_gallery(make_model("pooled"), rows.select(range(3))))
     assert 'id="no-attention"' in served.get("/pair/0?q=a")[2].decode()
+
+
+def encoded(picture, kind="PNG"):
+    data = io.BytesIO()
+    picture.save(data, kind)
+    return data.getvalue()
+
+
+def test_captions_for_a_picture_of_ones_own(served, gallery):
+    """A picture of the split, sent, gets the captions that it has there; re-ranking is a switch."""
+    own = encoded(gallery.picture(5))
+    status, _, body = served.post("/captions", own)
+    assert status == 200
+    page, (before, after) = Page(body), gallery.captions_of(gallery.picture(5))
+    assert [hit.item for hit in before] == [hit.item for hit in gallery.captions(5)[0]]
+    links = [x for x in page.all("a", "href") if "/search?text=" in x]
+    assert links == [f"/search?text={hit.item}" for hit in before] and "After" not in page.text
+    shown = page.all("img", "src")[0].removeprefix("data:image/jpeg;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(shown))).format == "JPEG"
+    page = Page(served.post("/captions", own, rerank="1")[2])
+    links = [x for x in page.all("a", "href") if "/search?text=" in x]
+    assert links == [f"/search?text={hit.item}" for hit in before + after]
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", encoded(Image.new("L", (9, 9)))[:40]])
+def test_what_is_no_picture_is_refused(served, data):
+    status, _, body = served.post("/captions", data)
+    assert status == 400 and "Choose a picture" in Page(body).text
+
+
+def test_a_picture_has_a_size(served, monkeypatch):
+    monkeypatch.setattr(pages, "MAX_UPLOAD", 1000)
+    assert served.post("/captions", bytes(1001))[0] == 413
+    assert served.get("/captions")[0] == 405
+
+
+def test_without_captions_nothing_is_uploaded(serving, rows):
+    alone = make_gallery(make_model(), rows.select(range(2)).map(lambda row: {"captions": []}))
+    served = serving(alone)
+    assert "of your own" not in Page(served.get("/")[2]).text
+    assert served.post("/captions", encoded(Image.new("L", (9, 9))))[0] == 404
+
+
+def test_unknown_words_are_named(served):
+    assert "Unknown to the model: zebra" in Page(served.get("/search?q=a+zebra,+zebra")[2]).text
+    assert "Unknown" not in Page(served.get("/search?q=a+red+car")[2]).text
+
+
+def test_pictures_are_counted_from_one(served):
+    assert "Pictures 1 to 24" in Page(served.get("/")[2]).text
+    assert "Captions for picture 6" in Page(served.get("/image/5")[2]).text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from ascl_plugin.demo.words import word_names
+from ascl_plugin.demo.words import unknown_words, word_names
 from ascl_plugin.retrieval.encoders import WordTransformer
 
 
@@ -34,3 +34,9 @@ def test_open_clips_own_tokenizer_and_none():
     decode = SimpleNamespace(decode=lambda ids: f"w{ids[0]} ")
     assert word_names(encoder(decode), "") == ["w7", "w1", "w4"]
     assert word_names(encoder(), "") == ["1", "2", "3"]
+
+
+def test_unknown_words_once_and_in_order():
+    words = WordTransformer(["red", "car"], width=8, max_words=3)
+    assert unknown_words(words, "A red zebra, a car") == ["a", "zebra"]
+    assert unknown_words(encoder(), "anything") == []
