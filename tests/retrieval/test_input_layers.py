@@ -115,6 +115,25 @@ def test_statistics_are_of_real_places_and_saved(make, tmp_path):
     assert torch.equal(loaded.input_norms["word"].mean, before)
 
 
+def test_words_and_regions_start_from_a_model_of_wholes_alone(make, tmp_path):
+    """Its statistics and weights stay; the statistics it lacks are taken from the data."""
+    setup = pytest.importorskip("ascl_plugin.training.setup", exc_type=ImportError)
+    options = {"input_norm": "standard", "text_pool": "mean_max", "feature_norm": "none"}
+    wholes = make(fusion={"name": "pooled", "image": "pooled"}, **options)
+    wholes.fit_input_norm([cached()])
+    wholes.save_pretrained(tmp_path)
+    model = make(fusion={"name": "late"}, **options)
+    torch.nn.init.zeros_(model.text_projection.weight)
+    setup.start_from(model, str(tmp_path))
+    assert torch.equal(model.text_projection.weight, wholes.text_projection.weight)
+    assert model.needs_input_norm
+    model.fit_input_norm([cached(seed=1)])
+    mean = model.input_norms["pooled"].mean
+    torch.testing.assert_close(mean, cached()["pooled"].mean(0))
+    region = model.input_norms["region"].mean
+    torch.testing.assert_close(region, cached(seed=1)["regions"][:, :2].flatten(0, 1).mean(0))
+
+
 def test_only_frozen_sides_are_normalized(make, monkeypatch):
     registry.register("image_encoder", "moving")(GridEncoder)
     registry.register("text_encoder", "moving")(WordTransformer)
