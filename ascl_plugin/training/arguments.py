@@ -229,6 +229,9 @@ class TrainArguments:
         "folder of a finished run with the same encoders and widths; training starts from its "
         "best weights",
     )
+    freeze_wholes: bool = _option(
+        False, "train words and regions alone; wholes stay as start_from has them"
+    )
     seed: int = _option(0, "seed of weights, data order, captions, augmentation and noise")
     batch_size: int = _option(
         64, "pairs in a batch, over all ranks; images, if captions_per_image is above 1"

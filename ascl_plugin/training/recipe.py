@@ -27,6 +27,7 @@ from ascl_plugin.training.models import make_loss, make_model
 from ascl_plugin.training.parsing import CONFIGS, parse_options
 from ascl_plugin.training.resolve import Resolved, resolve
 from ascl_plugin.training.setup import (
+    freeze_wholes,
     load_splits,
     make_accelerator,
     occupied,
@@ -104,6 +105,8 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
     captions = training_captions(splits["train"])
     model = make_model(options, captions)
     start_from(model, options.train.start_from)
+    if options.train.freeze_wholes:
+        freeze_wholes(model)
     model.to(accelerator.device)
     trained, frozen = parameter_counts(model)
     say(f"run {folder}: " + ", ".join(f"{k} {len(v)} images" for k, v in tables.items()))

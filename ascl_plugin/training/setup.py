@@ -172,6 +172,20 @@ def with_dense(rows: Dataset | Lanes, path: str | None, texts: TextInputs) -> Da
     return with_dense_captions(rows, given, lambda text: not texts.count_cut([text]))
 
 
+def freeze_wholes(model: RetrievalModel) -> None:
+    """Leave the projections of whole images and texts as they are; words and regions train.
+
+    Raises:
+        ValueError: no projection would be left that trains.
+    """
+    if model.wholes_only:
+        raise ValueError("freeze_wholes: this fusion scores wholes alone, so nothing would train")
+    if model.text_pool is None:
+        raise ValueError("freeze_wholes needs a text_pool; without one no text is a whole")
+    for layer in (model.pooled_projection, model.text_projection):
+        layer.requires_grad_(False)
+
+
 def start_from(model: RetrievalModel, folder: str | None) -> None:
     """Load the best weights of a finished run, or those of a saved model, into the model.
 

@@ -134,6 +134,21 @@ def test_words_and_regions_start_from_a_model_of_wholes_alone(make, tmp_path):
     torch.testing.assert_close(region, cached(seed=1)["regions"][:, :2].flatten(0, 1).mean(0))
 
 
+def test_wholes_stay_where_words_and_regions_train_alone(make):
+    setup = pytest.importorskip("ascl_plugin.training.setup", exc_type=ImportError)
+    model = make(fusion={"name": "late"}, text_pool="mean")
+    setup.freeze_wholes(model)
+    heads = [(n, weight) for n, weight in model.named_parameters() if "_projection." in n]
+    trained = {name for name, weight in heads if weight.requires_grad}
+    assert trained == {
+        f"{side}_projection.{part}" for side in ("region", "word") for part in ("weight", "bias")
+    }
+    with pytest.raises(ValueError, match="nothing would train"):
+        setup.freeze_wholes(make(fusion={"name": "pooled", "image": "pooled"}, text_pool="mean"))
+    with pytest.raises(ValueError, match="needs a text_pool"):
+        setup.freeze_wholes(make(fusion={"name": "late"}))
+
+
 def test_only_frozen_sides_are_normalized(make, monkeypatch):
     registry.register("image_encoder", "moving")(GridEncoder)
     registry.register("text_encoder", "moving")(WordTransformer)
