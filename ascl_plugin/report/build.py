@@ -8,7 +8,7 @@ from pathlib import Path
 from ascl_plugin.report.curves import training_curves
 from ascl_plugin.report.document import Document, Section
 from ascl_plugin.report.read import read_folders
-from ascl_plugin.report.results import about_section, run_sections
+from ascl_plugin.report.results import about_section, headline, run_sections
 
 
 def build_report(
@@ -30,6 +30,6 @@ def build_report(
         for several, noun in ((runs, "run"), (experiments, "experiment"))
         if several
     ]
-    lead = f"{' and '.join(counts)}. Recalls are in percent; a single model each."
+    lead = f"{headline(runs)}{' and '.join(counts)}. Recalls are in percent; a single model each."
     title = title or "Report on " + ", ".join(folder.resolve().name for folder in folders)
     return Document(title, lead, [*sections, *experiments])

@@ -42,9 +42,19 @@ def _drawing(runs: Sequence[Run], key: str, title: str) -> Callable[[Axes], None
         for run in runs:
             points = [(line["step"], line[key]) for line in run.log if key in line]
             marker = "o" if len(points) < 20 else ""
-            axes.plot(*zip(*points, strict=True), marker=marker, label=label(run.name))
+            (line,) = axes.plot(*zip(*points, strict=True), marker=marker, label=label(run.name))
+            if (end := alignment_end(run)) is not None:
+                axes.axvspan(0, end, color=line.get_color(), alpha=0.08, lw=0)
         axes.set_xlabel("step")
         axes.set_ylabel(title)
         legend(axes)
 
     return draw
+
+
+def alignment_end(run: Run) -> float | None:
+    """Return the last logged step of the `align_epochs` of a run, shaded in its curves, or None."""
+    epochs = run.options.get("align_epochs") or 0
+    assert isinstance(epochs, int)
+    steps = [float(line["step"]) for line in run.log if line.get("epoch", 0) < epochs]
+    return max(steps, default=None) if epochs else None

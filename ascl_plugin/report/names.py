@@ -22,3 +22,8 @@ RECALLS = (
     "among the first k; Rsum: the sum of the six"
 )
 BLIND = "blind: the mean image in place of each; a figure is worth what it has above that"
+ASYMMETRY_NOTES = (
+    "caption > negative: percent of captions that score above themselves with a false phrase "
+    "added; richer: captions with a true phrase more; shorter: with a phrase less.",
+    f"{BLIND[0].upper()}{BLIND[1:]}.",
+)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ascl_plugin.metrics.result_row import ResultRow, SplitResults
 from ascl_plugin.report.document import Section
-from ascl_plugin.report.names import ASYMMETRY, RANKING
+from ascl_plugin.report.names import ASYMMETRY, ASYMMETRY_NOTES, RANKING, RECALLS
 from ascl_plugin.report.read import Run
 from ascl_plugin.report.table import Cell, Table, interval_cells, result_cells, spread_cells
 
@@ -39,7 +39,6 @@ def about_section(runs: Sequence[Run]) -> Section:
             "run": run.name,
             "data": data_name(run),
             "seed": run.seed,
-            "model": "single",
             "best epoch": run.best.get("epoch"),
         }
         for run in runs
@@ -55,7 +54,8 @@ def about_section(runs: Sequence[Run]) -> Section:
 
 def run_sections(runs: Sequence[Run]) -> list[Section]:
     """Return a section of results for each split of each data set, and one on how runs differ."""
-    sections = []
+    sections: list[Section] = []
+    explained = False
     for (data, split, protocol), found in _groups(runs).items():
         title = f"Results on {data}, {split}" + ("" if protocol == "full" else f", {protocol}")
         section = Section(title, tables=_tables(found, f"{split}, {data}, protocol {protocol}"))
@@ -63,11 +63,43 @@ def run_sections(runs: Sequence[Run]) -> list[Section]:
             section.notes = [
                 "Transductive: a query's result depends on the other queries of the split."
             ]
+        if not sections:
+            section.notes = [f"{RECALLS}.", *section.notes]
+        if any(results.asymmetry for _, results in found) and not explained:
+            section.notes, explained = [*section.notes, *ASYMMETRY_NOTES], True
         sections.append(section)
     if len(runs) > 1 and (differing := _options(runs)):
         note = "An option that a run does not have is left blank."
         sections.append(Section("Options that differ between runs", tables=differing, notes=[note]))
     return sections
+
+
+def headline(runs: Sequence[Run]) -> str:
+    """Return a sentence: the best run of each data set and split, its interval, and the next best.
+
+    Rows that leak are left out; re-ranked ones, which are transductive, stand behind. Runs of one
+    split are compared by the Rsum of their first row.
+    """
+    found = []
+    for (data, split, protocol), several in _groups(runs).items():
+        plain = [
+            (row.metrics["rsum"], run.name, row, results)
+            for run, results in several
+            for row in results.rows
+            if "rsum" in row.metrics and not (row.leaks or row.transductive)
+        ]
+        if protocol != "full" or not plain:
+            continue
+        (best, name, row, results), *others = sorted(plain, key=lambda one: -one[0])
+        low, high = row.intervals.get("rsum", (None, None))
+        text = f"{data}, {split}: {name} has Rsum {best:.1f}"
+        text += "" if low is None else f" (95% {low:.1f} to {high:.1f})"
+        text += f", against {others[0][0]:.1f} of {others[0][1]}" if others else ""
+        again = [r for r in results.rows if r.transductive and not r.leaks and "rsum" in r.metrics]
+        if again:
+            text += f"; {max(r.metrics['rsum'] for r in again):.1f} re-ranked"
+        found.append(text)
+    return "".join(f"{text}. " for text in found)
 
 
 def data_name(run: Run) -> str:
@@ -135,9 +167,9 @@ def _table(
     for run, row, cells in found:
         if cells:
             leaks += [len(rows)] if row.leaks else []
-            facts = {"seed": run.seed, "model": "single", "transductive": row.transductive}
+            facts = {"seed": run.seed, "transductive": row.transductive}
             rows.append({"run": run.name, "result": row.name, **cells, **facts})
-    return Table(caption, rows, digits, leaks)
+    return Table(caption, rows, digits, leaks).folded("seed", "transductive")
 
 
 def _titled(metrics: Mapping[str, float], titles: Mapping[str, str]) -> dict[str, Cell]:

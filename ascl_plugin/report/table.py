@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ascl_plugin.metrics.result_row import ResultRow
@@ -49,6 +49,21 @@ class Table:
     def columns(self) -> list[str]:
         """All columns, in order of first appearance."""
         return list(dict.fromkeys(column for row in self.rows for column in row))
+
+    def folded(self, *names: str) -> Table:
+        """Return the table with named columns that are the same in every row in its caption."""
+        cells = {name: {repr(value): value for value in self._values(name)} for name in names}
+        same = {
+            name: value
+            for name, found in cells.items()
+            if len(found) == 1
+            for value in found.values()
+        }
+        if len(self.rows) < 2 or not same:
+            return self
+        rows = [{k: v for k, v in row.items() if k not in same} for row in self.rows]
+        facts = ", ".join(f"{name} {_text(value, 1)}" for name, value in same.items())
+        return replace(self, caption=f"{self.caption}; every row: {facts}", rows=rows)
 
     def texts(self) -> list[list[str]]:
         """Return every cell as text, row by row."""

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("yaml", reason="extra `recipes`")
 
 from ascl_plugin.report.read import read_folders
-from ascl_plugin.report.results import run_sections
+from ascl_plugin.report.results import headline, run_sections
 
 
 def sections(*folders):
@@ -42,12 +42,36 @@ def test_seeds_of_the_same_options_are_put_together(tmp_path, write_run):
         write_run(tmp_path / "b", 52.0, seed=1, output_dir="y", loss="ascl"),
         write_run(tmp_path / "c", 60.0, seed=1, output_dir="z", loss="triplet"),
     )
-    rows = table(found["Results on drawn scenes, test"], "Mean")
-    assert [(row["run"], row["seed"], row["result"]) for row in rows] == [
-        ("a, b", "0, 1", "initial"),
-        ("a, b", "0, 1", "reranked"),
+    section = found["Results on drawn scenes, test"]
+    rows = table(section, "Mean")
+    assert [(row["run"], row["result"], row["transductive"]) for row in rows] == [
+        ("a, b", "initial", False),
+        ("a, b", "reranked", True),
     ]
+    captions = [t.caption for t in section.tables if t.caption.startswith("Mean")]
+    assert captions[0].endswith("; every row: seed 0, 1")  # a column of equal cells is none
+    assert table(section, "Recall")[0]["seed"] == 0
     assert (rows[0]["I2T R@1"], rows[0]["Rsum"]) == ("51.0 ± 1.4", "306.0 ± 8.5")
+
+
+def test_the_headline_names_the_best_run_and_the_next(tmp_path, write_run):
+    """Rsum is 6 times the recall, 6 more once re-ranked; the runs of Flickr stand alone."""
+    for name, value, options in (("a", 50.0, {}), ("b", 52.0, {}), ("c", 40.0, {"data_root": "f"})):
+        write_run(tmp_path / name, value, **options)
+    runs, _ = read_folders([tmp_path / name for name in "abc"])
+    assert headline(runs) == (
+        "drawn scenes, test: b has Rsum 312.0, against 300.0 of a; 318.0 re-ranked. "
+        "f, test: c has Rsum 240.0; 246.0 re-ranked. "
+    )
+    assert headline([]) == ""
+
+
+def test_words_of_a_table_are_explained_once(tmp_path, write_run):
+    found = sections(
+        write_run(tmp_path / "a", 50.0), write_run(tmp_path / "b", 51.0, data_root="/x/flickr")
+    )
+    notes = [section.notes for section in found.values() if section.title.startswith("Results")]
+    assert [sum("Rsum: the sum of the six" in note for note in some) for some in notes] == [1, 0]
 
 
 def test_options_that_differ(tmp_path, write_run):
