@@ -77,24 +77,25 @@ def run_sections(runs: Sequence[Run]) -> list[Section]:
 def headline(runs: Sequence[Run]) -> str:
     """Return a sentence: the best run of each data set and split, its interval, and the next best.
 
-    Rows that leak are left out; re-ranked ones, which are transductive, stand behind. Runs of one
-    split are compared by the Rsum of their first row.
+    The next best is of other options than the seed and the run that training started from. Rows
+    that leak are left out; re-ranked ones, which are transductive, stand behind.
     """
     found = []
     for (data, split, protocol), several in _groups(runs).items():
         plain = [
-            (row.metrics["rsum"], run.name, row, results)
+            (row.metrics["rsum"], run, row, results)
             for run, results in several
             for row in results.rows
             if "rsum" in row.metrics and not (row.leaks or row.transductive)
         ]
         if protocol != "full" or not plain:
             continue
-        (best, name, row, results), *others = sorted(plain, key=lambda one: -one[0])
+        (best, first, row, results), *rest = sorted(plain, key=lambda one: -one[0])
+        others = [one for one in rest if _but_seed(one[1]) != _but_seed(first)]
         low, high = row.intervals.get("rsum", (None, None))
-        text = f"{data}, {split}: {name} has Rsum {best:.1f}"
+        text = f"{data}, {split}: {first.name} has Rsum {best:.1f}"
         text += "" if low is None else f" (95% {low:.1f} to {high:.1f})"
-        text += f", against {others[0][0]:.1f} of {others[0][1]}" if others else ""
+        text += f", against {others[0][0]:.1f} of {others[0][1].name}" if others else ""
         again = [r for r in results.rows if r.transductive and not r.leaks and "rsum" in r.metrics]
         if again:
             text += f"; {max(r.metrics['rsum'] for r in again):.1f} re-ranked"
@@ -180,9 +181,7 @@ def _seeds(found: Sequence[_Measured]) -> list[tuple[Run, ResultRow, Mapping[str
     """Return rows of runs that differ in nothing but their seed."""
     alike: dict[str, list[_Measured]] = {}
     for run, results in found:
-        options = {k: v for k, v in run.options.items() if k not in {*_NO_MATTER, "seed"}}
-        key = repr(sorted(options.items())) if options else run.name
-        alike.setdefault(key, []).append((run, results))
+        alike.setdefault(_but_seed(run), []).append((run, results))
     rows: list[tuple[Run, ResultRow, Mapping[str, Cell]]] = []
     for members in alike.values():
         if len({run.seed for run, _ in members}) < 2:
@@ -199,6 +198,13 @@ def _seeds(found: Sequence[_Measured]) -> list[tuple[Run, ResultRow, Mapping[str
             cells = spread_cells([{title: one[title] for title in shared} for one in several])
             rows.append((together, row, cells))
     return rows
+
+
+def _but_seed(run: Run) -> str:
+    """Return what runs that differ in their seed alone share: options, or a name without any."""
+    left_out = {*_NO_MATTER, "seed", "start_from"}
+    options = {k: v for k, v in run.options.items() if k not in left_out}
+    return repr(sorted(options.items())) if options else run.name
 
 
 def _options(runs: Sequence[Run]) -> list[Table]:

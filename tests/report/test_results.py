@@ -56,9 +56,14 @@ def test_seeds_of_the_same_options_are_put_together(tmp_path, write_run):
 
 def test_the_headline_names_the_best_run_and_the_next(tmp_path, write_run):
     """Rsum is 6 times the recall, 6 more once re-ranked; the runs of Flickr stand alone."""
-    for name, value, options in (("a", 50.0, {}), ("b", 52.0, {}), ("c", 40.0, {"data_root": "f"})):
+    for name, value, options in (
+        ("a", 50.0, {"loss": "x"}),
+        ("b", 52.0, {"loss": "y"}),
+        ("d", 51.0, {"loss": "y", "seed": 1}),
+        ("c", 40.0, {"data_root": "f"}),
+    ):
         write_run(tmp_path / name, value, **options)
-    runs, _ = read_folders([tmp_path / name for name in "abc"])
+    runs, _ = read_folders([tmp_path / name for name in "abcd"])
     assert headline(runs) == (
         "drawn scenes, test: b has Rsum 312.0, against 300.0 of a; 318.0 re-ranked. "
         "f, test: c has Rsum 240.0; 246.0 re-ranked. "
