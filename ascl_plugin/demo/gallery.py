@@ -19,8 +19,9 @@ from ascl_plugin.fusion import CrossModalFusion
 from ascl_plugin.fusion.attention_maps import attention_weights
 from ascl_plugin.interfaces import NamedOptions, Rows
 from ascl_plugin.reranking import Reranker, rerank
-from ascl_plugin.retrieval.evaluator import Evaluator, to_inputs
+from ascl_plugin.retrieval.evaluator import Evaluator
 from ascl_plugin.retrieval.inputs import ImageInputs
+from ascl_plugin.retrieval.raw_features import to_inputs
 from ascl_plugin.scoring.matrix import score_matrix
 
 

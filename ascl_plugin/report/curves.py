@@ -54,7 +54,8 @@ def _drawing(runs: Sequence[Run], key: str, title: str) -> Callable[[Axes], None
 
 def alignment_end(run: Run) -> float | None:
     """Return the last logged step of the `align_epochs` of a run, shaded in its curves, or None."""
-    epochs = run.options.get("align_epochs") or 0
-    assert isinstance(epochs, int)
-    steps = [float(line["step"]) for line in run.log if line.get("epoch", 0) < epochs]
-    return max(steps, default=None) if epochs else None
+    epochs = run.options.get("align_epochs")
+    if not isinstance(epochs, int):
+        return None
+    steps = [line["step"] for line in run.log if line.get("epoch", 0) < epochs]
+    return max(steps, default=None)

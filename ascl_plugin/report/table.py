@@ -52,14 +52,11 @@ class Table:
 
     def folded(self, *names: str) -> Table:
         """Return the table with named columns that are the same in every row in its caption."""
-        cells = {name: {repr(value): value for value in self._values(name)} for name in names}
-        same = {
-            name: value
-            for name, found in cells.items()
-            if len(found) == 1
-            for value in found.values()
-        }
-        if len(self.rows) < 2 or not same:
+        if len(self.rows) < 2:
+            return self
+        alike = [name for name in names if len(set(map(repr, self._values(name)))) == 1]
+        same = {name: self.rows[0].get(name) for name in alike}
+        if not same:
             return self
         rows = [{k: v for k, v in row.items() if k not in same} for row in self.rows]
         facts = ", ".join(f"{name} {_text(value, 1)}" for name, value in same.items())
