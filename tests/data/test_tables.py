@@ -121,7 +121,7 @@ def test_nothing_to_read(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("Couldn't reach 'nobody/nothing' on the Hub")
 
-    monkeypatch.setattr(tables.datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(tables.datasets, "load_dataset_builder", unreachable)
     with pytest.raises(FileNotFoundError, match=r"nobody/nothing: neither .*Couldn't reach"):
         read("nobody/nothing")
 
