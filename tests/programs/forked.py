@@ -10,7 +10,10 @@ from multiprocessing import context, get_context
 from pathlib import Path
 
 #: Imports take longer than most programs; a server without any of these forks the same programs.
-PRELOADED = ["torch", "accelerate", "transformers", "datasets", "ascl_plugin.training.trainer"]
+PRELOADED = [
+    "torch", "torch._dynamo",  # which the first optimizer imports
+    "accelerate", "transformers", "datasets", "ascl_plugin.training.trainer",
+]  # fmt: skip
 
 forkserver = get_context("forkserver")
 forkserver.set_forkserver_preload(PRELOADED)
@@ -31,6 +34,23 @@ def start(
     process = forkserver.Process(target=_run, args=given)
     process.start()
     return process
+
+
+def run(
+    program: str | Path,
+    arguments: Sequence[object],
+    output: Path,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int | None, str]:
+    """Run a program to its end; return its exit status (None: after ten minutes), and its output.
+
+    The output is that of the file, to which it is appended.
+    """
+    process = start(program, arguments, environment, output)
+    process.join(600)
+    code = process.exitcode
+    process.kill()
+    return code, output.read_text()
 
 
 def _run(

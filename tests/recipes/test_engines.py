@@ -6,19 +6,18 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+import forked
+from accelerate.commands import launch as launcher_program
 
 pytestmark = pytest.mark.recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
 OPTIONS = [
     "--cpu", "--scenes_train=8", "--scenes_val=4", "--scenes_test=4", "--epochs=1",
     "--align_epochs=0", "--batch_size=4", "--captions_per_epoch=1", "--max_steps=1", "--dim=8",
@@ -27,10 +26,11 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def command(name, folder, *launcher):
-    config = RECIPES / "accelerate" / f"{name}.yaml"
-    recipe = [RECIPES / "ascl_coco.py", *OPTIONS, f"--output_dir={folder}"]
-    return list(map(str, [*LAUNCH, config, *launcher, *recipe]))
+def launch(name, folder, output, *launcher, more=()):
+    """Start `accelerate launch` of the recipe; what is printed goes into the file `output`."""
+    config = f"--config_file={RECIPES / 'accelerate' / name}.yaml"
+    recipe = [RECIPES / "ascl_coco.py", *OPTIONS, f"--output_dir={folder}", *more]
+    return forked.start(launcher_program.__file__, [config, *launcher, *recipe], output=output)
 
 
 def children(pid):
@@ -41,19 +41,21 @@ def children(pid):
 @pytest.mark.skipif(not children(os.getpid()).exists(), reason="/proc is Linux's")
 def test_two_processes_end_alike_when_one_is_asked_to_stop(tmp_path):
     """SIGTERM to the second in the loop: a checkpoint, and status 143 for both."""
-    long = [*command("ddp_cpu", tmp_path), "--max_steps=0", "--epochs=2000", "--log_every=1"]
-    launcher = subprocess.Popen(long, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = tmp_path / "output.txt"
+    long = ["--max_steps=0", "--epochs=2000", "--log_every=1"]
+    launcher = launch("ddp_cpu", tmp_path, output, more=long)
     try:
         log, deadline = tmp_path / "log.jsonl", time.monotonic() + 200
         while not (log.exists() and log.stat().st_size):
-            assert launcher.poll() is None and time.monotonic() < deadline, launcher.communicate()
+            assert launcher.is_alive() and time.monotonic() < deadline, output.read_text()
             time.sleep(0.02)
         mine = children(launcher.pid).read_text().split()
         os.kill(int(mine[-1]), signal.SIGTERM)
-        said = launcher.communicate(timeout=60)[0]
+        launcher.join(60)
     finally:
         launcher.kill()
-    assert len(mine) == 2 and launcher.returncode == 1
+    said = output.read_text()
+    assert len(mine) == 2 and launcher.exitcode == 1
     assert re.findall(r"exitcode +: (-?\d+)", said) == ["143", "143"], said
     assert "stopped by signal 15; to go on: the same options and" in said
     last = max(int(path.name[11:]) for path in tmp_path.glob("checkpoint-*"))
@@ -66,20 +68,20 @@ def test_two_machines_of_one_process(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = ["--num_processes=2", f"--main_process_port={port}"]
+    outputs = [tmp_path / f"{rank}.txt" for rank in range(2)]
     machines = [
-        subprocess.Popen(
-            command("ddp_nodes", tmp_path, *flags, f"--machine_rank={rank}"),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+        launch("ddp_nodes", tmp_path / "run", output, *flags, f"--machine_rank={rank}")
+        for rank, output in enumerate(outputs)
+    ]
     try:
-        said = [machine.communicate(timeout=250)[0] for machine in machines]
+        for machine in machines:
+            machine.join(250)
     finally:
         for machine in machines:
             machine.kill()
-    assert [machine.returncode for machine in machines] == [0, 0], said
-    assert "processes: 2" in said[0] and (tmp_path / "metrics.json").exists()
+    said = [output.read_text() for output in outputs]
+    assert [machine.exitcode for machine in machines] == [0, 0], said
+    assert "processes: 2" in said[0] and (tmp_path / "run" / "metrics.json").exists()
     assert [text.count("val: 4 images") for text in said] == [1, 0]  # rank 0 alone prints
 
 

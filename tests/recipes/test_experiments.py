@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,27 +14,25 @@ from ascl_plugin.experiments.plan import EXPERIMENTS
 
 pytestmark = pytest.mark.recipe
 
-ROOT = Path(__file__).parents[2]
-STUDY = f"""
-launch: python {ROOT / "recipes" / "ascl_coco.py"}
-options: {{
+STUDY = """
+options: {
   scenes_train: 16, scenes_val: 4, scenes_test: 6, dim: 16, image_encoder.width: 16,
   text_encoder.width: 16, batch_size: 8,
-  fusion.num_heads: 1, epochs: 1, captions_per_epoch: 1, num_threads: 1, cpu: true}}
-start: {{align_epochs: 1}}
+  fusion.num_heads: 1, epochs: 1, captions_per_epoch: 1, num_threads: 1, cpu: true}
+start: {align_epochs: 1}
 seeds: [3]
 models:
-  full: {{}}
-  plain: {{positives: none, negatives: none}}
+  full: {}
+  plain: {positives: none, negatives: none}
 experiments:
-  main: {{}}
-  ablations: {{}}
-  strategies: {{negatives: {{mixture: full, none: plain}}, positives: {{both: full, none: plain}}}}
-  rerank: {{models: [full]}}
-  cases: {{}}
-  asymmetry: {{rows: 4}}
-  paired: {{models: [full], rows: 4, draws: 2, steps: 2}}
-  front: {{rows: 4}}
+  main: {}
+  ablations: {}
+  strategies: {negatives: {mixture: full, none: plain}, positives: {both: full, none: plain}}
+  rerank: {models: [full]}
+  cases: {}
+  asymmetry: {rows: 4}
+  paired: {models: [full], rows: 4, draws: 2, steps: 2}
+  front: {rows: 4}
 """
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("accelerate", reason="extra `recipes`")
+import forked
 import yaml
 from PIL import Image
 
@@ -44,21 +43,19 @@ ON_SCENES = [
 ]  # fmt: skip
 
 
-def run(*command):
-    """A command as a process of its own; what it printed, if it went well."""
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(name, folder, *flags, status=0):
+    """A recipe as a process of its own; what it printed, errors too, if it ended with a status."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code, printed = forked.run(RECIPES / f"{name}.py", flags, folder / "output.txt")
+    assert code == status, printed
+    return printed
 
 
 @pytest.fixture(scope="module")
 def on_scenes(tmp_path_factory):
-    """(folder, output) of `accelerate launch recipes/ascl_coco.py` on a few drawn scenes."""
+    """(folder, output) of `python recipes/ascl_coco.py` on a few drawn scenes."""
     folder = tmp_path_factory.mktemp("run") / "of" / "scenes"
-    launch = ["-m", "accelerate.commands.launch", "--num_processes=1", "--cpu"]
-    return folder, run(*launch, RECIPES / "ascl_coco.py", *ON_SCENES, f"--output_dir={folder}")
+    return folder, run("ascl_coco", folder.parent, *ON_SCENES, f"--output_dir={folder}")
 
 
 def test_a_run_leaves_all_that_it_promises(on_scenes):
@@ -118,8 +115,8 @@ def test_drawn_scenes_and_given_data_have_defaults_of_their_own():
         assert chosen(flags).name == "small.yaml"
 
 
-def test_the_flickr_recipe_is_the_same_under_its_own_name():
-    output = run(RECIPES / "ascl_flickr30k.py", "--help")
+def test_the_flickr_recipe_is_the_same_under_its_own_name(tmp_path):
+    output = run("ascl_flickr30k", tmp_path, "--help")
     assert "--data_root none" in output and len(output.splitlines()) < 80
 
 
@@ -219,16 +216,10 @@ def test_an_image_that_does_not_decode_is_named_and_ends_the_run(main, root, tmp
     bad.write_bytes(bad.read_bytes()[:60])
     code, told = main(f"--data_root={folder}", "--batch_size=2")
     assert code == 2 and told.startswith(f"error: image train2.png ({bad}) does not decode")
-    command = [
-        sys.executable, RECIPES / "ascl_coco.py", *SMALL, "--epochs=1", "--align_epochs=0",
-        f"--data_root={folder}", "--batch_size=2", "--num_workers=1",
-    ]  # fmt: skip
-    done = subprocess.run(
-        [*map(str, command), f"--output_dir={tmp_path / 'worker'}"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1] == told
+    flags = [*SMALL, "--epochs=1", "--align_epochs=0", f"--data_root={folder}", "--batch_size=2"]
+    out = f"--output_dir={tmp_path / 'worker'}"
+    output = run("ascl_coco", tmp_path, *flags, "--num_workers=1", out, status=2)
+    assert "Traceback" not in output and output.strip().splitlines()[-1] == told
 
 
 def test_other_bad_input_is_one_line_that_names_it(main, root):
