@@ -60,9 +60,9 @@ COMPONENTS = {
     "in parts": {"batches": 2, "chunk": 2},
 }
 RECIPE = Path(__file__).parents[2] / "recipes" / "ascl_coco.py"
-# 2 epochs of 8 batches of 7 pairs, 4 steps each; the first by late interaction
+# 2 epochs of 4 batches of 7 pairs, 2 steps each; the first by late interaction
 OPTIONS = [
-    "--scenes_train=30", "--scenes_val=5", "--scenes_test=5", "--epochs=2", "--batch_size=7",
+    "--scenes_train=16", "--scenes_val=5", "--scenes_test=5", "--epochs=2", "--batch_size=7",
     "--captions_per_epoch=2", "--gradient_accumulation_steps=2", "--dim=16",
     "--image_encoder.grid=3",
     "--image_encoder.width=16", "--text_encoder.width=16", "--save_every=3", "--log_every=1",
@@ -311,13 +311,13 @@ def one_process(rank, out, world):
     bad = bad_steps(rank)
     runs = {"alone": run(out / f"alone-{world}")}
     if world == 2:
-        runs["2-2, first"] = run(out / "2-2", stop_at=10)
+        runs["2-2, first"] = run(out / "2-2", stop_at=4)
         runs["2-2, then"] = run(out / "2-2", "--resume", "--num_workers=2")
-        runs["2-1, first"] = run(out / "2-1", stop_at=4)
+        runs["2-1, first"] = run(out / "2-1", stop_at=0)
+        run(out / "parts-2", "--cached_chunk=2", "--balanced_pairs=0")
         runs["batch norm"] = judged(out / "norm")
     else:
         runs["1-3, then"] = run(out / "1-3", "--resume", "--num_workers=2")
-        run(out / "parts-3", "--cached_chunk=2", "--balanced_pairs=0")
     found = {name: gradients(**options) for name, options in COMPONENTS.items()}
     torch.save({"components": found, "runs": runs, "bad": bad}, out / f"{rank}.pt")
     dist.destroy_process_group()
