@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import runpy
 import sys
 import tarfile
@@ -22,10 +23,12 @@ from ascl_plugin.features import ImageFeatures, TextFeatures
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
 
-#: Files that launch processes or compile; they begin first, so that workers of xdist end together.
+#: Files that launch processes or compile, the slowest first; so workers of xdist end together.
 SLOW = (
-    "test_processes", "test_experiments", "test_triton", "test_packaging", "test_resume",
-    "test_faults", "test_sharding", "test_engines", "test_stream", "test_memory", "test_eccv",
+    "test_gpu_check", "test_processes", "test_faults", "test_packaging", "test_experiments",
+    "test_triton", "test_engines", "test_extract_features", "test_devices", "test_eccv",
+    "test_stream", "test_resume", "test_recipes", "test_shards", "test_open_clip_trainer",
+    "test_memory", "test_sharding",
 )  # fmt: skip
 
 
@@ -37,7 +40,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Put the slow files first."""
-    items.sort(key=lambda item: item.path.stem not in SLOW)
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +68,21 @@ def run_ranks():
                 for process in ranks:
                     process.kill()
         return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+    return run
+
+
+@pytest.fixture
+def run_ranks_of(run_ranks, tmp_path_factory):
+    """Return a function that runs the `main` of a program on two ranks.
+
+    It returns exit status, output and errors of each.
+    """
+
+    def run(program, *arguments):
+        out = tmp_path_factory.mktemp("ranks")
+        (out / "command.json").write_text(json.dumps([str(program), *map(str, arguments)]))
+        return run_ranks(Path(__file__).parent / "programs" / "one_rank.py", out)
 
     return run
 
