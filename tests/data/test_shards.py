@@ -7,8 +7,6 @@ import importlib.util
 import io
 import json
 import re
-import subprocess
-import sys
 import tarfile
 from itertools import chain
 from pathlib import Path
@@ -312,7 +310,9 @@ def test_the_table_is_read_as_rows_or_is_not_there(tars):
 
 
 @pytest.mark.recipe
-def test_features_stream_out_and_a_second_run_goes_on(tars, tmp_path, capsys, write_tar):
+def test_features_stream_out_and_a_second_run_goes_on(
+    tars, tmp_path, capsys, write_tar, run_ranks_of
+):
     """On one process, stopped by a picture that is none; then on two, without the ones it has."""
     pytest.importorskip("timm", reason="extra `timm`")
     spec = importlib.util.spec_from_file_location("extract_features", RECIPE)
@@ -345,12 +345,10 @@ def test_features_stream_out_and_a_second_run_goes_on(tars, tmp_path, capsys, wr
 
     write_tar(tmp_path / "9.tar", bad)
     (captions / "train-00000-of-00001.parquet").write_bytes(b"of an earlier run")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     skipped = tmp_path / "skipped.txt"
-    command = [*launch, RECIPE, *options, f"--skip_bad={skipped}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "bad" in skipped.read_text() and "2 pictures skipped" in done.stdout
+    ranks = run_ranks_of(RECIPE, *options, f"--skip_bad={skipped}")
+    assert [code for code, _, _ in ranks] == [0, 0], ranks
+    assert "bad" in skipped.read_text() and "2 pictures skipped" in ranks[0][1]
     after = {p.name: p.stat().st_mtime_ns for p in pooled.glob("*.npy")}
     assert sorted(p[:-4] for p in after) == EVERY
     assert all(after[name] == made[name] for name in made)

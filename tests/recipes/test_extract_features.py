@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,18 +121,16 @@ def test_pictures_to_metrics(root, bert, tmp_path, capsys):
     assert json.loads(again.read_text())["rows"][0]["metrics"] == pytest.approx(written["metrics"])
 
 
-def test_two_processes_make_what_one_makes(root, tmp_path):
-    """Regions of a grid, so that the second process costs no more than its imports."""
+def test_two_processes_make_what_one_makes(root, tmp_path, run_ranks_of):
+    """Regions of a grid."""
     options = ["--detector=timm_grid", "--detector_options={model: test_vit}", "--cpu",
                "--num_regions=4", "--num_threads=1", "--image_root", str(root)]  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *launch, str(RECIPES / "extract_features.py"), *options,
-         f"--output_dir={tmp_path / 'two'}"], capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("10 images, 0 of them done; processes: 2") == 1
-    assert "| 5/5 [" in done.stderr  # half of them each
+    recipe = RECIPES / "extract_features.py"
+    ranks = run_ranks_of(recipe, *options, f"--output_dir={tmp_path / 'two'}")
+    codes, printed, errors = zip(*ranks, strict=True)
+    assert codes == (0, 0), errors
+    assert "".join(printed).count("10 images, 0 of them done; processes: 2") == 1
+    assert "| 5/5 [" in "".join(errors)  # half of them each
     assert load("extract_features")([*options, f"--output_dir={tmp_path / 'one'}"]) == 0
     assert load("extract_features")([*options, f"--output_dir={tmp_path / 'one'}"]) == 0  # no work
     one, two = (open_regions(tmp_path / name / "regions") for name in ("one", "two"))
