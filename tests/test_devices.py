@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from torch.utils import backend_registration
 
@@ -14,10 +13,9 @@ from torch.utils import backend_registration
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch cannot pretend a device",
 )
-def test_another_device_gives_the_same_numbers():
+def test_another_device_gives_the_same_numbers(tmp_path):
     pytest.importorskip("huggingface_hub", reason="extra `recipes`")
     tests = Path(__file__).parent / "programs" / "other_device.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "[100%]" in done.stdout
+    code, printed = forked.run(tests, [], tmp_path / "output.txt")
+    assert code == 0, printed[-8000:]
+    assert "[100%]" in printed

@@ -6,6 +6,8 @@ first backward pass.
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from device_cases import CASES, Place, difference
@@ -37,3 +39,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
         with pytest.raises(RuntimeError, match="generator"):
             torch.randn(2, device=device, generator=torch.Generator())
         assert (there + 1)[torch.tensor([0])].cpu().tolist() == [[2.0, 2.0]]
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", __file__]))
