@@ -4,7 +4,8 @@
     python benchmarks/gpu_check.py --out results --toy    # all of it at toy size, also on a CPU
 
 Each part runs in a process of its own, which is killed at the part's limit. Rows are written as
-they come; a row that fails is written with its error, and the next one goes on. In --out:
+they come; a row that fails is written with its error, and the next one goes on. With --together
+all parts run in one process, without limits: the imports are done once. In --out:
 results.json (machine, rows, tracebacks), tables.md, log.txt. See README.md beside this file.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -50,6 +52,7 @@ def work(name: str, args: argparse.Namespace) -> None:
     import gpu_parts
     import torch
 
+    gc.freeze()  # what was imported: collections between the rows need not go through it
     device, started = "cuda" if torch.cuda.is_available() else "cpu", time.perf_counter()
     write = gpu_parts.partial(append, args.out)
     setting = gpu_parts.Setting(device, args.toy, args.limit, write)
@@ -104,6 +107,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="folder of results")
     parser.add_argument("--toy", action="store_true", help="toy sizes; always so without a GPU")
+    parser.add_argument("--together", action="store_true", help="all parts in this process")
     parser.add_argument("--parts", nargs="+", choices=LIMITS, default=list(LIMITS))
     parser.add_argument("--part", choices=LIMITS, help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, default=0, help=argparse.SUPPRESS)
@@ -129,7 +133,12 @@ def main() -> int:
         for name in args.parts:
             left = TOTAL * slower - (time.perf_counter() - started)
             limit = min(LIMITS[name] * slower, left)
-            wrong = watched(name, args, limit, log) if left > 5 else "no time left"
+            if args.together:
+                args.limit, wrong = limit, None
+                with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                    work(name, args)
+            else:
+                wrong = watched(name, args, limit, log) if left > 5 else "no time left"
             if wrong is not None:
                 append(args.out, table="parts", row={"part": name, "error": wrong})
             tables, rows = report(args.out, about)

@@ -389,7 +389,7 @@ def recipe(s: Setting) -> None:
     import training_loop
 
     options = "--mixed_precision bf16 --log_with none --steps_only --save_every 0 --log_every 5"
-    options += f" --stop_after {s.of(max(5.0, min(60.0, s.limit - 40)), 4.0):.0f}"
+    options += f" --stop_after {s.of(max(5.0, min(60.0, s.limit - 40)), 2.0):.0f}"
     if s.toy:
         options += " --scenes_train 24 --scenes_val 4 --scenes_test 4 --batch_size 8 --epochs 99"
         options += " --align_epochs 1 --balanced_pairs 2"

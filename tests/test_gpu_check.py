@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
 def test_every_part_runs_at_toy_size(tmp_path):
     for needed in ("triton", "accelerate", "open_clip", "webdataset"):
         pytest.importorskip(needed, reason="extras `recipes`, `open-clip` and `examples`")
-    command = [sys.executable, str(SCRIPT), "--toy", "--out", str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), "--toy", "--together", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     failed = [row for row in rows if "error" in row["row"] or row["row"].get("ok") is False]
@@ -27,6 +27,7 @@ def test_every_part_runs_at_toy_size(tmp_path):
 
 @pytest.mark.recipe
 def test_a_part_that_fails_leaves_its_rows_and_the_next_goes_on(tmp_path, monkeypatch):
+    """Each in a process of its own."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "open_clip.py").write_text("raise RuntimeError('as broken as can be')")
     code = (
