@@ -127,23 +127,25 @@ def test_the_installed_wheel_imports_from_its_own_environment(environment, tmp_p
 
 @pytest.mark.recipe
 def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
-    """From an empty folder: the recipe by its name for others, and commands on what it leaves."""
+    """From an empty folder: a study, whose run is `ascl train`, and commands on what it leaves."""
     pytest.importorskip("accelerate", reason="extra `recipes`")
     ascl = environment / "bin" / "ascl"
-    sizes = [f"--scenes_{split}=12" for split in ("train", "val", "test")]
-    small = ["--cpu", "--num_threads=1", "--batch_size=4", "--log_with=none", "--balanced_pairs=2"]
-    told = run(ascl, "train", *sizes, *small, "--max_steps=3", "--output_dir=run", cwd=tmp_path)
-    assert "results and model in run" in told
-    run(ascl, "report", "run", "--output", "page.html", cwd=tmp_path)
-    assert "Rsum" in (tmp_path / "page.html").read_text()
     study = {
-        "config": "scenes", "models": {"small": {}}, "seeds": [0], "experiments": {"main": {}},
-        "options": dict(word.lstrip("-").split("=") for word in (*sizes, *small) if "=" in word),
+        "launch": f"{ascl} train", "config": "scenes", "models": {"small": {}}, "seeds": [0],
+        "experiments": {"main": {}},
+        "options": {
+            **{f"scenes_{split}": 12 for split in ("train", "val", "test")},
+            "batch_size": 4, "balanced_pairs": 2, "max_steps": 3, "cpu": True, "num_threads": 1,
+        },
     }  # fmt: skip
-    study["options"] |= {"max_steps": 3, "cpu": True}
     (tmp_path / "study.yaml").write_text(json.dumps(study))
     told = run(ascl, "experiment", "all", "--config", "study.yaml", "--output_dir=s", cwd=tmp_path)
     assert "small, reranked" in told
+    trained = Path("s", "runs", "small-0")
+    log = (tmp_path / f"{trained}.log").read_text()
+    assert f"results and model in {trained}" in log.replace(f"{tmp_path}/", "")
+    run(ascl, "report", trained, "--output", "page.html", cwd=tmp_path)
+    assert "Rsum" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.recipe
