@@ -30,7 +30,7 @@ main_here = runpy.run_path(str(RECIPE))["main"]
 # 3 epochs of 8 steps, the first by late interaction; checkpoints every 3 steps: most of them in
 # the middle of an epoch
 OPTIONS = [
-    "--scenes_train=64", "--scenes_val=16", "--scenes_test=16", "--epochs=3", "--batch_size=8",
+    "--scenes_train=32", "--scenes_val=8", "--scenes_test=8", "--epochs=3", "--batch_size=4",
     "--captions_per_epoch=1", "--dim=16", "--image_encoder.width=16", "--text_encoder.width=16",
     "--save_every=3", "--log_every=1",
     "--align_epochs=1", "--eval_every=1", "--loss.temperature=0.05",
@@ -171,7 +171,7 @@ def test_other_data_under_the_same_options_are_refused(main, alone, monkeypatch)
     monkeypatch.setattr(scenes, "make", lambda *a: plain(*a).select(range(a[1])[::-1]))
     code, told = main(alone, "--resume")
     assert code == 2
-    assert "was written with training data='64 images, SHA-256 " in told
+    assert "was written with training data='32 images, SHA-256 " in told
 
 
 def test_sigterm_leaves_a_checkpoint_and_a_status_of_its_own(main, tmp_path, monkeypatch):

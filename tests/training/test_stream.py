@@ -25,8 +25,8 @@ SHARDS, EACH, LANES = 6, 4, 3
 def found(tmp_path_factory, run_ranks, write_tar):
     """Folder of all runs, and what each process of a run found.
 
-    One process dies in batch 13, the second of step 7, and two go on from the checkpoint of step 6;
-    two are stopped in batch 10, the first of step 6, and one goes on.
+    One process dies in batch 7, the second of step 4, and two go on from the checkpoint of step 3;
+    two are stopped in batch 4, the first of step 3, and one goes on.
     """
     out = tmp_path_factory.mktemp("runs")
     (out / "shards").mkdir()
@@ -41,7 +41,7 @@ def found(tmp_path_factory, run_ranks, write_tar):
     torch.set_num_threads(1)
     runs = {
         "alone": [program.run(out, "alone")],
-        "1-2, first": [program.run(out, "1-2", kill_at=13)],
+        "1-2, first": [program.run(out, "1-2", kill_at=7)],
     }
     ranks = run_ranks(program.__file__, out)
     runs |= {name: [rank[name] for rank in ranks] for name in ranks[0]}
@@ -60,7 +60,7 @@ def test_batches_are_of_all_lanes_and_have_no_image_twice(found):
     """And no row comes again before the pass is over, with another caption then."""
     assert found[1]["alone"][0][0] == 0
     seen = batches(found, "alone")
-    assert len(seen) == 16 and len(seen[0][0]) == 4 and len(seen[-1][0]) == 7
+    assert len(seen) == 8 and len(seen[0][0]) == 4 and len(seen[-1][0]) == 7
     shown = {}
     for number, batch in enumerate(seen):
         rows = [line[0] for line in batch]
@@ -70,10 +70,10 @@ def test_batches_are_of_all_lanes_and_have_no_image_twice(found):
     assert set(shown) == set(range(SHARDS * EACH))
     for times in shown.values():
         passes, lanes, captions = zip(*times, strict=True)
-        assert passes == (0, 1, 2, 3) and len(set(lanes)) == 1 and len(set(captions)) == 4
+        assert passes == (0, 1) and len(set(lanes)) == 1 and len(set(captions)) == 2
 
 
-@pytest.mark.parametrize(("name", "until", "since"), [("1-2", 13, 12), ("2-1", 12, 12)])
+@pytest.mark.parametrize(("name", "until", "since"), [("1-2", 7, 6), ("2-1", 6, 6)])
 def test_a_run_goes_on_with_the_right_rows(found, name, until, since):
     """On another number of processes: rows, captions, positives, noise seeds, pixels."""
     expected = batches(found, "alone")
@@ -95,9 +95,9 @@ def test_it_ends_with_the_weights_of_a_run_left_alone(found, name):
 
 
 def test_a_checkpoint_says_where_each_lane_stands(found):
-    """Sixteen batches of four a pass: at the end of the fourth pass."""
+    """Eight batches of four a pass: at the end of the second pass."""
     _, state = load_checkpoint(checkpoints(found[0] / "2-1")[-1])
-    assert [position[0] for position in state["feed"]] == [3] * LANES
+    assert [position[0] for position in state["feed"]] == [1] * LANES
 
 
 def test_other_shards_and_other_lanes_do_not_go_on(found, tmp_path, capsys):
@@ -116,7 +116,7 @@ def test_other_shards_and_other_lanes_do_not_go_on(found, tmp_path, capsys):
     small = Path(__file__).parents[2] / "recipes" / "configs" / "small.yaml"  # as of streams
     plain = [*program.STREAM[:-1], "--resume", f"--config={small}"]
     assert program.program.run(tmp_path / "run", *plain)[0] == 2
-    assert "written with steps_per_epoch=4, this run has 0" in capsys.readouterr().err
+    assert "written with steps_per_epoch=2, this run has 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
