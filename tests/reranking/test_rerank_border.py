@@ -78,13 +78,6 @@ def test_one_row_and_one_column():
         np.testing.assert_array_equal(result.t2i, sim)
 
 
-def test_method_none_copies():
-    sim = np.random.default_rng(0).normal(size=(3, 4))
-    result = rerank(sim, method="none")
-    result.i2t[:] = 0
-    assert sim.all() and np.array_equal(result.t2i, sim)
-
-
 def test_every_option_is_a_keyword_that_a_type_checker_knows():
     """`RerankOptions` names the options of all methods, and no labels."""
     names = {
