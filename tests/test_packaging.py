@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
+import urllib.request
 import zipfile
 from importlib.metadata import distribution, distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,9 @@ EXTRAS = (
     "huggingface_hub",
 )  # fmt: skip
 
+#: folders that only the source distribution has
+BESIDE = ("docs", "tests", "examples", "benchmarks")
+
 
 def run(*command: object, **options: Any) -> str:
     """What a command prints; its errors are in the message when it fails."""
@@ -37,17 +44,23 @@ def run(*command: object, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, for a build leaves folders behind."""
+def dist(tmp_path_factory) -> Path:
+    """A folder of the source distribution, and of the wheel that was built from that."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    for path in ROOT.iterdir():  # a copy, for a build leaves folders behind
+        if path.is_file():
+            shutil.copy(path, tree)
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for name in ("ascl_plugin", "adapters", "recipes"):
+    for name in ("ascl_plugin", "adapters", "recipes", *BESIDE):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
-    # a source distribution, and the wheel from that
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
-    (built,) = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist) -> Path:
+    """The wheel."""
+    (built,) = dist.glob("*.whl")
     return built
 
 
@@ -97,9 +110,24 @@ def required(requirements: list[str]) -> set[str]:
 
 
 @pytest.mark.recipe
+def test_the_source_distribution_holds_docs_tests_and_examples(dist):
+    (built,) = dist.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {str(Path(*Path(name).parts[1:])) for name in archive.getnames()}
+    told = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md")
+    wanted = {*told, "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml"}
+    for name in BESIDE:
+        files = {p for p in (ROOT / name).rglob("*") if p.is_file() and p.suffix != ".pyc"}
+        assert files
+        wanted |= {str(path.relative_to(ROOT)) for path in files}
+    assert not wanted - held
+
+
+@pytest.mark.recipe
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {"ascl_plugin/py.typed", "ascl_plugin/demo/templates/base.html"} <= set(names)
     configs = {p.relative_to(ROOT) for p in (ROOT / "recipes").rglob("*.yaml")}
     assert len(configs) > 10 and {f"ascl_plugin/{path}" for path in configs} <= set(names)
@@ -132,8 +160,12 @@ def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
     ascl = environment / "bin" / "ascl"
     sizes = [f"--scenes_{split}=12" for split in ("train", "val", "test")]
     small = ["--cpu", "--num_threads=1", "--batch_size=4", "--log_with=none", "--balanced_pairs=2"]
-    told = run(ascl, "train", *sizes, *small, "--max_steps=3", "--output_dir=run", cwd=tmp_path)
-    assert "results and model in run" in told
+    words = [*sizes, *small, "--max_steps=20", "--save_scores", "--output_dir=run"]
+    assert "results and model in run" in run(ascl, "train", *words, cwd=tmp_path)
+    told = run(ascl, "rerank", "run/scores_test.npy", cwd=tmp_path)  # finds the captions of each
+    assert "before" in told and "after" in told
+    if find_spec("uvicorn"):  # extra `demo`
+        assert "Pictures for <q>a red square</q>" in first_search(ascl, "run", tmp_path)
     run(ascl, "report", "run", "--output", "page.html", cwd=tmp_path)
     assert "Rsum" in (tmp_path / "page.html").read_text()
     study = {
@@ -144,6 +176,25 @@ def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
     (tmp_path / "study.yaml").write_text(json.dumps(study))
     told = run(ascl, "experiment", "all", "--config", "study.yaml", "--output_dir=s", cwd=tmp_path)
     assert "small, reranked" in told
+
+
+def first_search(ascl: Path, model: str, folder: Path) -> str:
+    """Start `ascl demo MODEL` in a folder, search once, interrupt it; return the page found."""
+    process = subprocess.Popen(
+        [ascl, "demo", model, "--port=0"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    told: list[str] = []
+    try:
+        while not told or not told[-1].startswith("http"):
+            told.append(next(process.stdout))
+        address = told[-1].split()[0]
+        with urllib.request.urlopen(f"{address}search?q=a+red+square", timeout=60) as answer:
+            return answer.read().decode()
+    finally:
+        process.send_signal(signal.SIGINT)
+        told += [process.communicate(timeout=60)[0]]
+        assert process.returncode == 0, "".join(told)
 
 
 @pytest.mark.recipe
