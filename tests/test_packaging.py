@@ -25,6 +25,8 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+import ascl_plugin
+
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
     "transformers", "accelerate", "datasets", "PIL", "timm", "safetensors", "yaml", "tqdm",
@@ -44,15 +46,22 @@ def run(*command: object, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory) -> Path:
-    """A folder of the source distribution, and of the wheel that was built from that."""
-    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the sources."""
+    tree = tmp_path_factory.mktemp("tree")
     for path in ROOT.iterdir():  # a copy, for a build leaves folders behind
         if path.is_file():
             shutil.copy(path, tree)
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("ascl_plugin", "adapters", "recipes", *BESIDE):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def dist(tree, tmp_path_factory) -> Path:
+    """A folder of the source distribution, and of the wheel that was built from that."""
+    out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
     return out
 
@@ -208,6 +217,24 @@ def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
     assert sorted(name.split(">")[0] for name in base) == ["numpy", "torch"]
 
 
+@pytest.mark.recipe
+def test_an_editable_install_is_a_path(tree, tmp_path):
+    """Type checkers and editors follow a path; a hook of the importer they cannot."""
+    code = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
+    run(sys.executable, "-c", code, cwd=tree)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        (name,) = (name for name in archive.namelist() if ".dist-info/" not in name)
+        assert name.endswith(".pth") and archive.read(name).decode().strip() == str(tree)
+
+
+def test_one_version_everywhere():
+    version = ascl_plugin.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = next(li for li in (ROOT / "CHANGELOG.md").read_text().splitlines() if li[:4] == "## [")
+    assert newest.startswith((f"## [{version}] - ", "## [Unreleased]"))
+
+
 USER = """
 from typing_extensions import assert_type
 import numpy as np
@@ -336,7 +363,5 @@ def test_every_public_name_is_there_and_the_model_comes_when_asked_for():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    import ascl_plugin
-
     with pytest.raises(AttributeError, match="no attribute 'Rerank'"):
         ascl_plugin.Rerank  # noqa: B018
