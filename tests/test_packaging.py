@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
+import urllib.request
 import zipfile
 from importlib.metadata import distribution, distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,16 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+import ascl_plugin
+
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
     "transformers", "accelerate", "datasets", "PIL", "timm", "safetensors", "yaml", "tqdm",
     "huggingface_hub",
 )  # fmt: skip
+
+#: folders that only the source distribution has
+BESIDE = ("docs", "tests", "examples", "benchmarks")
 
 
 def run(*command: object, **options: Any) -> str:
@@ -37,17 +46,30 @@ def run(*command: object, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, for a build leaves folders behind."""
-    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the sources."""
+    tree = tmp_path_factory.mktemp("tree")
+    for path in ROOT.iterdir():  # a copy, for a build leaves folders behind
+        if path.is_file():
+            shutil.copy(path, tree)
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for name in ("ascl_plugin", "adapters", "recipes"):
+    for name in ("ascl_plugin", "adapters", "recipes", *BESIDE):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
-    # a source distribution, and the wheel from that
+    return tree
+
+
+@pytest.fixture(scope="module")
+def dist(tree, tmp_path_factory) -> Path:
+    """A folder of the source distribution, and of the wheel that was built from that."""
+    out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, tree)
-    (built,) = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist) -> Path:
+    """The wheel."""
+    (built,) = dist.glob("*.whl")
     return built
 
 
@@ -97,9 +119,24 @@ def required(requirements: list[str]) -> set[str]:
 
 
 @pytest.mark.recipe
+def test_the_source_distribution_holds_docs_tests_and_examples(dist):
+    (built,) = dist.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {str(Path(*Path(name).parts[1:])) for name in archive.getnames()}
+    told = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md")
+    wanted = {*told, "SECURITY.md", "constraints.txt", "mkdocs.yml", "pyproject.toml"}
+    for name in BESIDE:
+        files = {p for p in (ROOT / name).rglob("*") if p.is_file() and p.suffix != ".pyc"}
+        assert files
+        wanted |= {str(path.relative_to(ROOT)) for path in files}
+    assert not wanted - held
+
+
+@pytest.mark.recipe
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {"ascl_plugin/py.typed", "ascl_plugin/demo/templates/base.html"} <= set(names)
     configs = {p.relative_to(ROOT) for p in (ROOT / "recipes").rglob("*.yaml")}
     assert len(configs) > 10 and {f"ascl_plugin/{path}" for path in configs} <= set(names)
@@ -144,8 +181,31 @@ def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
     trained = Path("s", "runs", "small-0")
     log = (tmp_path / f"{trained}.log").read_text()
     assert f"results and model in {trained}" in log.replace(f"{tmp_path}/", "")
+    told = run(ascl, "rerank", trained / "scores_test.npy", cwd=tmp_path)  # finds the captions of each
+    assert "before" in told and "after" in told
+    if find_spec("uvicorn"):  # extra `demo`
+        assert "Pictures for <q>a red square</q>" in first_search(ascl, str(trained), tmp_path)
     run(ascl, "report", trained, "--output", "page.html", cwd=tmp_path)
     assert "Rsum" in (tmp_path / "page.html").read_text()
+
+
+def first_search(ascl: Path, model: str, folder: Path) -> str:
+    """Start `ascl demo MODEL` in a folder, search once, interrupt it; return the page found."""
+    process = subprocess.Popen(
+        [ascl, "demo", model, "--port=0"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    told: list[str] = []
+    try:
+        while not told or not told[-1].startswith("http"):
+            told.append(next(process.stdout))
+        address = told[-1].split()[0]
+        with urllib.request.urlopen(f"{address}search?q=a+red+square", timeout=60) as answer:
+            return answer.read().decode()
+    finally:
+        process.send_signal(signal.SIGINT)
+        told += [process.communicate(timeout=60)[0]]
+        assert process.returncode == 0, "".join(told)
 
 
 @pytest.mark.recipe
@@ -157,6 +217,24 @@ def test_the_wheel_asks_for_torch_and_numpy_alone(environment, tmp_path):
     wanted = json.loads(run(environment / "bin" / "python", "-c", code, cwd=tmp_path))
     base = [name for name in wanted if "extra ==" not in name]
     assert sorted(name.split(">")[0] for name in base) == ["numpy", "torch"]
+
+
+@pytest.mark.recipe
+def test_an_editable_install_is_a_path(tree, tmp_path):
+    """Type checkers and editors follow a path; a hook of the importer they cannot."""
+    code = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
+    run(sys.executable, "-c", code, cwd=tree)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        (name,) = (name for name in archive.namelist() if ".dist-info/" not in name)
+        assert name.endswith(".pth") and archive.read(name).decode().strip() == str(tree)
+
+
+def test_one_version_everywhere():
+    version = ascl_plugin.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = next(li for li in (ROOT / "CHANGELOG.md").read_text().splitlines() if li[:4] == "## [")
+    assert newest.startswith((f"## [{version}] - ", "## [Unreleased]"))
 
 
 USER = """
@@ -287,7 +365,5 @@ def test_every_public_name_is_there_and_the_model_comes_when_asked_for():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    import ascl_plugin
-
     with pytest.raises(AttributeError, match="no attribute 'Rerank'"):
         ascl_plugin.Rerank  # noqa: B018

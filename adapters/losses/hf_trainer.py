@@ -46,6 +46,7 @@ class AsymmetryTrainer(Trainer):
         super().__init__(*args, **options)
         self.args.remove_unused_columns = False  # the collator reads columns the model does not
         self.can_return_loss = self.model_accepts_loss_kwargs = True
+        self.accelerator.gradient_accumulation_steps = 1  # transformers 5.3 lets it divide again
         self.own_temperature = loss is None
         self.embedding_loss = loss if isinstance(loss, EmbeddingLoss) else EmbeddingLoss(loss)
         self._sums: dict[str, Tensor | float] = defaultdict(float)
