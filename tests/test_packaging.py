@@ -181,7 +181,7 @@ def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
     trained = Path("s", "runs", "small-0")
     log = (tmp_path / f"{trained}.log").read_text()
     assert f"results and model in {trained}" in log.replace(f"{tmp_path}/", "")
-    told = run(ascl, "rerank", trained / "scores_test.npy", cwd=tmp_path)  # finds the captions of each
+    told = run(ascl, "rerank", trained / "scores_test.npy", cwd=tmp_path)
     assert "before" in told and "after" in told
     if find_spec("uvicorn"):  # extra `demo`
         assert "Pictures for <q>a red square</q>" in first_search(ascl, str(trained), tmp_path)
