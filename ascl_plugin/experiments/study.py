@@ -141,10 +141,13 @@ class Study:
         return splits
 
     def cell(self, experiment: str, key: str, make: Callable[[], T]) -> T:
-        """Return `make()` as JSON holds it, made once for these settings of the experiment."""
+        """Return `make()` as JSON holds it, made once for these settings of the experiment.
+
+        A model's cell depends on no other model: one more in a table leaves the others' as they are.
+        """
         path = self.path(experiment, f"{key}.json")
-        settings = self.plan.experiments.get(experiment, {})
-        if not path.exists() or json.loads(path.read_text())["settings"] != settings:
+        settings = _of_a_cell(self.plan.experiments.get(experiment, {}))
+        if not path.exists() or _of_a_cell(json.loads(path.read_text())["settings"]) != settings:
             write_json(path, {"settings": settings, "value": make()})
         return json.loads(path.read_text())["value"]
 
@@ -153,6 +156,10 @@ class Study:
         folder = self.folder / experiment
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
+
+
+def _of_a_cell(settings: Settings) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if name not in ("models", "baseline")}
 
 
 def load(experiment: str) -> Callable[[Study, Settings], Section]:

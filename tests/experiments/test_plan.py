@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("yaml", reason="extra `recipes`")
 
 from ascl_plugin.experiments.plan import EXPERIMENTS, read_plan
+from ascl_plugin.experiments.study import Study
 from ascl_plugin.yaml_file import named, read_yaml
 
 STUDIES = Path(__file__).parents[2] / "recipes" / "experiments"
@@ -75,3 +76,14 @@ def test_every_experiment_is_there(name):
     from ascl_plugin.experiments.study import load
 
     assert callable(load(name))
+
+
+def test_a_cell_is_measured_again_when_its_settings_change_and_not_for_one_more_model(tmp_path):
+    def cell(settings):
+        models = "models: {a: {}, b: {}}\n"
+        plan = read_plan(written(tmp_path, f"{models}experiments: {{front: {settings}}}"))
+        return Study(plan, tmp_path).cell("front", "a-0", lambda: settings)
+
+    first = cell("{models: [a], rows: 2}")
+    assert cell("{models: [a, b], baseline: b, rows: 2}") == first
+    assert cell("{models: [a, b], rows: 3}") != first
