@@ -143,7 +143,7 @@ class Study:
     def cell(self, experiment: str, key: str, make: Callable[[], T]) -> T:
         """Return `make()` as JSON holds it, made once for these settings of the experiment.
 
-        A model's cell depends on no other model: one more in a table leaves the others' as they are.
+        A cell is of one model: another one in the table leaves it as it is.
         """
         path = self.path(experiment, f"{key}.json")
         settings = _of_a_cell(self.plan.experiments.get(experiment, {}))
