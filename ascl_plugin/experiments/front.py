@@ -15,7 +15,7 @@ from ascl_plugin.experiments.study import Study, Trained, cells_of
 from ascl_plugin.metrics.protocols import protocol_metrics
 from ascl_plugin.metrics.statistics import over_seeds
 from ascl_plugin.report.document import Figure, Section
-from ascl_plugin.report.plots import label, legend, save
+from ascl_plugin.report.plots import label, legend, panels, save
 from ascl_plugin.report.table import Cell, Table, spread_cells
 from ascl_plugin.retrieval.asymmetry_benchmark import balanced_benchmark, variant_benchmark
 from ascl_plugin.retrieval.suites import balanced_of, variants_of
@@ -63,11 +63,11 @@ def experiment(study: Study, settings: Settings) -> Section:
         spreads = spread_cells([{COLUMNS[k]: v for k, v in cell.items()} for cell in cells])
         rows.append({"model": model, **spreads})
     path = study.path("front", "front.svg")
-    save(partial(_draw, found, baseline), path, (7, 4.6))
+    save(partial(_draw, found, baseline), path, (9, 4.6))
     caption = (
-        "Recall against balanced half-truths: filled, means over seeds with an ellipse of one "
-        "deviation; hollow, the accuracy against captions with a false phrase added, much of which "
-        f"is won without the image; dotted lines: {baseline}"
+        "Left, recall against balanced half-truths: means over seeds with an ellipse of one "
+        f"deviation; dotted lines: {baseline}. Right, the accuracy against captions with a false "
+        "phrase added, with and without the image: what is on the dotted line needs no image"
     )
     return Section(
         "Recall and half-truths",
@@ -105,18 +105,22 @@ def _variants(study: Study, count: int) -> list[Variants]:
 def _draw(found: Mapping[str, Sequence[Mapping[str, float]]], baseline: str, axes: Axes) -> None:
     from matplotlib.patches import Ellipse
 
+    front, naive = panels(axes, 2)
     for place, (model, cells) in enumerate(found.items()):
         spread, color = over_seeds(cells), f"C{place % 6}"
         (x, across), (y, up) = spread["rsum"], spread["pairs"]
         marker = "*" if model == baseline else "osD^vXPh"[place % 8]
         size = 12 if model == baseline else 7
-        axes.plot(x, y, marker, color=color, markersize=size, label=label(model))
-        axes.plot(x, spread["naive"][0], marker, color=color, markersize=size, fillstyle="none")
+        front.plot(x, y, marker, color=color, markersize=size, label=label(model))
+        naive.plot(spread["blind"][0], spread["naive"][0], marker, color=color, markersize=size)
         if across and up:
-            axes.add_patch(Ellipse((x, y), 2 * across, 2 * up, color=color, alpha=0.2, linewidth=0))
+            front.add_patch(
+                Ellipse((x, y), 2 * across, 2 * up, color=color, alpha=0.2, linewidth=0)
+            )
         if model == baseline:
-            axes.axvline(x, color=color, linestyle=":", linewidth=1)
-            axes.axhline(y, color=color, linestyle=":", linewidth=1)
-    axes.set_xlabel("Rsum")
-    axes.set_ylabel("half-truths told, in percent")
-    legend(axes)
+            front.axvline(x, color=color, linestyle=":", linewidth=1)
+            front.axhline(y, color=color, linestyle=":", linewidth=1)
+    naive.axline((50, 50), slope=1, color="0.5", linestyle=":", linewidth=1)
+    front.set(xlabel="Rsum", ylabel="balanced half-truths told, in percent")
+    naive.set(xlabel="the same without the image", ylabel="phrases added told, in percent")
+    legend(front)
