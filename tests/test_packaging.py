@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from served import served
 
 import ascl_plugin
 
@@ -184,28 +184,13 @@ def test_the_installed_wheel_trains_and_reports(environment, tmp_path):
     told = run(ascl, "rerank", trained / "scores_test.npy", cwd=tmp_path)
     assert "before" in told and "after" in told
     if find_spec("uvicorn"):  # extra `demo`
-        assert "Pictures for <q>a red square</q>" in first_search(ascl, str(trained), tmp_path)
+        with (
+            served([ascl, "demo", trained, "--port=0"], tmp_path) as (address, _),
+            urllib.request.urlopen(f"{address}search?q=a+red+square", timeout=60) as answer,
+        ):
+            assert "Pictures for <q>a red square</q>" in answer.read().decode()
     run(ascl, "report", trained, "--output", "page.html", cwd=tmp_path)
     assert "Rsum" in (tmp_path / "page.html").read_text()
-
-
-def first_search(ascl: Path, model: str, folder: Path) -> str:
-    """Start `ascl demo MODEL` in a folder, search once, interrupt it; return the page found."""
-    process = subprocess.Popen(
-        [ascl, "demo", model, "--port=0"],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    told: list[str] = []
-    try:
-        while not told or not told[-1].startswith("http"):
-            told.append(next(process.stdout))
-        address = told[-1].split()[0]
-        with urllib.request.urlopen(f"{address}search?q=a+red+square", timeout=60) as answer:
-            return answer.read().decode()
-    finally:
-        process.send_signal(signal.SIGINT)
-        told += [process.communicate(timeout=60)[0]]
-        assert process.returncode == 0, "".join(told)
 
 
 @pytest.mark.recipe

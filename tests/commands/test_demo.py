@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import signal
-import subprocess
 import sys
 import urllib.request
 
@@ -13,6 +11,8 @@ import pytest
 
 pytest.importorskip("datasets", reason="extra `recipes`")
 pytest.importorskip("uvicorn", reason="extra `demo`")
+from served import served
+
 from ascl_plugin.commands.demo import listen
 from ascl_plugin.commands.main import main
 
@@ -24,24 +24,13 @@ def test_a_run_is_served_until_it_is_interrupted(tmp_path):
     make_model().save_pretrained(tmp_path / "best")
     (tmp_path / "config.yaml").write_text("data_root: null\nscenes_val: 7\nrerank_k: 5\n")
     words = ["demo", tmp_path, "--split", "val", "--limit", "6", "--port", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ascl_plugin.commands.main", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        said = next(line for line in process.stdout if "http" in line)
-        address = said.split()[0]
+    command = [sys.executable, "-m", "ascl_plugin.commands.main", *words]
+    with served(command) as (address, errors):
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(address, timeout=20) as answer:
             page = answer.read().decode()
         assert "Search 6 pictures by words" in page and "val split" in page
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 0 and "Traceback" not in errors
-    assert "encoding captions" in errors
+    assert "Traceback" not in errors[0] and "encoding captions" in errors[0]
 
 
 def test_only_this_machine_is_listened_to():
