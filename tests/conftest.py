@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import runpy
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -29,6 +30,11 @@ SLOW = (
     "test_triton", "test_engines", "test_extract_features", "test_devices", "test_eccv",
     "test_stream", "test_resume", "test_recipes", "test_shards", "test_open_clip_trainer",
     "test_memory", "test_sharding",
+)  # fmt: skip
+
+CHROMIUM_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
 
@@ -164,3 +170,34 @@ def cores():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Return a headless Chromium, its log and its network recorded; skip where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="extra `test`")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = selenium.Chrome(options, selenium.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def set_width(browser):
+    """Return a function of a browser and a width in pixels; a phone's below 500."""
+
+    def change(page, width):
+        # a window of Chromium is no narrower than 500 pixels, its device may be
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    yield change
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

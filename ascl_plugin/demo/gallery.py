@@ -155,6 +155,11 @@ class Gallery:
             query = self.evaluator.encode_texts([text])
             return float(score_matrix(self.evaluator.model, self.images[row : row + 1], query))
 
+    @property
+    def has_attention(self) -> bool:
+        """True if the fusion weighs regions by words, and words by regions."""
+        return isinstance(self.evaluator.model.fusion, CrossModalFusion)
+
     def attention(self, row: int, text: str) -> Attention | None:
         """Return the attention of a pair; None if the fusion has none."""
         head = self.evaluator.model.fusion

@@ -143,6 +143,7 @@ def _tables(found: Sequence[_Measured], of: str) -> list[Table]:
             f"Ranks and precision: {of}",
             ((run, row, _titled(row.metrics, _FURTHER)) for run, row in every),
             digits=None,
+            closed=True,
         ),
         Table(
             f"Asymmetry benchmark, percent: {of}",
@@ -161,6 +162,7 @@ def _table(
     caption: str,
     found: Iterable[tuple[Run, ResultRow, Mapping[str, Cell]]],
     digits: int | None = 1,
+    closed: bool = False,
 ) -> Table:
     """Return cells of rows, with the facts that numbers are to be read with; no cells, no row."""
     rows: list[dict[str, Cell]] = []
@@ -170,7 +172,7 @@ def _table(
             leaks += [len(rows)] if row.leaks else []
             facts = {"seed": run.seed, "transductive": row.transductive}
             rows.append({"run": run.name, "result": row.name, **cells, **facts})
-    return Table(caption, rows, digits, leaks).folded("seed", "transductive")
+    return Table(caption, rows, digits, leaks, closed).folded("seed", "transductive")
 
 
 def _titled(metrics: Mapping[str, float], titles: Mapping[str, str]) -> dict[str, Cell]:
@@ -207,11 +209,21 @@ def _but_seed(run: Run) -> str:
     return repr(sorted(options.items())) if options else run.name
 
 
+def _dotted(options: Mapping[str, object]) -> dict[str, object]:
+    """Return options of components as `fusion.num_heads`, their name as `fusion`."""
+    flat: dict[str, object] = {}
+    for name, value in options.items():
+        inner = value if isinstance(value, dict) else {"name": value}
+        flat |= {name if key == "name" else f"{name}.{key}": one for key, one in inner.items()}
+    return flat
+
+
 def _options(runs: Sequence[Run]) -> list[Table]:
     rows = []
-    for name in dict.fromkeys(name for run in runs for name in run.options):
-        values = [run.options.get(name) for run in runs]
-        if name not in _NO_MATTER and len(set(map(repr, values))) > 1:
+    options = [_dotted(run.options) for run in runs]
+    for name in dict.fromkeys(name for one in options for name in one):
+        values = [one.get(name) for one in options]
+        if name.partition(".")[0] not in _NO_MATTER and len(set(map(repr, values))) > 1:
             cells = ["" if value is None else str(value) for value in values]
             names = [run.name for run in runs]
             rows.append({"option": name} | dict(zip(names, cells, strict=True)))

@@ -38,12 +38,14 @@ class Table:
         rows: column to cell; a column that a row lacks is left blank.
         digits: digits after the point of floats; None chooses for each column by its size.
         leaks: indices of the rows whose scores know the answer.
+        closed: True if a page shows the caption alone until it is asked for the rows.
     """
 
     caption: str
     rows: Sequence[Mapping[str, Cell]]
     digits: int | None = None
     leaks: Sequence[int] = ()
+    closed: bool = False
 
     @property
     def columns(self) -> list[str]:

@@ -202,7 +202,7 @@ def run(options: Resolved, accelerator: Accelerator) -> int:
                 sim = evaluator.score(rows, caption_to_image(rows)[0])
             if train.save_scores and accelerator.is_main_process:
                 write_matrix(folder / f"scores_{split}.npy", sim, caption_to_image(rows)[1])
-            found = evaluator.evaluate(rows, rerank, sim=sim)
+            found = evaluator.evaluate(rows, rerank, sim=sim, intervals=True)
             results[split] = found.to_dict()
             tested[split] = found
             title = f"{split}: {len(rows)} images, seed {train.seed}, single model"

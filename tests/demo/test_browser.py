@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
 pytest.importorskip("selenium", reason="extra `test`")
-from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not CHROMIUM or not DRIVER:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
@@ -121,23 +98,24 @@ def test_boxes_lie_on_the_picture(page, served):
         assert region.rect["width"] == pytest.approx(picture["width"] / 3, abs=2)
 
 
-def test_captions_of_a_picture_by_keys_alone(page):
-    follow(page, page.find_element(By.CSS_SELECTOR, 'a[href="/image/5"]'), Keys.ENTER)
+def test_captions_of_a_picture_by_keys_alone(page, gallery):
+    def right(row):
+        return [[hit.right for hit in hits] for hits in gallery.captions(row)]
+
+    row = next(row for row in range(len(gallery)) if all(map(any, right(row))))
+    follow(page, page.find_element(By.CSS_SELECTOR, f'a[href="/image/{row}"]'), Keys.ENTER)
     assert len(page.find_elements(By.CSS_SELECTOR, "ol.captions li")) == 10
     follow(page, page.find_element(By.LINK_TEXT, "Re-rank"), Keys.ENTER)
-    lists = page.find_elements(By.CSS_SELECTOR, "ol.captions")
-    assert [len(x.find_elements(By.TAG_NAME, "li")) for x in lists] == [10, 10]
-    assert page.find_elements(By.CSS_SELECTOR, "li.own")
+    shown = [
+        [item.get_attribute("class") == "own" for item in captions.find_elements(By.TAG_NAME, "li")]
+        for captions in page.find_elements(By.CSS_SELECTOR, "ol.captions")
+    ]
+    assert shown == right(row)
 
 
 @pytest.mark.parametrize("width", [360, 1400])
-def test_nothing_sticks_out_of_the_page(page, served, width):
-    # a window of Chromium is no narrower than 500 pixels, its device may be
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
+def test_nothing_sticks_out_of_the_page(page, served, set_width, width):
+    set_width(page, width)
     for path in ("/", "/search?text=10&rerank=1", "/image/5?rerank=1", "/pair/2?text=11"):
         page.get(served.address + path)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width, path
-    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

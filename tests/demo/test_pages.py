@@ -93,6 +93,8 @@ def test_weights_of_a_pair(served, gallery):
 def test_no_attention_is_said(serving, rows):
     served = serving(make_gallery(make_model("pooled"), rows.select(range(3))))
     assert 'id="no-attention"' in served.get("/pair/0?q=a")[2].decode()
+    for path in ("/search?q=a", "/image/0?rerank=1"):
+        assert "look at" not in served.get(path)[2].decode()
 
 
 def encoded(picture, kind="PNG"):

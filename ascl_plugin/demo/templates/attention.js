@@ -31,8 +31,9 @@ function show() {
     `${name(number, asksWord)} looks most at ${told}; an even share is ${percent(1 / weights.length)}.`;
 }
 
-// to begin with, the word that looks at one place the most
-const peaks = data.wordsToRegions.map((row) => Math.max(...row));
+// to begin with, the word that looks most at a region that looks back: "the" may look at the sky alone
+const mutual = (row, word) => Math.max(...row.map((w, i) => w * data.regionsToWords[i][word]));
+const peaks = data.wordsToRegions.map(mutual);
 words[peaks.indexOf(Math.max(...peaks))].querySelector("input").checked = true;
 form.addEventListener("change", show);
 show();
