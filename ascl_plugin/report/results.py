@@ -138,6 +138,7 @@ def _tables(found: Sequence[_Measured], of: str) -> list[Table]:
         _table(
             f"95% intervals, bootstrap over images: {of}",
             ((run, row, result_cells(interval_cells(row.intervals))) for run, row in every),
+            closed=True,
         ),
         _table(
             f"Ranks and precision: {of}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -15,7 +16,9 @@ pytest.importorskip("yaml", reason="extra `recipes`")
 
 from ascl_plugin.commands.main import main
 from ascl_plugin.report.build import build_report
+from ascl_plugin.report.document import Document, Section
 from ascl_plugin.report.page import html_page
+from ascl_plugin.report.table import Table
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "img", "source", "br"}
@@ -107,6 +110,16 @@ def test_every_table_is_there_with_all_its_cells(page, folders, tmp_path):
     assert [f"cell {EVIL}", "12.3"] in cells
     assert ["second", "initial", *["52.5"] * 6, "315.0", "no"] in cells
     assert "290.0 to 310.0" in parsed.texts and "93.2" in parsed.texts
+
+
+def test_further_figures_are_closed_but_not_what_leaks():
+    closed = [Table("further", [{"run": "a", "x": 1.0}], closed=True),
+              Table("leaks", [{"run": "a", "x": 1.0}], leaks=[0], closed=True),
+              Table("first", [{"run": "a", "x": 1.0}])]  # fmt: skip
+    parsed = Page(html_page(Document("t", "l", [Section("s", tables=closed)]), Path(".")))
+    assert len(parsed.all("details")) == len(parsed.all("summary")) == 1
+    assert len(parsed.all("table")) == 3
+    assert parsed.texts.count("further") == 1
 
 
 def test_leaks_are_marked_and_nothing_else_is(page):

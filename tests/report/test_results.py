@@ -88,6 +88,12 @@ def test_options_that_differ(tmp_path, write_run):
         {"option": "loss", "a": "ascl", "b": "triplet"},
         {"option": "gate_bias", "a": "", "b": "-2.0"},
     ]
+    late = write_run(tmp_path / "c", 50.0, fusion={"name": "late", "weight": 0.1})
+    pooled = write_run(tmp_path / "d", 50.0, fusion="pooled")
+    assert table(sections(late, pooled)["Options that differ between runs"], "One") == [
+        {"option": "fusion", "c": "late", "d": "pooled"},
+        {"option": "fusion.weight", "c": "0.1", "d": ""},
+    ]
     alone = sections(tmp_path / "a")
     assert "Options that differ between runs" not in alone
 
