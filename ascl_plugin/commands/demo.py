@@ -18,7 +18,7 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--data_root searches all pictures of a folder, which need no captions. The page is served "
         "to this machine only, at 127.0.0.1.",
     )
-    add_model_options(command)
+    add_model_options(command, optional=True)
     command.add_argument(
         "--limit",
         type=int,
@@ -32,6 +32,11 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _demo(args: argparse.Namespace) -> int:
+    if args.model is None:
+        raise ValueError(
+            "a demo needs a model: the folder of a run (`ascl train` makes runs/train-1), or "
+            "towers, as in `ascl demo open_clip:MODEL,WEIGHTS --image_root PHOTOS`"
+        )
     if args.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {args.limit}")
     if args.batch_size < 1:

@@ -7,10 +7,11 @@ at once, without torch.
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from ascl_plugin import registry
 from ascl_plugin._version import __version__
@@ -49,7 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that takes ``--data-root`` for ``--data_root``; its sub-commands do as well."""
+    """A parser that takes ``--data-root`` for ``--data_root``; its sub-commands do as well.
+
+    A wrong option is one line, with the nearest name, and not the usage.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and where there is more; exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # as in argparse
         """Parse words, dashes in the names of options read as underscores."""
@@ -61,7 +69,13 @@ class _Parser(argparse.ArgumentParser):
             name, equals, value = word.partition("=")
             if name.startswith("--"):
                 words[place] = known.get(name.replace("_", "-"), name) + equals + value
-        return super().parse_known_args(words, namespace)
+        found, unknown = super().parse_known_args(words, namespace)
+        for word in unknown:
+            if word.startswith("--"):  # here, for the parser above knows no option of a sub-command
+                name = word.partition("=")[0]
+                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+                self.error(f"no option {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        return found, unknown
 
 
 def _parser(asked: list[str]) -> argparse.ArgumentParser:

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 TOWERS = ("open_clip:", "transformers:")  # models of other libraries, as they are
 
 
-def add_model_options(command: argparse.ArgumentParser) -> None:
-    """Add the options that `open_split` reads to a command."""
+def add_model_options(command: argparse.ArgumentParser, optional: bool = False) -> None:
+    """Add the options that `open_split` reads to a command.
+
+    Args:
+        command: its parser.
+        optional: True if the command says itself what to do without a model.
+    """
     command.add_argument(
         "model",
+        nargs="?" if optional else None,
         metavar="RUN_DIR_OR_MODEL",
         help="folder of a run, or a model as save_pretrained wrote it; or, as they are, the towers "
         "of open_clip:MODEL,WEIGHTS or of transformers:ID_OR_FOLDER",
@@ -120,7 +126,9 @@ def find_run(model: str | Path) -> SavedModel:
     path = Path(model)
     folder = path / "best" if (path / "best").is_dir() else path
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{path}: no model here (no config.json, no best/config.json)")
+        raise FileNotFoundError(
+            f"{path}: no model here (no config.json, no best/config.json); `ascl train` makes one"
+        )
     config = path / "config.yaml"
     options = read_yaml(config) if config.is_file() else {}
     if not isinstance(options, dict):

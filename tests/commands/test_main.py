@@ -265,12 +265,27 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"ascl {ascl_plugin.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["unknown"], ["rerank", "a.npy", "--kk", "3"]])
-def test_wrong_words_exit_with_2(argv, capsys):
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "ascl: error: the following arguments are required: COMMAND; see ascl --help"),
+        (["unknown"], "ascl: error: argument COMMAND: invalid choice: 'unknown'"),
+        (["rerank", "a.npy", "--methd=csls"],
+         "ascl rerank: error: no option --methd; did you mean --method?; see ascl rerank --help"),
+        (["demo", "--zzzz"], "ascl demo: error: no option --zzzz; see ascl demo --help"),
+    ],
+)  # fmt: skip
+def test_wrong_words_exit_with_2_and_one_line(argv, told, capsys):
     with pytest.raises(SystemExit) as done:
         main(argv)
     assert done.value.code == 2
-    assert "usage: ascl" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(told) and err.count("\n") == 1
+
+
+def test_a_demo_without_a_model_says_how_to_get_one(capsys):
+    assert "`ascl train` makes runs/train-1" in failing(capsys, "demo")
+    assert "`ascl train` makes one" in failing(capsys, "demo", "gone")
 
 
 def test_rerank_of_nothing(capsys):
