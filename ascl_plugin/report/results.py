@@ -46,7 +46,7 @@ def about_section(runs: Sequence[Run]) -> Section:
     return Section(
         "Runs",
         commands={run.name: run.command for run in runs if run.command},
-        tables=[Table("Runs of this report", rows)],
+        tables=[Table("Runs of this report", rows).folded("data", "seed")],
         notes=["The best epoch is that of the highest Rsum on the validation split."],
         files={f"{run.name}/{name}": path for run in runs for name, path in run.files.items()},
     )
