@@ -11,12 +11,13 @@ Three ways to name a component of a kind ("loss", "fusion", "rerank", "image_enc
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
+
+from ascl_plugin.spelling import did_you_mean
 
 GROUP = "ascl_plugin.components"
 
@@ -114,10 +115,8 @@ def resolve(kind: str, name: str) -> Component:
     names = available(kind)
     if not names:
         raise KeyError(f"no component kind {kind!r}; kinds are {', '.join(kinds())}")
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise KeyError(
-        f"no {kind} named {name!r}{hint}; available: {', '.join(names)}, "
+        f"no {kind} named {name!r}{did_you_mean(name, names)}; available: {', '.join(names)}, "
         "or a dotted path 'package.module:Name'"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ascl_plugin.adapters.detectors.detector import (
 )
 from ascl_plugin.adapters.frozen import PUBLISHED
 from ascl_plugin.adapters.missing import needs
+from ascl_plugin.spelling import did_you_mean
 
 with needs("torchvision", "detection"):
     from torchvision.models import detection, get_model, get_model_weights, list_models
@@ -164,9 +164,8 @@ def _build(
 ) -> Any:
     known = [n for n in list_models(module=detection) if n.startswith("fasterrcnn")]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"torchvision has no {name!r}{hint} Known: {', '.join(known)}")
+        hint = did_you_mean(name, known, cutoff=0.3)
+        raise ValueError(f"torchvision has no {name!r}{hint}; known: {', '.join(known)}")
     options = {} if proposals is None else {"rpn_post_nms_top_n_test": proposals}
     return get_model(
         name,

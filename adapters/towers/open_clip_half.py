@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypedDict
@@ -15,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ascl_plugin.adapters.frozen import PretrainedEncoder
 from ascl_plugin.adapters.missing import needs
 from ascl_plugin.adapters.package_path import package_path
+from ascl_plugin.spelling import did_you_mean
 
 with needs("open_clip", "open-clip"):
     import open_clip
@@ -133,7 +132,7 @@ def create(model: str, weights: str | None, pretrained_text: bool = True) -> CLI
     if schema is None:
         name = name.replace("/", "-")
         if name not in open_clip.list_models():
-            near = _nearest(name, open_clip.list_models())
+            near = did_you_mean(name, open_clip.list_models(), cutoff=0.5)
             raise ValueError(f"open_clip knows no model {model!r}{near}")
     source = None if weights is None else package_path(weights)
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -142,7 +141,7 @@ def create(model: str, weights: str | None, pretrained_text: bool = True) -> CLI
         known = f"; its tags: {', '.join(tags)}" if tags else "; it has no tags"
         raise ValueError(
             f"weights={weights!r} is neither a file nor a tag of {model}"
-            f"{_nearest(source, tags) or known}"
+            f"{did_you_mean(source, tags, cutoff=0.5)}{known}"
         )
     try:
         # every patch is a region, so none is dropped in training
@@ -161,12 +160,6 @@ def create(model: str, weights: str | None, pretrained_text: bool = True) -> CLI
     if type(net) not in (CLIP, CustomTextCLIP):
         raise ValueError(f"{model} is a {type(net).__name__}, expected a model of two towers")
     return net
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    by_lower = {n.lower(): n for n in names}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(repr(by_lower[n]) for n in near)}?" if near else ""
 
 
 def _with_lora(net: nn.Module, options: dict[str, Any], body: nn.Module) -> nn.Module:

@@ -7,7 +7,6 @@ at once, without torch.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 from ascl_plugin import registry
 from ascl_plugin._version import __version__
+from ascl_plugin.spelling import did_you_mean
 
 # Name of a sub-command to its line in the help. Its module adds it, by `add_NAME(commands)`.
 COMMANDS = {
@@ -73,8 +73,7 @@ class _Parser(argparse.ArgumentParser):
         for word in unknown:
             if word.startswith("--"):  # here, for the parser above knows no option of a sub-command
                 name = word.partition("=")[0]
-                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
-                self.error(f"no option {name}" + (f"; did you mean {near[0]}?" if near else ""))
+                self.error(f"no option {name}" + did_you_mean(name, self._option_string_actions))
         return found, unknown
 
 

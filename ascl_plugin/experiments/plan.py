@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ascl_plugin.spelling import did_you_mean
 
 #: Plain values of yaml, by name.
 Settings = dict[str, Any]
@@ -131,6 +132,5 @@ def with_defaults(experiment: str, given: Settings, defaults: Settings) -> Setti
 
 def _check(name: object, known: Collection[str], what: str) -> None:
     if name not in list(known):  # it may be unhashable
-        near = difflib.get_close_matches(str(name)[:80], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+        hint = did_you_mean(str(name)[:80], known) or f"; known: {', '.join(known)}"
         raise ValueError(f"{what} {name!r:.80} is not known{hint}")

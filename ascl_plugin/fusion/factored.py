@@ -19,7 +19,7 @@ from ascl_plugin.fusion.prepared import (
     prepare_texts,
     whole_of,
 )
-from ascl_plugin.fusion.tile_scores import Parts, score_tile
+from ascl_plugin.fusion.tile_scores import Kernels, Parts, score_tile
 from ascl_plugin.fusion.tiling import default_kept, default_memory, groups, pair_bytes, tile_shape
 from ascl_plugin.threads import side_by_side
 
@@ -31,6 +31,7 @@ def score_parts(
     with_global: bool = True,
     memory: int | None = None,
     scorer: Callable[..., Parts] | None = None,
+    kernels: Kernels | None = None,
 ) -> Parts:
     """Return S_local and S_global (I, T), tile by tile, texts of similar length together.
 
@@ -41,7 +42,7 @@ def score_parts(
         memory: bytes that a tile may take, by default `default_memory` of the device; without
             gradients, each CPU thread has a tile. Training keeps what a backward pass needs of all
             tiles if that is less than `default_kept`, and otherwise computes each a second time.
-        scorer: the function that scores one tile, by default `score_tile`.
+        scorer: the function that scores one tile, by default `score_tile` with `kernels`.
     """
     if isinstance(images, ImageFeatures):
         images = prepare_images(head, images, with_global)
@@ -55,11 +56,12 @@ def score_parts(
     recorded = torch.is_grad_enabled()
     per_pair = attending * (recorded or not attended) + fusing * attended
     height, width = tile_shape(memory, per_pair, *sizes)
-    together = tile_shape(max(1, memory // 8), attending, height, width)
+    part = memory // (2 if kernels else 8)  # kernels keep logits alone
+    together = tile_shape(max(1, part), attending, height, width)
     needed = len(images) * len(texts) * per_pair
     again = recorded and needed > default_kept(device)
     rows = images.split(height)
-    score = scorer or partial(score_tile, together=together)
+    score = scorer or partial(score_tile, together=together, kernels=kernels)
 
     def column(part: Texts) -> list[Tensor]:
         text = prepare_texts(head, part, attended) if isinstance(part, TextFeatures) else part

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ascl_plugin.features import ImageFeatures, TextFeatures, check_features, check_kind, wide
-from ascl_plugin.fusion import factored, reference, triton_backend
+from ascl_plugin.fusion import compiled_backend, factored, reference, triton_backend
 from ascl_plugin.fusion.pair_scores import local_of_pairs
 from ascl_plugin.fusion.parameters import FusionParameters
 from ascl_plugin.fusion.pooled import PooledSimilarity
@@ -30,8 +30,10 @@ from ascl_plugin.fusion.tile_scores import Parts
 BACKENDS: dict[str, Callable[..., Parts]] = {
     "reference": reference.score_parts,
     "factored": factored.score_parts,
+    "compiled": compiled_backend.score_parts,
     "triton": triton_backend.score_parts,
 }
+_FASTER = {"triton": triton_backend, "compiled": compiled_backend}
 
 
 class CrossModalFusion(FusionParameters):
@@ -109,9 +111,9 @@ class CrossModalFusion(FusionParameters):
         self._check(texts, with_global)
         name = backend
         if backend == "auto":
-            fused = triton_backend.preferred(self, images, texts)
-            fused = fused and triton_backend.proven(self, images, texts)
-            name = "triton" if fused else "factored"
+            given = self, images, texts
+            faster = (n for n, b in _FASTER.items() if b.preferred(*given) and b.proven(*given))
+            name = next(faster, "factored")
         if name not in BACKENDS:
             raise ValueError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
         if name == "reference" and any(isinstance(x, Prepared) for x in (images, texts)):

@@ -106,6 +106,19 @@ def prepare_texts(
     return _prepare(make, *sides, texts.words, texts.mask, maps)
 
 
+def places_of(items: Images | Texts) -> Tensor:
+    """Return the factors (N, M, ...) of the logits."""
+    if isinstance(items, Prepared):
+        return items.queries
+    return items.regions if isinstance(items, ImageFeatures) else items.words
+
+
+def wants_gradient(head: FusionParameters, images: Images, texts: Texts) -> bool:
+    """Return True if a backward pass may follow."""
+    inputs = (*head.parameters(), *vars(images).values(), *vars(texts).values())
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
 def whole_of(items: Images | Texts) -> Tensor:
     """Return (N, D) of unit length: pooled features; for texts without any, their mean words."""
     if isinstance(items, Prepared):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,12 +30,48 @@ Parts = tuple[Tensor, Tensor]
 FP16_MAX = torch.finfo(torch.float16).max
 
 
+class Attending(Protocol):
+    """Let every item attend to B items with H heads and N keys each, from Q places.
+
+    Args:
+        logits: (B, H, N, Q), of any strides.
+        toward: (B, H, N, Q) products of places and values; None: the logits.
+        gram: (B, H, N, N), or of all heads together (B, 1, H N, H N).
+        shares: (A, Q / A) weights of an item's places in its mean; None: no means.
+        mask: (B, N), True where a key is real; None: all are. Of an item without any, what is
+            returned is arbitrary.
+        factor: a factor of the logits, and with them of `toward` if that is None.
+
+    Returns:
+        x . y* (B, Q), |y*|^2 (B, Q), and mean attention (B, A, H N) or None.
+    """
+
+    def __call__(
+        self,
+        logits: Tensor,
+        toward: Tensor | None,
+        gram: Tensor,
+        shares: Tensor | None,
+        mask: Tensor | None,
+        factor: float = 1.0,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return dots, squared norms and mean attention."""
+
+
+class Kernels(NamedTuple):
+    """The two steps that take most of a score's time, in one of the ways to do them."""
+
+    attended: Attending
+    gated_cosines: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
 def score_tile(
     head: FusionParameters,
     images: PreparedImages,
     texts: PreparedTexts,
     with_global: bool = True,
     together: tuple[int, int] | None = None,
+    kernels: Kernels | None = None,
 ) -> Parts:
     """Return S_local and S_global (I, T) of all pairs of a tile.
 
@@ -43,49 +79,85 @@ def score_tile(
     H K L weights a pair should stay in a cache, and the products of the global score are faster
     with many pairs.
     """
+    kernels = kernels or Kernels(attended, gated_cosines)
     height, width = together or (len(images), len(texts))
     columns = texts.split(width)
-    found = [[_local(head, x, y, with_global) for y in columns] for x in images.split(height)]
+    found = [
+        [_local(head, x, y, with_global, kernels.attended) for y in columns]
+        for x in images.split(height)
+    ]
     local = torch.cat([torch.cat([part[0] for part in row], 1) for row in found])
     if not with_global:
         return local, local
     over_words = torch.cat([torch.cat([part[1] for part in row]) for row in found], 1)
     over_regions = torch.cat([torch.cat([part[2] for part in row], 1) for row in found])
-    return local, global_score(over_words, over_regions, images, texts)
+    return local, global_score(over_words, over_regions, images, texts, kernels.gated_cosines)
 
 
 def _local(
-    head: FusionParameters, images: PreparedImages, texts: PreparedTexts, with_global: bool
+    head: FusionParameters,
+    images: PreparedImages,
+    texts: PreparedTexts,
+    with_global: bool,
+    attend: Attending,
 ) -> tuple[Tensor, ...]:
     """Return S_local (I, T); if `with_global`, mean weights (T, I, H L) and (I, T, H K) as well."""
     u1 = head.direction_weight
     if images.toward is not None:
-        by_region, *over_words = _attend(*_logits(images, texts), images, texts, with_global)
-        over_images = _attend(*_logits(texts, images), texts, images, with_global, head.pool_words)
-        by_word, *over_regions = over_images
+        found = attend(*_logits(images, texts), texts.gram, *_asked(images, texts, with_global))
+        by_region, *over_words = _local_of(found, images, texts)
+        found = attend(*_logits(texts, images), images.gram, *_asked(texts, images, with_global))
+        by_word, *over_regions = _local_of(found, texts, images, head.pool_words)
         return u1 * by_region + (1 - u1) * by_word.T, *over_words, *over_regions
     # (H, T, L, I, K): every product of a word and a region, scaled, for both directions
     s_1, s_2 = head.image_to_text.scale, head.text_to_image.scale
     logits = _products(texts.keys, images.queries * s_1, ranks=True)
-    by_region, *over_words = _attend(_apart(logits), None, images, texts, with_global)
-    turned = logits.permute(0, 3, 4, 1, 2).clone(memory_format=torch.contiguous_format)
-    turned = _apart(turned.mul_(s_2 / s_1))
+    over_texts = logits.transpose(0, 1).flatten(3)
+    found = attend(over_texts, None, texts.gram, *_asked(images, texts, with_global))
+    by_region, *over_words = _local_of(found, images, texts)
+    over_images = logits.permute(3, 0, 4, 1, 2).flatten(3)
+    asked = _asked(texts, images, with_global)
+    found = attend(over_images, None, images.gram, *asked, factor=s_2 / s_1)
     pool = partial(head.pool_words, scale=s_2)
-    by_word, *over_regions = _attend(turned, None, texts, images, with_global, pool)
+    by_word, *over_regions = _local_of(found, texts, images, pool)
     return u1 / s_1 * by_region + (1 - u1) / s_2 * by_word.T, *over_words, *over_regions
 
 
+def _asked(x: Prepared, y: Prepared, with_global: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Return the shares and the mask for items x that attend to items y."""
+    return x.shares if with_global else None, y.mask
+
+
 def global_score(
-    over_words: Tensor, over_regions: Tensor, images: PreparedImages, texts: PreparedTexts
+    over_words: Tensor,
+    over_regions: Tensor,
+    images: PreparedImages,
+    texts: PreparedTexts,
+    gated: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return S_global (I, T) from mean attention over words (T, I, H L) and regions (I, T, H K)."""
+    """Return S_global (I, T) from mean attention over words (T, I, H L) and regions (I, T, H K).
+
+    `gated` takes the place of `gated_cosines`.
+    """
     assert images.values is not None and texts.values is not None
     assert images.pooled is not None and images.gate is not None
     with torch.autocast(over_words.device.type, enabled=False):
         w_g = (over_words @ texts.values).transpose(0, 1)  # (I, T, D)
-        v_1, logits = (over_regions @ images.values).chunk(2, dim=-1)
-        z = torch.sigmoid(logits + images.gate[:, None])
-        return cosine(torch.lerp(images.pooled[:, None].expand_as(z), v_1, z), w_g)
+        values = over_regions @ images.values
+        return (gated or gated_cosines)(values, w_g, images.pooled, images.gate)
+
+
+def gated_cosines(values: Tensor, words: Tensor, pooled: Tensor, gate: Tensor) -> Tensor:
+    """Return cos(z v + (1 - z) G, w) (I, T) with z = sigmoid(logits + gate).
+
+    Args:
+        values: (I, T, 2 D) v and logits.
+        words: (I, T, D) w.
+        pooled, gate: (I, D) G and the gate.
+    """
+    v_1, logits = values.chunk(2, dim=-1)
+    z = torch.sigmoid(logits + gate[:, None])
+    return cosine(torch.lerp(pooled[:, None].expand_as(z), v_1, z), words)
 
 
 def _products(keys: Tensor, queries: Tensor, ranks: bool) -> Tensor:
@@ -118,58 +190,63 @@ def _logits(x: Prepared, y: Prepared) -> tuple[Tensor, Tensor]:
     return logits.transpose(0, 1).flatten(3), toward.transpose(0, 1).flatten(3)
 
 
-def _apart(logits: Tensor) -> Tensor:
-    """Turn heads into items of their own: (H, B, N, A, M) -> (H B, 1, N, A M)."""
-    return logits.flatten(3).flatten(0, 1).unsqueeze(1)
-
-
-def _attend(
-    logits: Tensor,
-    toward: Tensor | None,
+def _local_of(
+    found: tuple[Tensor, Tensor, Tensor | None],
     x: Prepared,
     y: Prepared,
-    with_global: bool,
     pool: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Let every item of x (A of M places) attend to every item of y (B of N places): y* a place.
+    """Return local scores (A, B), and mean attention (B, A, H N) if any, of items x attending to y.
 
     Args:
-        logits: (B, H, N, A M), or of heads apart (H B, 1, N, A M).
-        toward: products toward the values, of the same shape; None: the logits, and with them the
-            cosines, are these products times a scale.
-        x, y: the items that attend, and those attended to.
-        with_global: True to return mean attention too.
+        found: what `Attending` returns.
+        x, y: the items that attend, and those attended to; of one with every key masked y* = 0.
         pool: (cosines of places, shares) -> one score an item; by default the mean.
-
-    Returns:
-        mean_i cos(x_i, y*_i), or as pooled, (A, B) over the real places of x; then their mean
-        attention (B, A, H N) if `with_global`.
-        Masked keys get no weight; an item of y with every key masked has y* = 0.
     """
+    dots, norms, means = found
     b, (a, m) = len(y), x.shares.shape
-    # heads that share no Gram matrix are items of their own, summed in the end
-    apart = y.gram.shape[1]
-    gram, mask = y.gram.transpose(0, 1).flatten(0, 1), y.mask
-    if mask is not None and apart > 1:
-        mask = mask.repeat(apart, 1)
-    with torch.autocast(logits.device.type, enabled=False):
-        toward = logits if toward is None else toward
-        shares = x.shares if with_global else None
-        dots, norms, means = Attended.apply(logits, toward, gram, shares, mask)
-        if apart > 1:
-            dots, norms = (part.view(apart, b, a * m).sum(0) for part in (dots, norms))
-            if with_global:
-                means = means.view(apart, b, a, -1).permute(1, 2, 0, 3).reshape(b, a, -1)
+    with torch.autocast(dots.device.type, enabled=False):
         if y.mask is not None:  # an item without keys is attended to as zeros
             there = y.mask.any(1, keepdim=True)
             dots = dots * there
-            means = means * there[..., None] if with_global else None
+            means = None if means is None else means * there[..., None]
         # the cosine of a zero vector is 0, with gradient 0; rounding may leave its norm below 0
         squared = norms * x.norms.view(a * m)
         cosines = torch.where(squared <= 0, 0, dots * squared.clamp_min(EPS**2).rsqrt())
         cosines = cosines.view(b, a, m)
         local = (pool(cosines, x.shares) if pool else (cosines * x.shares).sum(-1)).T
-        return (local, means) if with_global else (local,)
+        return (local,) if means is None else (local, means)
+
+
+def attended(
+    logits: Tensor,
+    toward: Tensor | None,
+    gram: Tensor,
+    shares: Tensor | None,
+    mask: Tensor | None,
+    factor: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return dots, squared norms and mean attention: `Attending`, in torch, with gradients."""
+    (b, heads), apart = logits.shape[:2], gram.shape[1]
+
+    def by_head(x: Tensor) -> Tensor:  # heads that share no Gram matrix: items of their own
+        return x.transpose(0, 1).flatten(0, 1).unsqueeze(1).contiguous()
+
+    with torch.autocast(logits.device.type, enabled=False):
+        if apart == heads:
+            logits, gram = by_head(logits), gram.transpose(0, 1).flatten(0, 1)
+            toward = None if toward is None else by_head(toward)
+            mask = None if mask is None else mask.repeat(heads, 1)
+        else:
+            gram = gram.flatten(0, 1)
+        logits = logits if factor == 1 else logits * factor
+        toward = logits if toward is None else toward
+        dots, norms, means = Attended.apply(logits, toward, gram, shares, mask)
+        if apart == heads:
+            dots, norms = (part.unflatten(0, (heads, b)).sum(0) for part in (dots, norms))
+            if means is not None:
+                means = means.unflatten(0, (heads, b)).permute(1, 2, 0, 3).flatten(2)
+        return dots, norms, means
 
 
 class Attended(torch.autograd.Function):

@@ -14,17 +14,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
 from contextlib import nullcontext
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from ascl_plugin.features import ImageFeatures
 from ascl_plugin.fusion import factored
 from ascl_plugin.fusion.parameters import FusionParameters
-from ascl_plugin.fusion.prepared import Images, Prepared, PreparedImages, PreparedTexts, Texts
+from ascl_plugin.fusion.prepared import (
+    Images,
+    PreparedImages,
+    PreparedTexts,
+    Texts,
+    places_of,
+    wants_gradient,
+)
+from ascl_plugin.fusion.proof import agrees
 from ascl_plugin.fusion.tile_scores import Parts, global_score
 
 # Numbers of a tile that a thread holds of each of logits, weights and products with Gram matrices.
@@ -34,12 +40,11 @@ FEWEST, MOST = 128, 256  # threads
 LONGEST = 128  # places of an item, as padded
 COLUMNS = 64  # words side by side, unless one text alone has more
 TOLERANCE = {torch.bfloat16: 0.03, torch.float16: 0.01, torch.float32: 0.003}  # fp32: with TF32
-_PROVEN: dict[tuple, bool] = {}
 
 
 def refusal(images: Images, texts: Texts) -> str | None:
     """Return the reason why the kernels cannot score these items, or None."""
-    x, y = _places(images), _places(texts)
+    x, y = places_of(images), places_of(texts)
     dtype = _dtype(x, y)
     lacking = _lacking(x.device, dtype)
     if lacking is not None:
@@ -53,38 +58,17 @@ def refusal(images: Images, texts: Texts) -> str | None:
 
 def preferred(head: FusionParameters, images: Images, texts: Texts) -> bool:
     """Return True if "auto" should use the kernels: on a GPU, if no gradient is required."""
-    on_gpu = _places(images).device.type == "cuda" and head.pool_words.kind == "mean"
+    on_gpu = places_of(images).device.type == "cuda" and head.pool_words.kind == "mean"
     return on_gpu and not wants_gradient(head, images, texts) and refusal(images, texts) is None
 
 
 def proven(head: FusionParameters, images: Images, texts: Texts) -> bool:
-    """Return True if the kernel for such items agrees with `factored` on the first few of them.
-
-    Compared once per kind of kernel and device. A kernel that differs, or does not run, is not used
-    and a warning says so: a slower score is better than a wrong one.
-    """
-    x, y = _places(images), _places(texts)
+    """Return True if the kernel for such items agrees with `factored`, see `proof.agrees`."""
+    x, y = places_of(images), places_of(texts)
     dtype = _dtype(x, y)
     shape = kernel_tile(x.shape[1], y.shape[1], dtype)
     kind = (str(x.device), head.attention, head.num_heads, dtype, *shape)
-    if kind not in _PROVEN:
-        few = head, images[:3], texts[:9]
-        try:
-            pairs = zip(score_parts(*few), factored.score_parts(*few), strict=True)
-            off = max((found - wanted).abs().max().item() for found, wanted in pairs)
-            reason = None if off <= TOLERANCE[dtype] else f"scores are off by {off:.1e}"
-        except Exception as error:  # from the compiler, the driver or the launch
-            reason = f"{type(error).__name__}: {error}"
-        if reason is not None:
-            warnings.warn(f"fusion kernels are not used for {kind}: {reason}", stacklevel=4)
-        _PROVEN[kind] = reason is None
-    return _PROVEN[kind]
-
-
-def wants_gradient(head: FusionParameters, images: Images, texts: Texts) -> bool:
-    """Return True if a backward pass may follow."""
-    inputs = (*head.parameters(), *vars(images).values(), *vars(texts).values())
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return agrees(kind, score_parts, TOLERANCE[dtype], head, images, texts)
 
 
 def score_parts(
@@ -211,13 +195,6 @@ def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:
 @cache
 def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
-
-
-def _places(items: Images | Texts) -> Tensor:
-    """Return the factors (N, M, ...) of the logits."""
-    if isinstance(items, Prepared):
-        return items.queries
-    return items.regions if isinstance(items, ImageFeatures) else items.words
 
 
 def _dtype(x: Tensor, y: Tensor) -> torch.dtype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 import yaml
 
+from ascl_plugin.spelling import did_you_mean
 from ascl_plugin.training.arguments import COMPONENTS, GROUPS, NAMES, Component, Options
 from ascl_plugin.training.option_help import help_text
 from ascl_plugin.yaml_file import named, parse_yaml, read_yaml
@@ -197,7 +197,6 @@ def _as_flags(content: Mapping[str, object], parser: argparse.ArgumentParser) ->
 
 def _unknown(name: str) -> str:
     asked = name.replace("-", "_")
-    near = difflib.get_close_matches(asked, NAMES, n=1)
-    near += [n for n in NAMES if "".join(word[0] for word in n.split("_")) == asked]  # lr
-    near += [n for n in NAMES if asked in n.split("_")]
-    return f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    others = [n for n in NAMES if "".join(word[0] for word in n.split("_")) == asked]  # lr
+    others += [n for n in NAMES if asked in n.split("_")]
+    return f"unknown option {name!r}{did_you_mean(asked, NAMES, others)}"

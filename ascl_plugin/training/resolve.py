@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from typing_extensions import Unpack, get_type_hints, is_typeddict
 
 from ascl_plugin import registry
+from ascl_plugin.spelling import did_you_mean
 from ascl_plugin.training.arguments import (
     Component,
     DataArguments,
@@ -151,10 +151,8 @@ def check_options(kind: str, component: Component) -> None:
     if known is None:
         return
     for option in component.keys() - {"name", *known}:
-        near = difflib.get_close_matches(option, known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"{kind} {component.name!r} has no option {option!r}{hint}; "
+            f"{kind} {component.name!r} has no option {option!r}{did_you_mean(option, known)}; "
             f"its options: {', '.join(known) or 'none'}"
         )
 

@@ -271,7 +271,7 @@ def test_version(capsys):
         ([], "ascl: error: the following arguments are required: COMMAND; see ascl --help"),
         (["unknown"], "ascl: error: argument COMMAND: invalid choice: 'unknown'"),
         (["rerank", "a.npy", "--methd=csls"],
-         "ascl rerank: error: no option --methd; did you mean --method?; see ascl rerank --help"),
+         "ascl rerank: error: no option --methd (did you mean '--method'?); see ascl rerank --"),
         (["demo", "--zzzz"], "ascl demo: error: no option --zzzz; see ascl demo --help"),
     ],
 )  # fmt: skip

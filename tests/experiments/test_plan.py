@@ -32,7 +32,7 @@ def test_defaults(tmp_path):
     [
         ("[1, 2]", "expected a study"),
         ("seeds: [0]", "at least its models"),
-        ("models: {a: {}}\nseed: [0]", "'seed' is not known; did you mean 'seeds'"),
+        ("models: {a: {}}\nseed: [0]", r"'seed' is not known \(did you mean 'seeds'"),
         ("models: {a: {}}\nseeds: 3", "seeds is 3, expected a list"),
         ("models: {a: {}}\nseeds: []", r"seeds is \[\]"),
         ("models: {a: 3}", "models: a is 3"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, factored, head
+from ascl_plugin.fusion import CrossModalFusion, factored, head, proof
 from ascl_plugin.fusion import triton_backend as kernels
 
 KINDS = ("projected", "parameter-free")
@@ -105,7 +105,7 @@ def test_kernels_that_fail_their_first_scores_are_left_out(fault, monkeypatch):
         local, whole = factored.score_parts(*inputs)
         return (local + 0.1, whole) if fault == "wrong" else (local, whole)
 
-    monkeypatch.setattr(kernels, "_PROVEN", {})
+    monkeypatch.setattr(proof, "_AGREES", {})
     monkeypatch.setattr(kernels, "preferred", lambda *_: True)
     monkeypatch.setattr(kernels, "score_parts", by_kernels)
     monkeypatch.setitem(head.BACKENDS, "triton", by_kernels)
