@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from ascl_plugin import AsymmetryLoss
 from ascl_plugin.features import ImageFeatures, TextFeatures, concatenate
-from ascl_plugin.fusion import CrossModalFusion, factored
+from ascl_plugin.fusion import CrossModalFusion, compiled_backend, factored
 from ascl_plugin.fusion.head import BACKENDS
 from ascl_plugin.fusion.reference import cosine, fuse, score_pair
 
@@ -136,6 +136,8 @@ def scoring(args: argparse.Namespace) -> None:
                 for name in BACKENDS:
                     if name == "reference" or (name == "triton" and args.device != "cuda"):
                         continue
+                    if name == "compiled" and compiled_backend.refusal(images, texts):
+                        continue
 
                     def score(n: str = name, h: CrossModalFusion = head) -> Tensor:
                         return h(images, texts, backend=n)
@@ -241,8 +243,11 @@ def kept(work: Callable[[], object], head: CrossModalFusion, *inputs: Tensor) ->
 
 
 def tiles(args: argparse.Namespace) -> None:
-    """Print the table of seconds by bytes of a tile."""
+    """Print the table of seconds by bytes of a tile, by the kernels in C where they run."""
     images, texts = inputs(args)
+    refused = compiled_backend.refusal(images, texts)
+    backend = factored if refused else compiled_backend
+    print("factored" if refused else "compiled")
     for kind in KINDS:
         rows = []
         for with_global in (False, True):
@@ -251,7 +256,7 @@ def tiles(args: argparse.Namespace) -> None:
             for megabytes in args.megabytes:
                 with torch.no_grad():
                     t = seconds(
-                        lambda h=head, w=with_global, m=megabytes: factored.score_parts(
+                        lambda h=head, w=with_global, m=megabytes: backend.score_parts(
                             h, images, texts, w, m * 2**20
                         ),
                         args.repeats,
