@@ -50,10 +50,11 @@ def score_parts(
     longest = (texts.queries if isinstance(texts, PreparedTexts) else texts.words).shape[1]
     memory = memory or default_memory(device)
     attended = with_global and head.attends_globally
-    attending, fusing = pair_bytes(head, places, longest, images.gram.element_size())
+    itemsize = images.gram.element_size()
+    attending, fusing = pair_bytes(head, places, longest, itemsize, kernels is not None)
     sizes = len(images), len(texts)
     # attention for a part of a tile at a time lives as long as the tile where a gradient is wanted
-    recorded = torch.is_grad_enabled()
+    recorded = torch.is_grad_enabled() and kernels is None
     per_pair = attending * (recorded or not attended) + fusing * attended
     height, width = tile_shape(memory, per_pair, *sizes)
     part = memory // (2 if kernels else 8)  # kernels keep logits alone

@@ -37,14 +37,17 @@ def _free(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
-def pair_bytes(head: FusionParameters, regions: int, words: int, itemsize: int) -> tuple[int, int]:
+def pair_bytes(
+    head: FusionParameters, regions: int, words: int, itemsize: int, in_one_pass: bool = False
+) -> tuple[int, int]:
     """Return the most bytes that a pair takes to attend, and to fuse what was attended to.
 
-    Four tensors of H K L weights; mean weights and eight vectors of width D.
+    Four tensors of H K L weights; mean weights and eight vectors of width D, or three if gate and
+    cosines are worked out `in_one_pass`.
     """
     weights = head.num_heads * regions * words
     means = head.num_heads * (regions + words)
-    return 4 * weights * itemsize, (means + 8 * head.dim) * itemsize
+    return 4 * weights * itemsize, (means + (3 if in_one_pass else 8) * head.dim) * itemsize
 
 
 def tile_shape(memory: int, per_pair: int, images: int, texts: int) -> tuple[int, int]:
