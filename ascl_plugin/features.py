@@ -23,8 +23,8 @@ class Items:
         """Return the same items on `device`."""
         return self._map(lambda x: x.to(device))
 
-    def split(self: Kind, size: int) -> list[Kind]:
-        """Return the items `size` at a time; the last part may be shorter."""
+    def split(self: Kind, size: int | list[int]) -> list[Kind]:
+        """Return the items `size` at a time, the last part may be shorter; or in parts of sizes."""
         values = {name: x.split(size) for name, x in self._tensors().items()}
         parts = zip(*values.values(), strict=True)
         return [self._with(dict(zip(values, part, strict=True))) for part in parts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
 
 import torch
@@ -73,13 +73,18 @@ def groups(texts: Texts, size: int) -> Iterator[tuple[Tensor, Texts]]:
     lengths = texts.ends[order].tolist()
     stops = list(_stops(lengths, size))
     sizes = [stop - start for start, stop in pairwise([0, *stops])]
-    # sorted and split at once: the gradient of a part taken out alone is as large as all of them
-    columns = (x.split(sizes) for x in (order, texts.words[order], texts.mask[order]))
-    pooled = [None] * len(sizes) if texts.pooled is None else texts.pooled[order].split(sizes)
-    for stop, whole, chosen, words, mask in zip(stops, pooled, *columns, strict=True):
+    places = order.split(sizes)
+    if torch.is_grad_enabled():
+        # sorted and split at once: the gradient of a part taken out alone is as large as the whole
+        parts: Iterable[TextFeatures] = texts[order].split(sizes)
+    else:  # one at a time: all of them sorted would be a second copy
+        parts = (texts[chosen] for chosen in places)
+    for stop, chosen, part in zip(stops, places, parts, strict=True):
         longest = max(1, lengths[stop - 1])
-        mask = mask[:, :longest]
-        yield chosen, TextFeatures(words[:, :longest], None if mask.all() else mask, whole)
+        assert part.mask is not None
+        mask = part.mask[:, :longest]
+        words = part.words[:, :longest]
+        yield chosen, TextFeatures(words, None if mask.all() else mask, part.pooled)
 
 
 def _stops(lengths: list[int], size: int) -> Iterator[int]:

@@ -76,6 +76,16 @@ def test_many_texts_of_a_length_are_grouped_by_length():
     assert found == [[3]] * 3 + [[4]] + [[5]] * 2
 
 
+@torch.no_grad()
+def test_without_gradients_no_second_copy_of_the_texts_is_made():
+    """A group is cut when it is asked for: it shows what was written until then."""
+    texts = TextFeatures(torch.zeros(40, 6, 2), torch.arange(6) < torch.arange(1, 41)[:, None] % 6)
+    groups = tiling.groups(texts, 4)
+    next(groups)
+    texts.words.fill_(1.0)
+    assert all((part.words == 1).all() for _, part in groups)
+
+
 def test_padding_in_the_middle_is_masked_not_cut():
     mask = torch.tensor([[True, False, True, False]])
     ((_, part),) = tiling.groups(TextFeatures(torch.zeros(1, 4, 2), mask), 8)
