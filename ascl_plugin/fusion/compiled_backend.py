@@ -41,10 +41,10 @@ def preferred(head: FusionParameters, images: Images, texts: Texts) -> bool:
     return plain and not traced
 
 
-def proven(head: FusionParameters, images: Images, texts: Texts) -> bool:
+def proven(head: FusionParameters, images: Images, texts: Texts, with_global: bool) -> bool:
     """Return True if the kernels agree with `factored`, see `proof.agrees`."""
     kind = ("cpu", head.attention, head.num_heads, head.pool_words.kind)
-    return agrees(kind, score_parts, TOLERANCE, head, images, texts)
+    return agrees(kind, score_parts, TOLERANCE, head, images, texts, with_global)
 
 
 def score_parts(

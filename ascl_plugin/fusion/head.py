@@ -112,8 +112,8 @@ class CrossModalFusion(FusionParameters):
         name = backend
         if backend == "auto":
             given = self, images, texts
-            faster = (n for n, b in _FASTER.items() if b.preferred(*given) and b.proven(*given))
-            name = next(faster, "factored")
+            fit = (n for n, b in _FASTER.items() if b.preferred(*given))
+            name = next((n for n in fit if _FASTER[n].proven(*given, with_global)), "factored")
         if name not in BACKENDS:
             raise ValueError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
         if name == "reference" and any(isinstance(x, Prepared) for x in (images, texts)):

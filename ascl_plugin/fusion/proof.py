@@ -20,16 +20,23 @@ def agrees(
     head: FusionParameters,
     images: Images,
     texts: Texts,
+    with_global: bool,
 ) -> bool:
     """Return True if a backend agrees with `factored` on the first few items of a kind.
 
     Compared once per kind, e.g. of kernel and device. A backend that differs, or does not run, is
     not used and a warning says so: a slower score is better than a wrong one.
     """
+    kind = kind, with_global  # images of local scores alone may lack what the global one needs
     if kind not in _AGREES:
-        few = head, images[:3], texts[:9]
+        few = head, images[:3], texts[:9], with_global
+        right = by_factored(*few)
+        if not all(x.isfinite().all() for x in right):
+            return (
+                False  # nothing to compare by: these are scored by `factored`, the next ask again
+            )
         try:
-            pairs = zip(score_parts(*few), by_factored(*few), strict=True)
+            pairs = zip(score_parts(*few), right, strict=True)
             off = max((found - wanted).abs().max().item() for found, wanted in pairs)
             reason = None if off <= tolerance else f"scores are off by {off:.1e}"
         except Exception as error:  # from the compiler, the driver or the launch

@@ -62,13 +62,13 @@ def preferred(head: FusionParameters, images: Images, texts: Texts) -> bool:
     return on_gpu and not wants_gradient(head, images, texts) and refusal(images, texts) is None
 
 
-def proven(head: FusionParameters, images: Images, texts: Texts) -> bool:
+def proven(head: FusionParameters, images: Images, texts: Texts, with_global: bool) -> bool:
     """Return True if the kernel for such items agrees with `factored`, see `proof.agrees`."""
     x, y = places_of(images), places_of(texts)
     dtype = _dtype(x, y)
     shape = kernel_tile(x.shape[1], y.shape[1], dtype)
     kind = (str(x.device), head.attention, head.num_heads, dtype, *shape)
-    return agrees(kind, score_parts, TOLERANCE[dtype], head, images, texts)
+    return agrees(kind, score_parts, TOLERANCE[dtype], head, images, texts, with_global)
 
 
 def score_parts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascl_plugin.features import ImageFeatures, TextFeatures
-from ascl_plugin.fusion import CrossModalFusion, c_kernels, compiled_backend, tile_scores
+from ascl_plugin.fusion import CrossModalFusion, c_kernels, compiled_backend, proof, tile_scores
 
 KINDS = ("projected", "parameter-free")
 needs_compiler = pytest.mark.skipif(c_kernels.library() is None, reason="no C compiler works here")
@@ -183,6 +184,36 @@ def test_auto_takes_them_unless_a_gradient_is_wanted(draw, monkeypatch):
     with torch.no_grad():
         head.double()(cast(images, torch.float64), cast(texts, torch.float64))
     assert not calls
+
+
+@needs_compiler
+@torch.no_grad()
+def test_local_scores_alone_need_no_pooled_feature_and_no_warning(draw, monkeypatch):
+    """Kernels that are tried on images without it are not left out for those that have it."""
+    monkeypatch.setattr(proof, "_AGREES", {})
+    head, images, texts = draw()
+    head, texts, whole = head.float(), cast(texts), cast(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = head.local_scores(replace(whole, pooled=None), texts)
+        close(found, head.score_parts(whole, texts)[0], rtol=0, atol=1e-6)
+    assert list(proof._AGREES.values()) == [True, True]
+
+
+@needs_compiler
+@torch.no_grad()
+def test_features_that_are_no_numbers_say_nothing_of_the_kernels(draw, monkeypatch):
+    monkeypatch.setattr(proof, "_AGREES", {})
+    head, images, texts = draw(images=4)
+    head, images, texts = head.float(), cast(images), cast(texts)
+    spoilt = replace(images, regions=images.regions.clone())
+    spoilt.regions[0] = float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert head(spoilt, texts)[0].isnan().all()
+        assert not proof._AGREES
+        assert head(images, texts).isfinite().all()
+    assert list(proof._AGREES.values()) == [True]
 
 
 def test_without_a_compiler_scores_come_from_torch(tmp_path):
